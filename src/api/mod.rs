@@ -1,0 +1,1 @@
+//! REST routes: requests to commands, outcomes to responses.

@@ -1,0 +1,1 @@
+//! glommio: sockets, clocks and threads, and no decisions.

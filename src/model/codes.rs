@@ -1,0 +1,200 @@
+//! The one table of refusals, faults and close codes: what a client is told, and whether to come back.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// Why a command was not carried out. The session or the HTTP connection stays open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RefusalCode {
+    BadRequest,
+    Unauthorized,
+    NotParticipant,
+    Forbidden,
+    NotFound,
+    MethodNotAllowed,
+    NotAcceptable,
+    Timeout,
+    Conflict,
+    KeyReused,
+    TooLarge,
+    UriTooLong,
+    UnsupportedMedia,
+    ExpectationFailed,
+    ContentTooLong,
+    ContentEmpty,
+    ContentInvalid,
+    Blocked,
+    RateLimited,
+    UpgradeRequired,
+    HeadersTooLarge,
+    Internal,
+    NotImplemented,
+    StoreBusy,
+    StoreUnavailable,
+    Draining,
+}
+
+impl RefusalCode {
+    /// The word in `code` of an error body, the HTTP status it goes with, and whether the same request may succeed later.
+    #[must_use]
+    pub const fn row(self) -> (&'static str, u16, bool) {
+        match self {
+            Self::BadRequest => ("bad_request", 400, false),
+            Self::ContentEmpty => ("content_empty", 400, false),
+            Self::ContentInvalid => ("content_invalid", 400, false),
+            Self::ContentTooLong => ("content_too_long", 400, false),
+            Self::Unauthorized => ("unauthorized", 401, false),
+            Self::NotParticipant => ("not_participant", 403, false),
+            Self::Forbidden => ("forbidden", 403, false),
+            Self::Blocked => ("blocked", 403, false),
+            Self::NotFound => ("not_found", 404, false),
+            Self::MethodNotAllowed => ("method_not_allowed", 405, false),
+            Self::NotAcceptable => ("not_acceptable", 406, false),
+            Self::Timeout => ("timeout", 408, true),
+            Self::Conflict => ("conflict", 409, false),
+            Self::KeyReused => ("client_message_id_reused", 409, false),
+            Self::TooLarge => ("too_large", 413, false),
+            Self::UriTooLong => ("uri_too_long", 414, false),
+            Self::UnsupportedMedia => ("unsupported_media_type", 415, false),
+            Self::ExpectationFailed => ("expectation_failed", 417, false),
+            Self::UpgradeRequired => ("upgrade_required", 426, false),
+            Self::RateLimited => ("rate_limited", 429, true),
+            Self::HeadersTooLarge => ("headers_too_large", 431, false),
+            Self::Internal => ("internal", 500, true),
+            Self::NotImplemented => ("not_implemented", 501, false),
+            Self::StoreBusy => ("store_busy", 503, true),
+            Self::StoreUnavailable => ("store_unavailable", 503, true),
+            Self::Draining => ("draining", 503, true),
+        }
+    }
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.row().0
+    }
+
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        self.row().1
+    }
+}
+
+/// A refusal with its words: `{code, message}` over REST, `{code, message, receipt}` on `/user/queue/errors`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub code: RefusalCode,
+    pub message: Cow<'static, str>,
+    /// Seconds after which the same command may pass: `Retry-After`, or the header `retry-after`.
+    pub retry_after: Option<u32>,
+}
+
+impl Refusal {
+    pub fn new(code: RefusalCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, message: message.into(), retry_after: None }
+    }
+
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code.name(), self.message)
+    }
+}
+
+/// Why a connection is closed, with the WebSocket close code (RFC 6455 section 7.4) that says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Close {
+    /// DISCONNECT, or the client's own close.
+    Normal,
+    /// The server is going away: come back after a jittered delay.
+    Restart,
+    /// A fault in the WebSocket or STOMP framing.
+    Protocol,
+    /// Text that is not UTF-8 (RFC 6455 section 8.1).
+    InvalidText,
+    /// Token bad, expired or revoked, or a destination that is not the user's.
+    Policy,
+    /// A frame or message over its limit.
+    TooBig,
+    /// The client stopped sending heart-beats.
+    Silent,
+    /// No first STOMP frame in time.
+    NoFirstFrame,
+    /// Too slow a reader: over `limits.outbox_bytes`, or a write blocked for longer than `limits.write_timeout`.
+    SendLimit,
+    /// A panic was contained.
+    Internal,
+    /// Too many connections or sessions.
+    TryLater,
+}
+
+impl Close {
+    /// The code, the reason in the close frame (at most 123 bytes), and whether the client should reconnect.
+    #[must_use]
+    pub const fn row(self) -> (u16, &'static str, bool) {
+        match self {
+            Self::Normal => (1000, "", false),
+            Self::Restart => (1012, "Service restart", true),
+            Self::Protocol => (1002, "Protocol error", false),
+            Self::InvalidText => (1007, "Invalid UTF-8", false),
+            Self::Policy => (1008, "Policy violation", false),
+            Self::TooBig => (1009, "Message too big", false),
+            Self::Internal => (1011, "Internal error", true),
+            Self::TryLater => (1013, "Try again later", true),
+            Self::Silent => (4408, "No heart-beat", true),
+            Self::NoFirstFrame => (4409, "No STOMP frame in time", true),
+            Self::SendLimit => (4500, "Failed to send message within the configured send limit", true),
+        }
+    }
+
+    #[must_use]
+    pub const fn code(self) -> u16 {
+        self.row().0
+    }
+
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        self.row().1
+    }
+}
+
+/// A fault that ends the session: an ERROR frame with `message`, then `close`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub close: Close,
+    /// The `message` header of the ERROR frame: one line.
+    pub message: Cow<'static, str>,
+}
+
+impl Fault {
+    pub fn new(close: Close, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { close, message: message.into() }
+    }
+
+    /// A fault in the framing: ERROR, close 1002.
+    pub fn protocol(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Close::Protocol, message)
+    }
+
+    /// Something this client may not do: ERROR, close 1008.
+    pub fn policy(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Close::Policy, message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn close_reasons_fit_a_control_frame() {
+        for close in [Close::Normal, Close::Restart, Close::SendLimit, Close::NoFirstFrame, Close::Silent] {
+            assert!(close.reason().len() <= 123);
+        }
+    }
+}

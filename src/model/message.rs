@@ -1,0 +1,127 @@
+//! What is stored and what is delivered.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::model::ids::{ConversationId, MessageId, SessionId, UserId};
+use crate::model::time::Wall;
+
+/// One stored message. Shared between shards, never changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub id: MessageId,
+    pub conversation: ConversationId,
+    pub sender: UserId,
+    pub content: Box<str>,
+    /// The client's own id of the message: unique per conversation, sender and key for `limits.idempotency_ttl`.
+    pub client_id: Option<Box<str>>,
+    /// The conversation's previous stored message, so that a client can see a gap.
+    pub prev: Option<MessageId>,
+    /// Position in the conversation, from 1. Clients are not shown it; unread counts are differences of it.
+    pub sequence: u64,
+    /// Headers of the SEND that are passed on to receivers, in their order. No reserved name is among them.
+    pub headers: Vec<(Box<str>, Box<str>)>,
+}
+
+impl Message {
+    #[must_use]
+    pub fn created_at(&self) -> Wall {
+        self.id.at()
+    }
+}
+
+/// A message that was taken in but not yet stored: what the sender chose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    pub content: Box<str>,
+    pub client_id: Option<Box<str>>,
+    pub headers: Vec<(Box<str>, Box<str>)>,
+}
+
+/// 1:1 or group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConversationKind {
+    /// Two participants, unique per pair, membership fixed.
+    Direct,
+    Group,
+}
+
+/// What a participant may do in a group. In a direct conversation both are members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ParticipantRole {
+    Member,
+    /// May add and remove participants and change their roles.
+    Admin,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Participant {
+    pub user: UserId,
+    pub role: ParticipantRole,
+    pub joined_at: Wall,
+}
+
+/// A conversation without its messages, as the store keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conversation {
+    pub id: ConversationId,
+    pub kind: ConversationKind,
+    pub title: Option<Box<str>>,
+    pub created_by: UserId,
+    pub created_at: Wall,
+    /// Ascending by user, no user twice.
+    pub participants: Vec<Participant>,
+}
+
+impl Conversation {
+    #[must_use]
+    pub fn participant(&self, user: UserId) -> Option<&Participant> {
+        self.participants.binary_search_by_key(&user, |p| p.user).ok().map(|at| &self.participants[at])
+    }
+}
+
+/// The end of a conversation's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Head {
+    /// The last stored message.
+    pub last: Option<MessageId>,
+    /// Its sequence; zero when the log is empty.
+    pub sequence: u64,
+}
+
+/// How far a participant has read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadMark {
+    pub user: UserId,
+    pub message: MessageId,
+    pub sequence: u64,
+}
+
+/// A conversation as its participant's list shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConversationSummary {
+    pub conversation: Conversation,
+    pub last_message: Option<Arc<Message>>,
+    /// Messages after the participant's read mark, the participant's own ones not counted as long as
+    /// sending moves the sender's mark.
+    pub unread: u64,
+}
+
+/// Something that is broadcast and not stored.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// A fresh id: events that are not stored messages carry one as `message-id`.
+    pub id: MessageId,
+    pub content_type: Box<str>,
+    pub body: Bytes,
+    pub headers: Vec<(Box<str>, Box<str>)>,
+}
+
+/// Where a command came from: the session that must not hear its own message back, if there was one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SenderSession {
+    pub session: SessionId,
+    /// The SEND asked for its own copy on `/user/queue/messages` (`echo:true`).
+    pub echo: bool,
+}

@@ -1,0 +1,23 @@
+//! The vocabulary every other room shares: ids, time, destinations, messages, commands and the one table of codes.
+//!
+//! Flows in: numbers and strings from the edge, parsed once. Flows out: values that cannot be invalid.
+//! Never imports another room of ours, a socket, a clock or a source of randomness.
+//!
+//! Invariants: an id that exists is in its range; a `Destination` that exists was allowed by its grammar;
+//! two `MessageId`s compare as the database compares them.
+
+pub mod codes;
+pub mod command;
+pub mod destination;
+pub mod ids;
+pub mod limits;
+pub mod map;
+pub mod message;
+pub mod secret;
+pub mod time;
+
+pub use codes::{Close, Fault, Refusal, RefusalCode};
+pub use ids::{ConnectionId, ConversationId, MessageId, SessionId, ShardId, UserId};
+pub use limits::Limits;
+pub use secret::Redacted;
+pub use time::{Mono, Now, Wall};

@@ -1,0 +1,6 @@
+//! One authenticated client.
+
+pub mod policy;
+pub mod token;
+
+pub use policy::Policy;

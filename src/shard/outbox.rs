@@ -1,0 +1,84 @@
+//! What waits to be written to one connection: whole frames, shared where several connections get the same bytes.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::Bytes;
+
+/// A queue of byte buffers. Lifetime: its connection's. Owner: the connection's shard. View: one connection.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    queue: VecDeque<Bytes>,
+    /// Bytes in the queue, what the first buffer has already sent not counted.
+    bytes: usize,
+}
+
+impl Outbox {
+    pub fn push(&mut self, frame: Bytes) {
+        self.bytes += frame.len();
+        self.queue.push_back(frame);
+    }
+
+    /// Bytes that wait.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// The first buffers, at most `slices.len()`, for one gathering write. Returns how many were filled in.
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut count = 0;
+        for (slice, frame) in slices.iter_mut().zip(&self.queue) {
+            *slice = IoSlice::new(frame);
+            count += 1;
+        }
+        count
+    }
+
+    /// Takes off the first `bytes`, which have been written.
+    ///
+    /// # Panics
+    /// When more was written than was there.
+    pub fn consume(&mut self, bytes: usize) {
+        assert!(bytes <= self.bytes, "{bytes} bytes written of {}", self.bytes);
+        self.bytes -= bytes;
+        let mut left = bytes;
+        while left > 0 {
+            let Some(first) = self.queue.front_mut() else { break };
+            if first.len() > left {
+                let _sent = first.split_to(left);
+                break;
+            }
+            left -= first.len();
+            self.queue.pop_front();
+        }
+        if self.queue.is_empty() && self.queue.capacity() > 64 {
+            // An idle connection must not keep what a burst needed.
+            self.queue = VecDeque::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partial_writes_keep_the_rest_in_order() {
+        let mut outbox = Outbox::default();
+        outbox.push(Bytes::from_static(b"abc"));
+        outbox.push(Bytes::from_static(b"defg"));
+        outbox.consume(4);
+        assert_eq!(outbox.bytes(), 3);
+        let mut slices = [IoSlice::new(b""); 4];
+        assert_eq!(outbox.slices(&mut slices), 1);
+        assert_eq!(&*slices[0], b"efg");
+        outbox.consume(3);
+        assert!(outbox.is_empty());
+    }
+}

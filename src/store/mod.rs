@@ -1,0 +1,298 @@
+//! The store's contract: requests and replies as values, the same for every implementation.
+//!
+//! Flows in: a [`Request`] with the [`Ticket`] of the shard that asks. Flows out: one [`Reply`] for each, with the
+//! same ticket. Never imports a session, a shard or a socket; files and drivers only inside their adapter.
+//!
+//! Invariants every implementation keeps, and `contract` tests:
+//! - a reply to a write is given only after the write is durable;
+//! - a write takes effect whole or not at all, also over a crash;
+//! - writes take effect in the order in which they were given, and a read sees every write replied to before it;
+//! - [`Reply::Failed`] with `Unknown` means that the write may or may not have happened: repeating the same request
+//!   gives the result of having done it once.
+
+use std::sync::Arc;
+
+use crate::model::ids::{ConversationId, MessageId, UserId};
+use crate::model::message::{Conversation, ConversationKind, ConversationSummary, Draft, Head, Message, Participant, ReadMark};
+use crate::model::time::Wall;
+
+/// Names a request of one shard until its reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// Hash of a secret (one-time code, refresh token): the store never sees the secret.
+pub type SecretHash = [u8; 32];
+
+/// A login's refresh tokens, all descended from one login: random, 64 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FamilyId(pub u64);
+
+/// One message to append, under the id its conversation's shard gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewMessage {
+    /// Later than every id of the conversation, and than those before it in the same request.
+    pub id: MessageId,
+    pub sender: UserId,
+    pub draft: Draft,
+}
+
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Appends to one conversation, in order. The store looks client message ids up, links `prev` and counts
+    /// `sequence` from `head`; it answers [`Reply::Appended`] with one [`Appended`] for each message.
+    /// Sending moves the sender's read mark.
+    /// A repetition after an unknown outcome (same ids) answers as the first time would have.
+    Append {
+        conversation: ConversationId,
+        head: Head,
+        messages: Vec<NewMessage>,
+        keys_expire: Wall,
+        now: Wall,
+    },
+    /// Makes a conversation under a free id. A direct one of a pair that has one already, or any under an id that is
+    /// taken, changes nothing and answers what is there.
+    CreateConversation {
+        conversation: Conversation,
+    },
+    PutParticipant {
+        conversation: ConversationId,
+        participant: Participant,
+    },
+    RemoveParticipant {
+        conversation: ConversationId,
+        user: UserId,
+    },
+    /// Monotonic: an older mark changes nothing. Answers [`Reply::Marked`] with the mark in force.
+    Mark {
+        conversation: ConversationId,
+        mark: ReadMark,
+    },
+    /// Answers [`Reply::BlockSet`].
+    SetBlock {
+        user: UserId,
+        other: UserId,
+        blocked: bool,
+    },
+    /// A new one-time code for a login; the earlier one is void. At most `per_hour` within an hour.
+    PutCode {
+        login: Box<str>,
+        code: SecretHash,
+        now: Wall,
+        expires: Wall,
+        per_hour: u32,
+    },
+    /// Uses a code up, or counts a wrong attempt; at `attempts_max` wrong ones the code is void.
+    TakeCode {
+        login: Box<str>,
+        code: SecretHash,
+        now: Wall,
+        attempts_max: u32,
+    },
+    /// The user of a login, made as `candidate` when there is none (`candidate` may be taken: [`Reply::Taken`]).
+    LoginUser {
+        login: Box<str>,
+        candidate: UserId,
+        now: Wall,
+    },
+    /// The first refresh token of a family.
+    PutRefresh {
+        token: SecretHash,
+        user: UserId,
+        family: FamilyId,
+        expires: Wall,
+    },
+    /// Replaces a refresh token by the next of its family. One used before revokes the family.
+    RotateRefresh {
+        token: SecretHash,
+        next: SecretHash,
+        now: Wall,
+        expires: Wall,
+    },
+    /// Revokes the family of a refresh token.
+    RevokeRefresh {
+        token: SecretHash,
+        now: Wall,
+    },
+
+    ReadConversation {
+        conversation: ConversationId,
+    },
+    /// The conversations of a user with an id above `after`, ascending.
+    ReadConversations {
+        user: UserId,
+        after: Option<ConversationId>,
+        limit: u16,
+    },
+    /// Newest first: messages with an id below `before`.
+    ReadBefore {
+        conversation: ConversationId,
+        before: MessageId,
+        limit: u16,
+    },
+    /// Oldest first: messages with an id above `after`.
+    ReadAfter {
+        conversation: ConversationId,
+        after: MessageId,
+        limit: u16,
+    },
+    ReadMessage {
+        conversation: ConversationId,
+        message: MessageId,
+    },
+    /// Which conversation a message is in.
+    FindMessage {
+        message: MessageId,
+    },
+    ReadMarks {
+        conversation: ConversationId,
+    },
+    ReadBlocks {
+        user: UserId,
+    },
+    ReadUser {
+        user: UserId,
+    },
+    /// Families revoked at or after `since`: what a starting shard must not accept.
+    ReadRevoked {
+        since: Wall,
+    },
+}
+
+/// What became of one appended message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Appended {
+    Stored(Arc<Message>),
+    /// The client message id was there with the same content: nothing new stored, this is the first message.
+    Replay(Arc<Message>),
+    /// The client message id was there with other content.
+    KeyReused,
+}
+
+/// A conversation as its shard loads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConversationState {
+    pub conversation: Conversation,
+    pub head: Head,
+    /// For a direct conversation: whether either participant blocks the other.
+    pub blocked: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub user: UserId,
+    pub roles: Vec<Box<str>>,
+    pub display_name: Option<Box<str>>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// One entry for each message of the request, and the head after them.
+    Appended {
+        results: Vec<Appended>,
+        head: Head,
+    },
+    Conversation {
+        state: ConversationState,
+        created: bool,
+    },
+    /// `changed`: false when it was so already.
+    Done {
+        changed: bool,
+    },
+    Marked {
+        mark: ReadMark,
+        changed: bool,
+    },
+    /// The pair's direct conversation, if there is one, and whether either of the two now blocks the other.
+    BlockSet {
+        direct: Option<ConversationId>,
+        blocked: bool,
+        changed: bool,
+    },
+    CodeTaken,
+    CodeWrong,
+    /// Too many codes for this login: seconds until the next one.
+    Limited {
+        retry_after: u32,
+    },
+    User(User),
+    /// The candidate id belongs to someone else: ask again with another.
+    Taken,
+    Rotated {
+        user: User,
+        family: FamilyId,
+    },
+    /// `None`: the token was never there, or has expired. `Some`: it was used before (or revoked): the family is revoked.
+    RefreshInvalid {
+        family: Option<(UserId, FamilyId)>,
+    },
+    Revoked {
+        family: Option<(UserId, FamilyId)>,
+    },
+    Conversations {
+        summaries: Vec<ConversationSummary>,
+        more: bool,
+    },
+    Messages {
+        messages: Vec<Arc<Message>>,
+        more: bool,
+    },
+    Message(Option<Arc<Message>>),
+    Found(Option<ConversationId>),
+    Marks(Vec<ReadMark>),
+    Blocks(Vec<UserId>),
+    RevokedFamilies(Vec<(UserId, FamilyId)>),
+    /// There is no such conversation or user.
+    Missing,
+    Failed(Failure),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Certain: nothing was written. The store is down, full or read-only.
+    Unavailable,
+    /// Certain: nothing was written. Too much is under way.
+    Busy,
+    /// The outcome is not known: repeat the same request.
+    Unknown,
+}
+
+impl Request {
+    /// Whether the request changes nothing, so that an implementation may answer it beside the writer.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        match self {
+            Self::Append { .. }
+            | Self::CreateConversation { .. }
+            | Self::PutParticipant { .. }
+            | Self::RemoveParticipant { .. }
+            | Self::Mark { .. }
+            | Self::SetBlock { .. }
+            | Self::PutCode { .. }
+            | Self::TakeCode { .. }
+            | Self::LoginUser { .. }
+            | Self::PutRefresh { .. }
+            | Self::RotateRefresh { .. }
+            | Self::RevokeRefresh { .. } => false,
+            Self::ReadConversation { .. }
+            | Self::ReadConversations { .. }
+            | Self::ReadBefore { .. }
+            | Self::ReadAfter { .. }
+            | Self::ReadMessage { .. }
+            | Self::FindMessage { .. }
+            | Self::ReadMarks { .. }
+            | Self::ReadBlocks { .. }
+            | Self::ReadUser { .. }
+            | Self::ReadRevoked { .. } => true,
+        }
+    }
+}
+
+/// A direct conversation has one key whoever began it.
+#[must_use]
+pub fn pair_key(conversation: &Conversation) -> Option<(UserId, UserId)> {
+    match (conversation.kind, conversation.participants.as_slice()) {
+        (ConversationKind::Direct, [first, second]) => Some((first.user, second.user)),
+        _ => None,
+    }
+}
