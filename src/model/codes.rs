@@ -32,6 +32,7 @@ pub enum RefusalCode {
     StoreBusy,
     StoreUnavailable,
     Draining,
+    VersionNotSupported,
 }
 
 impl RefusalCode {
@@ -65,6 +66,7 @@ impl RefusalCode {
             Self::StoreBusy => ("store_busy", 503, true),
             Self::StoreUnavailable => ("store_unavailable", 503, true),
             Self::Draining => ("draining", 503, true),
+            Self::VersionNotSupported => ("version_not_supported", 505, false),
         }
     }
 

@@ -66,7 +66,7 @@ impl fmt::Display for Wall {
 
 /// Year, month and day of the proleptic Gregorian calendar, `days` after 1970-01-01.
 /// The calendar's year is counted from March, so that the leap day is its last.
-fn civil_from_days(days: u64) -> (u64, u64, u64) {
+pub(crate) fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
     let era = shifted / 146_097;
     let of_era = shifted % 146_097;

@@ -6,6 +6,8 @@
 //! Invariants: a decoder keeps only the bytes of what is not yet complete; it never reserves what a header promises;
 //! the result does not depend on how the bytes were split.
 
+#[cfg(test)]
+pub(crate) mod fuzz;
 pub mod http;
 pub mod json;
 pub mod stomp;

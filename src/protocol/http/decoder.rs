@@ -1,0 +1,238 @@
+//! Requests from a connection's bytes.
+//!
+//! Up to four empty lines before a request are skipped (RFC 9112 section 2.2 asks for one).
+
+use bytes::Bytes;
+
+use super::chunked::Chunks;
+use super::head::{self, Framing, Head, Scan, bad};
+use super::{Request, is_token_byte};
+use crate::model::{Limits, Refusal};
+
+/// What answers [`Event::Continue`] (RFC 9110 section 15.2.1).
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Four times CRLF.
+const BLANK_BYTES_MAX: u8 = 8;
+
+/// What the decoder found next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    Request(Request),
+    /// The client waits for [`CONTINUE`] before it sends the body; its request follows. The head was within all limits.
+    Continue,
+}
+
+/// Decodes one connection. On the heap only while a request is cut by the end of the input.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    partial: Option<Partial>,
+    /// Bytes of empty lines since the last request.
+    blank_bytes: u8,
+    /// The last of them is a CR.
+    blank_cut: bool,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Http,
+    /// A request with `upgrade` went out: the bytes that follow are not ours.
+    Upgrade,
+    /// A fault went out: nothing that follows has a known meaning.
+    Ended,
+}
+
+#[derive(Debug)]
+enum Partial {
+    Head(Box<PartialHead>),
+    Body(Box<PartialBody>),
+}
+
+#[derive(Debug, Default)]
+struct PartialHead {
+    bytes: Vec<u8>,
+    scan: Scan,
+}
+
+#[derive(Debug)]
+struct PartialBody {
+    request: Request,
+    /// Grows as the body comes, whatever length the head told.
+    bytes: Vec<u8>,
+    end: BodyEnd,
+}
+
+#[derive(Debug)]
+enum BodyEnd {
+    Length(usize),
+    Chunked(Chunks),
+}
+
+impl Decoder {
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The next event of `input`, which is consumed up to its end; `None` when all of it was consumed, or when it
+    /// follows a request to upgrade.
+    ///
+    /// # Errors
+    ///
+    /// 400, 413, 414, 417, 431, 501 or 505. The answer must close the connection; further input is discarded.
+    pub fn next(&mut self, input: &mut &[u8], limits: &Limits) -> Result<Option<Event>, Refusal> {
+        let result = match self.stage {
+            Stage::Http => self.next_event(input, limits),
+            Stage::Upgrade => Ok(None),
+            Stage::Ended => {
+                *input = &[];
+                Ok(None)
+            }
+        };
+        match &result {
+            Ok(Some(Event::Request(request))) => {
+                self.blank_bytes = 0;
+                if request.upgrade {
+                    self.stage = Stage::Upgrade;
+                }
+            }
+            Ok(_) => {}
+            Err(_) => {
+                *self = Self { stage: Stage::Ended, ..Self::default() };
+                *input = &[];
+            }
+        }
+        result
+    }
+
+    /// Whether no byte of an unfinished request is held: a connection that is given up now ends without a 408.
+    #[must_use]
+    pub const fn is_idle(&self) -> bool {
+        self.partial.is_none()
+    }
+
+    /// The upgrade was not accepted: what follows the request is HTTP after all (RFC 9110 section 7.8).
+    pub fn decline_upgrade(&mut self) {
+        if self.stage == Stage::Upgrade {
+            self.stage = Stage::Http;
+        }
+    }
+
+    fn next_event(&mut self, input: &mut &[u8], limits: &Limits) -> Result<Option<Event>, Refusal> {
+        let partial_head = match self.partial.take() {
+            Some(Partial::Body(body)) => return self.go_on_with_body(body, input, limits),
+            Some(Partial::Head(head)) => head,
+            None => {
+                self.skip_blank(input)?;
+                match input.first() {
+                    None => return Ok(None),
+                    Some(byte) if !is_token_byte(*byte) => return Err(bad("a request begins with a method")),
+                    Some(_) => {}
+                }
+                if let Some((head, head_bytes)) = head::parse_whole(input, limits)? {
+                    *input = input.get(head_bytes..).unwrap_or_default();
+                    return self.begin_body(head, input, limits);
+                }
+                Box::default()
+            }
+        };
+        self.go_on_with_head(partial_head, input, limits)
+    }
+
+    /// Skips empty lines before a request.
+    fn skip_blank(&mut self, input: &mut &[u8]) -> Result<(), Refusal> {
+        while let Some((byte, rest)) = input.split_first() {
+            match byte {
+                b'\n' => self.blank_cut = false,
+                _ if self.blank_cut => return Err(bad("a CR stands alone")),
+                b'\r' => self.blank_cut = true,
+                _ => break,
+            }
+            self.blank_bytes += 1;
+            if self.blank_bytes > BLANK_BYTES_MAX {
+                return Err(bad("too many empty lines before a request"));
+            }
+            *input = rest;
+        }
+        Ok(())
+    }
+
+    /// Adds input to a head that is cut, never more than the limits allow.
+    fn go_on_with_head(
+        &mut self,
+        mut partial: Box<PartialHead>,
+        input: &mut &[u8],
+        limits: &Limits,
+    ) -> Result<Option<Event>, Refusal> {
+        let PartialHead { bytes, scan } = &mut *partial;
+        let held = bytes.len();
+        let room = Scan::bytes_max(limits).saturating_sub(held);
+        let piece = input.get(..room).unwrap_or(input);
+        bytes.extend_from_slice(piece);
+        let Some(head_bytes) = scan.head_bytes(bytes, limits)? else {
+            assert_eq!(piece.len(), input.len(), "a head as long as its limits is whole or refused");
+            *input = &[];
+            self.partial = Some(Partial::Head(partial));
+            return Ok(None);
+        };
+        assert!(held < head_bytes, "a head that was whole would have been taken before");
+        bytes.truncate(head_bytes);
+        *input = input.get(head_bytes - held..).unwrap_or_default();
+        match head::parse_whole(bytes, limits)? {
+            Some((head, parsed_bytes)) if parsed_bytes == head_bytes => self.begin_body(head, input, limits),
+            _ => Err(head::malformed(bytes, limits)),
+        }
+    }
+
+    fn begin_body(&mut self, head: Head, input: &mut &[u8], limits: &Limits) -> Result<Option<Event>, Refusal> {
+        let Head { mut request, framing, expects_continue } = head;
+        let end = match framing {
+            Framing::Length(body_bytes) => match input.split_at_checked(body_bytes) {
+                Some((body, rest)) if !expects_continue => {
+                    request.body = Bytes::copy_from_slice(body);
+                    *input = rest;
+                    return Ok(Some(Event::Request(request)));
+                }
+                _ => BodyEnd::Length(body_bytes),
+            },
+            Framing::Chunked => BodyEnd::Chunked(Chunks::default()),
+        };
+        let partial = Box::new(PartialBody { request, bytes: Vec::new(), end });
+        if expects_continue {
+            self.partial = Some(Partial::Body(partial));
+            return Ok(Some(Event::Continue));
+        }
+        self.go_on_with_body(partial, input, limits)
+    }
+
+    fn go_on_with_body(
+        &mut self,
+        mut partial: Box<PartialBody>,
+        input: &mut &[u8],
+        limits: &Limits,
+    ) -> Result<Option<Event>, Refusal> {
+        let PartialBody { bytes, end, .. } = &mut *partial;
+        let whole = match end {
+            BodyEnd::Length(body_bytes) => {
+                let missing = body_bytes.saturating_sub(bytes.len());
+                let (piece, rest) = input.split_at(missing.min(input.len()));
+                bytes.extend_from_slice(piece);
+                *input = rest;
+                bytes.len() == *body_bytes
+            }
+            BodyEnd::Chunked(chunks) => chunks.read(input, bytes, limits)?,
+        };
+        if !whole {
+            self.partial = Some(Partial::Body(partial));
+            return Ok(None);
+        }
+        let PartialBody { mut request, bytes, .. } = *partial;
+        request.body = bytes.into();
+        Ok(Some(Event::Request(request)))
+    }
+}
+
+#[cfg(test)]
+mod tests;
