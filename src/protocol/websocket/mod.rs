@@ -1,6 +1,25 @@
 //! WebSocket (RFC 6455) on tungstenite's frame layer.
+//!
+//! Flows in: the peer's bytes after the handshake, in any pieces. Flows out: [`Packet`]s that borrow from them, and the
+//! bytes of our own frames. Never imports a socket, a clock or randomness: a client's masks are arguments.
+//!
+//! Invariants: data is never held, so an idle connection costs the decoder's own bytes and no heap; what comes out does
+//! not depend on where the input was cut, but for the places where a message's pieces end; after a close or a violation
+//! the rest is discarded.
+//!
+//! Deliberately absent: permessage-deflate (RFC 7692). It is never accepted in the handshake, so RSV1 is a reserved bit.
+//! It would sit in the decoder between unmasking and the UTF-8 check, for messages whose first frame has RSV1, with its
+//! output bounded by [`MessageLimits::message_bytes`] after inflating.
 
-use crate::model::Close;
+mod decoder;
+mod encoder;
+pub mod handshake;
+mod utf8;
+
+pub use decoder::Decoder;
+pub use encoder::{Kind, close, frame, header, masked_frame};
+
+use crate::model::{Close, Limits};
 
 /// What the decoder found next. Data is passed on as it comes, so a message is never held here.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,4 +46,19 @@ pub struct Violation {
     pub close: Close,
     /// What was wrong, for the log.
     pub what: &'static str,
+}
+
+/// Bounds of one message. Neither costs memory here: they end a message that would never end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageLimits {
+    /// Payload of all frames of one message; more is refused with 1009 as soon as a header promises it.
+    pub message_bytes: usize,
+    /// Frames of one message, empty ones too; more: 1009.
+    pub fragments: usize,
+}
+
+impl From<&Limits> for MessageLimits {
+    fn from(limits: &Limits) -> Self {
+        Self { message_bytes: limits.frame_bytes, fragments: limits.message_fragments }
+    }
 }
