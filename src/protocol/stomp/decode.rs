@@ -1,0 +1,162 @@
+//! Bytes in any pieces to frames and heart-beats.
+//!
+//! A frame that is whole within the input is borrowed from it. Of one that is not, the bytes so far are kept (never more
+//! than `limits.frame_bytes`) together with how far they were read, so that one byte at a time costs no more than
+//! all at once.
+
+use crate::model::{Fault, Limits};
+use crate::protocol::stomp::parse::{find_receipt, parse_frame};
+use crate::protocol::stomp::scan::{Outline, Rules, Scan};
+use crate::protocol::stomp::{Item, Side, Version};
+
+/// One stream's decoder; owned by its session, and without heap memory while nothing is partial.
+#[derive(Debug)]
+pub struct Decoder {
+    side: Side,
+    version: Version,
+    /// A CR was read between frames: its LF must follow.
+    after_cr: bool,
+    /// `partial` was handed out as a frame and can go.
+    spent: bool,
+    scan: Scan,
+    partial: Vec<u8>,
+    receipt: Option<Box<str>>,
+}
+
+/// First room for a partial frame, in bytes: most frames fit.
+const PARTIAL_BYTES_MIN: usize = 256;
+
+impl Decoder {
+    /// Until [`set_version`](Self::set_version), frames are read as STOMP 1.0 has them.
+    #[must_use]
+    pub const fn new(side: Side) -> Self {
+        Self { side, version: Version::V10, after_cr: false, spent: false, scan: Scan::START, partial: Vec::new(), receipt: None }
+    }
+
+    /// What was agreed: holds from the next frame on. To be called between two frames, as soon as CONNECT was answered
+    /// (or CONNECTED read), since frames of the new version may stand behind it in the same input.
+    pub fn set_version(&mut self, version: Version) {
+        debug_assert!(self.is_between_frames(), "the version changes only between frames");
+        self.version = version;
+    }
+
+    #[must_use]
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// No byte of a frame is kept here: what comes next is not yet taken from the input.
+    #[must_use]
+    pub fn is_between_frames(&self) -> bool {
+        (self.partial.is_empty() || self.spent) && !self.after_cr
+    }
+
+    /// Heap bytes held for a partial frame.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        self.partial.capacity()
+    }
+
+    /// After a fault: the receipt that the faulty frame asked for, for the `receipt-id` of the ERROR.
+    #[must_use]
+    pub fn faulty_receipt(&self) -> Option<&str> {
+        self.receipt.as_deref()
+    }
+
+    /// Takes the next frame or heart-beat off the front of `input`. To be called until it gives `None`: then `input` is
+    /// empty, and memory of a frame that came in pieces is given back.
+    ///
+    /// # Errors
+    /// A fault of the framing, or a limit. The stream cannot be read on after it, and the decoder is not to be used.
+    pub fn next<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8], limits: &Limits) -> Result<Option<Item<'a>>, Fault> {
+        if self.spent {
+            self.spent = false;
+            self.partial = Vec::new();
+        }
+        let direct = self.partial.is_empty();
+        if direct {
+            if self.take_eol(input)? {
+                return Ok(Some(Item::HeartBeat));
+            }
+            if input.is_empty() {
+                return Ok(None);
+            }
+        }
+        let bytes = *input;
+        let found = if direct { self.take_whole(input, limits)? } else { self.complete(input, limits)? };
+        let Some(outline) = found else { return Ok(None) };
+        self.scan = Scan::START;
+        self.spent = !direct;
+        let bytes = if direct { bytes } else { &self.partial };
+        parse_frame(bytes, outline, self.version).map(|frame| Some(Item::Frame(frame))).inspect_err(|_| {
+            self.receipt = find_receipt(bytes.get(..outline.body).unwrap_or_default(), self.version);
+        })
+    }
+
+    /// An EOL between frames, a CRLF perhaps in two pieces.
+    fn take_eol(&mut self, input: &mut &[u8]) -> Result<bool, Fault> {
+        loop {
+            match (input.split_first(), self.after_cr) {
+                (Some((b'\n', rest)), _) => {
+                    *input = rest;
+                    self.after_cr = false;
+                    return Ok(true);
+                }
+                (Some((b'\r', rest)), false) => {
+                    *input = rest;
+                    self.after_cr = true;
+                }
+                (Some(_), true) => return Err(Fault::protocol("CR without LF between frames")),
+                (Some(_), false) | (None, _) => return Ok(false),
+            }
+        }
+    }
+
+    /// Takes a frame that is whole within `input`; what there is of one that is not is kept.
+    fn take_whole(&mut self, input: &mut &[u8], limits: &Limits) -> Result<Option<Outline>, Fault> {
+        let bytes = *input;
+        if let Some(outline) = self.advance(Some(bytes), limits)? {
+            *input = bytes.get(outline.body_end + 1..).unwrap_or_default();
+            return Ok(Some(outline));
+        }
+        self.keep(bytes, limits);
+        *input = &[];
+        Ok(None)
+    }
+
+    /// Takes from `input` what the partial frame lacks, and nothing behind it; the whole frame is then in `partial`.
+    fn complete(&mut self, input: &mut &[u8], limits: &Limits) -> Result<Option<Outline>, Fault> {
+        while !input.is_empty() {
+            // One byte over the limit is enough for the scan to see that it was passed.
+            let room = limits.frame_bytes.saturating_add(1).saturating_sub(self.partial.len());
+            let wanted = self.scan.wants(self.partial.len(), input).min(room).max(1);
+            let (taken, rest) = input.split_at(wanted);
+            *input = rest;
+            self.keep(taken, limits);
+            if let Some(outline) = self.advance(None, limits)? {
+                return Ok(Some(outline));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Scans `bytes`, or else `partial`.
+    fn advance(&mut self, bytes: Option<&[u8]>, limits: &Limits) -> Result<Option<Outline>, Fault> {
+        let bytes = bytes.unwrap_or(&self.partial);
+        let rules = Rules { side: self.side, version: self.version, limits };
+        self.scan.advance(bytes, rules).inspect_err(|_| {
+            self.receipt = find_receipt(bytes.get(..self.scan.line()).unwrap_or_default(), self.version);
+        })
+    }
+
+    /// Grows by doubling, as `Vec` does, but not beyond the limit: a drip of bytes costs linear time, and a frame near the
+    /// limit no more memory than it has bytes.
+    fn keep(&mut self, bytes: &[u8], limits: &Limits) {
+        let needed = self.partial.len() + bytes.len();
+        if needed > self.partial.capacity() {
+            let doubled = (self.partial.capacity() * 2).max(PARTIAL_BYTES_MIN).min(limits.frame_bytes.saturating_add(1));
+            self.partial.reserve_exact(doubled.max(needed) - self.partial.len());
+        }
+        self.partial.extend_from_slice(bytes);
+    }
+}

@@ -1,0 +1,92 @@
+//! Frames to bytes, appended to a buffer of the caller's.
+//!
+//! ```text
+//! frame = command LF *( name ":" value LF ) [ "content-length:" 1*DIGIT LF ] LF body NUL
+//! ```
+//!
+//! Line ends are LF alone and a body is always preceded by its length in bytes, so that what is written is the same in all
+//! versions but for the escapes. The parts can be written apart: what all receivers of a message share (the last headers
+//! and the body) once, and in front of it each receiver's own.
+//!
+//! No text can break out of its line: an octet that this version cannot express (CR, LF and NUL, and a colon in a name,
+//! where there is no escape for it) is written as a space, as RFC 9110 section 5.5 has it for HTTP.
+
+use crate::protocol::stomp::{Command, Version};
+
+/// What keeps an idle connection alive (STOMP 1.2, "Heart-beating").
+pub const HEART_BEAT: &[u8] = b"\n";
+
+/// The first line. Headers and [`finish`] follow.
+pub fn begin(out: &mut Vec<u8>, command: Command) {
+    out.extend_from_slice(command.name().as_bytes());
+    out.push(b'\n');
+}
+
+/// One header line, escaped as `version` asks. CONNECT and CONNECTED have no escapes: they are written as 1.0.
+///
+/// `content-length` is not for here: [`finish`] writes it.
+pub fn header(out: &mut Vec<u8>, version: Version, name: &str, value: &str) {
+    debug_assert!(!name.is_empty() && name != "content-length");
+    out.reserve(name.len() + value.len() + 2);
+    if is_special(name.as_bytes()) {
+        push_escaped(out, version, name.as_bytes(), true);
+    } else {
+        out.extend_from_slice(name.as_bytes());
+    }
+    out.push(b':');
+    if is_special(value.as_bytes()) {
+        push_escaped(out, version, value.as_bytes(), false);
+    } else {
+        out.extend_from_slice(value.as_bytes());
+    }
+    out.push(b'\n');
+}
+
+/// The end of the headers, and the body with its length in bytes, if the frame has one.
+pub fn finish(out: &mut Vec<u8>, body: Option<&[u8]>) {
+    match body {
+        None => out.extend_from_slice(b"\n\0"),
+        Some(body) => {
+            let mut digits = itoa::Buffer::new();
+            let digits = digits.format(body.len()).as_bytes();
+            out.reserve(b"content-length:".len() + digits.len() + 2 + body.len() + 1);
+            out.extend_from_slice(b"content-length:");
+            out.extend_from_slice(digits);
+            out.extend_from_slice(b"\n\n");
+            out.extend_from_slice(body);
+            out.push(0);
+        }
+    }
+}
+
+/// A whole frame; without escapes if it is CONNECT or CONNECTED.
+pub fn encode(out: &mut Vec<u8>, version: Version, command: Command, headers: &[(&str, &str)], body: Option<&[u8]>) {
+    debug_assert!(body.is_none_or(|body| body.is_empty() || command.may_have_body(version)));
+    let version = if command.is_never_escaped() { Version::V10 } else { version };
+    begin(out, command);
+    for (name, value) in headers {
+        header(out, version, name, value);
+    }
+    finish(out, body);
+}
+
+/// Whether any octet may have to be written otherwise in some version. Without an early return the loop runs many bytes at
+/// a time, and most text has none.
+fn is_special(text: &[u8]) -> bool {
+    text.iter().fold(false, |any, byte| any | matches!(byte, b'\\' | b':' | b'\n' | b'\r' | 0))
+}
+
+fn push_escaped(out: &mut Vec<u8>, version: Version, text: &[u8], is_name: bool) {
+    let escapes = version >= Version::V11;
+    for &byte in text {
+        match byte {
+            b'\\' if escapes => out.extend_from_slice(b"\\\\"),
+            b':' if escapes => out.extend_from_slice(b"\\c"),
+            b'\n' if escapes => out.extend_from_slice(b"\\n"),
+            b'\r' if version >= Version::V12 => out.extend_from_slice(b"\\r"),
+            b'\n' | b'\r' | 0 => out.push(b' '),
+            b':' if is_name => out.push(b' '),
+            _ => out.push(byte),
+        }
+    }
+}
