@@ -1,5 +1,6 @@
 //! One authenticated client.
 
+pub mod content;
 pub mod policy;
 pub mod token;
 
