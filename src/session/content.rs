@@ -50,7 +50,7 @@ fn escape_openers(content: &str) -> Cow<'_, str> {
     let mut copied = 0;
     for at in memchr_iter(b'<', content.as_bytes()) {
         if opens(content.as_bytes().get(at + 1..).unwrap_or_default()) {
-            out.push_str(&content[copied..at]);
+            out.push_str(content.get(copied..at).unwrap_or_default());
             out.push_str("&lt;");
             copied = at + 1;
         }
@@ -58,7 +58,7 @@ fn escape_openers(content: &str) -> Cow<'_, str> {
     if copied == 0 {
         return Cow::Borrowed(content);
     }
-    out.push_str(&content[copied..]);
+    out.push_str(content.get(copied..).unwrap_or_default());
     Cow::Owned(out)
 }
 

@@ -4,10 +4,12 @@
 //! than `limits.frame_bytes`) together with how far they were read, so that one byte at a time costs no more than
 //! all at once.
 
+use smallvec::SmallVec;
+
 use crate::model::{Fault, Limits};
-use crate::protocol::stomp::parse::{find_receipt, parse_frame};
+use crate::protocol::stomp::parse::{find_receipt, parse_headers};
 use crate::protocol::stomp::scan::{Outline, Rules, Scan};
-use crate::protocol::stomp::{Item, Side, Version};
+use crate::protocol::stomp::{Frame, Item, Side, Version};
 
 /// One stream's decoder; owned by its session, and without heap memory while nothing is partial.
 #[derive(Debug)]
@@ -88,9 +90,16 @@ impl Decoder {
         self.scan = Scan::START;
         self.spent = !direct;
         let bytes = if direct { bytes } else { &self.partial };
-        parse_frame(bytes, outline, self.version).map(|frame| Some(Item::Frame(frame))).inspect_err(|_| {
+        let mut frame = Frame {
+            command: outline.command,
+            headers: SmallVec::new(),
+            body: bytes.get(outline.body..outline.body_end).unwrap_or_default(),
+        };
+        if let Err(fault) = parse_headers(bytes, outline, self.version, &mut frame.headers) {
             self.receipt = find_receipt(bytes.get(..outline.body).unwrap_or_default(), self.version);
-        })
+            return Err(fault);
+        }
+        Ok(Some(Item::Frame(frame)))
     }
 
     /// An EOL between frames, a CRLF perhaps in two pieces.

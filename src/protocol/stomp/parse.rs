@@ -11,12 +11,12 @@
 
 use std::borrow::Cow;
 
-use memchr::{memchr, memchr2};
+use memchr::memchr2;
 use smallvec::SmallVec;
 
 use crate::model::{Close, Fault};
 use crate::protocol::stomp::scan::Outline;
-use crate::protocol::stomp::{Command, Frame, Header, Version};
+use crate::protocol::stomp::{Command, Header, Version};
 
 /// What a header line of this frame may hold.
 #[derive(Clone, Copy)]
@@ -41,42 +41,43 @@ impl Text {
     }
 }
 
-/// Reads the frame that `outline` found in `bytes`.
+/// Reads the headers of the frame that `outline` found in `bytes` into `headers`, where they are to stay: a frame is large
+/// enough for moving it to be felt.
 ///
 /// # Errors
 /// A fault of a header line: not UTF-8, no colon, an empty name, an undefined escape, a lone CR.
-pub(super) fn parse_frame<'a>(bytes: &'a [u8], outline: Outline, version: Version) -> Result<Frame<'a>, Fault> {
-    let Outline { command, head, head_end, body, body_end } = outline;
+pub(super) fn parse_headers<'a>(
+    bytes: &'a [u8],
+    outline: Outline,
+    version: Version,
+    headers: &mut SmallVec<[Header<'a>; 8]>,
+) -> Result<(), Fault> {
+    let Outline { command, head, head_end, .. } = outline;
     let head = bytes.get(head..head_end).unwrap_or_default();
-    let head = str::from_utf8(head).map_err(|_| Fault::new(Close::InvalidText, "headers are not UTF-8"))?;
+    let mut rest = str::from_utf8(head).map_err(|_| Fault::new(Close::InvalidText, "headers are not UTF-8"))?;
     let text = Text::of(command, version);
-    let plain = memchr2(b'\\', b'\r', head.as_bytes()).is_none();
+    let plain = memchr2(b'\\', b'\r', head).is_none();
 
-    let mut headers: SmallVec<[Header<'a>; 8]> = SmallVec::new();
-    let mut rest = head;
-    while let Some(at) = memchr(b'\n', rest.as_bytes()) {
-        let (line, next) = rest.split_at(at);
-        rest = &next[1..];
-        let at = memchr(b':', line.as_bytes()).ok_or_else(|| Fault::protocol("header line without a colon"))?;
-        let (name, value) = line.split_at(at);
+    while let Some((line, next)) = rest.split_once('\n') {
+        rest = next;
+        let (name, value) = line.split_once(':').ok_or_else(|| Fault::protocol("header line without a colon"))?;
         if name.is_empty() {
             return Err(Fault::protocol("header with an empty name"));
         }
-        let value = &value[1..];
         headers.push(if plain {
             (Cow::Borrowed(name), Cow::Borrowed(if text.padded { trim(value) } else { value }))
         } else {
             read_special(name, value, text)?
         });
     }
-    if is_padded_greeting(command, &headers) {
-        for (_, value) in &mut headers {
+    if is_padded_greeting(command, headers) {
+        for (_, value) in headers {
             if let Cow::Borrowed(value) = value {
                 *value = trim(value);
             }
         }
     }
-    Ok(Frame { command, headers, body: bytes.get(body..body_end).unwrap_or_default() })
+    Ok(())
 }
 
 /// A line of a head with a backslash or a CR somewhere in it.
