@@ -1,1 +1,0 @@
-//! JSON bodies: requests in, values out.
