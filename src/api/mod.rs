@@ -1,1 +1,33 @@
-//! REST routes: requests to commands, outcomes to responses.
+//! REST: requests to commands, outcomes to responses.
+//!
+//! Flows in: a whole [`Request`](crate::protocol::http::Request) and the user its token names; later the
+//! [`Outcome`](crate::model::command::Outcome) of its command. Flows out: a [`Call`], or the response that ends it at
+//! once. Never imports a socket, a clock, a shard's tables or a session; verifies no token and decides no permission.
+//!
+//! The order for one request, which lets a missing token win over every other fault:
+//!
+//! ```text
+//! needs_token(request)?  ->  bearer(request), verified by the session room; bad or absent: refuse(401)
+//! route(request, caller) ->  Ok(Call) to be carried out, or Err(Response) to be sent
+//! Context::of(request)   ->  kept until the outcome is there
+//! render(context, outcome)
+//! ```
+//!
+//! Invariants:
+//! - every route is there twice, at `/...` and at `/api/...`, with one handler;
+//! - nothing in a path is decoded: an encoded slash is no slash, and a name has one spelling;
+//! - a command that leaves here is in bounds of [`Limits`](crate::model::Limits) as far as its own text tells.
+
+mod body;
+mod phone;
+mod query;
+mod render;
+mod request;
+mod resource;
+mod route;
+
+pub use phone::parse_phone;
+pub use query::Query;
+pub use render::{Context, greeting, health, refuse, render};
+pub use request::{bearer, header};
+pub use route::{Call, Health, needs_token, route};

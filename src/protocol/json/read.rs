@@ -193,6 +193,8 @@ pub(crate) fn bad_request(message: impl Into<std::borrow::Cow<'static, str>>) ->
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::model::ConversationId;
 
@@ -311,5 +313,17 @@ mod tests {
         let body = format!("{{\"s\":\"{}\"}}", "x".repeat(KEPT_BYTES));
         assert!(reader.read(body.as_bytes(), |_| Ok(())).is_ok());
         assert_eq!(reader.copy.capacity(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_a_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _seen = read(&body);
+        }
+
+        #[test]
+        fn no_text_that_looks_like_json_is_a_panic(body in "(\\{|[\\[\\]{}:,]|\"[sna]\"|\"\\\\u?[d8-f0]{0,4}|null|-?[0-9.e]{1,20}| ){0,40}") {
+            let _seen = read(body.as_bytes());
+        }
     }
 }

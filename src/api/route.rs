@@ -1,0 +1,505 @@
+//! From a request to what it asks for.
+
+use crate::api::body;
+use crate::api::query::Query;
+use crate::api::render::{method_not_allowed, refuse};
+use crate::api::request::text_header;
+use crate::api::resource::{Resource, is_open};
+use crate::model::command::{AuthCommand, Command, Page, Position};
+use crate::model::message::SenderSession;
+use crate::model::{ConversationId, Limits, MessageId, Refusal, RefusalCode, SessionId, UserId};
+use crate::protocol::http::{Method, Request, Response};
+use crate::protocol::json::SendBody;
+use crate::protocol::json::read::bad_request;
+
+/// What a request asks for.
+#[derive(Clone, Debug)]
+pub enum Call {
+    /// Of the user who was given to [`route`].
+    Command(Command),
+    Auth(AuthCommand),
+    Health(Health),
+    /// A WebSocket is asked for; the handshake itself is not looked into here.
+    Upgrade,
+    /// SockJS's answer to a plain GET.
+    Greeting,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// The process answers.
+    Live,
+    /// It takes work: not draining, and the store is there.
+    Ready,
+}
+
+/// Whether the path can be asked for without an access token. Those of unknown paths that are not open need one too, so
+/// that a stranger learns nothing of what there is.
+#[must_use]
+pub fn needs_token(request: &Request) -> bool {
+    !is_open(&request.path)
+}
+
+/// Finds what `request` asks for. `caller` is the user of its verified token, if it has one; on open paths it is not
+/// looked at.
+///
+/// # Errors
+/// The response to send: 401 when the path [needs a token](needs_token) and there is no caller, 404, 405 with `Allow`,
+/// 415, 426, or 400. After an upgrade that was refused the connection must be closed, as what follows the head was not
+/// read.
+pub fn route(request: &Request, caller: Option<UserId>, limits: &Limits) -> Result<Call, Response> {
+    if needs_token(request) && caller.is_none() {
+        return Err(refuse(&Refusal::new(RefusalCode::Unauthorized, "an access token is needed")));
+    }
+    let Some(resource) = Resource::of(&request.path) else {
+        return Err(refuse(&Refusal::new(RefusalCode::NotFound, "there is nothing at this path")));
+    };
+    let method = if request.method == Method::Head { Method::Get } else { request.method };
+    if !resource.methods().contains(&method) {
+        return Err(method_not_allowed(resource.allow()));
+    }
+    let call = match caller {
+        _ if request.upgrade && !matches!(resource, Resource::Socket | Resource::RawSocket) => {
+            Err(bad_request("this path has no WebSocket, connect to /ws"))
+        }
+        Some(caller) if needs_token(request) => {
+            let request = Authenticated { request, caller, limits };
+            request.command(resource, method).map(Call::Command)
+        }
+        _ => open_call(request, resource),
+    };
+    call.map_err(|refusal| refuse(&refusal))
+}
+
+/// Calls that need no token.
+fn open_call(request: &Request, resource: Resource<'_>) -> Result<Call, Refusal> {
+    Ok(match resource {
+        Resource::Code => Call::Auth(body::read(request, body::request_code)?),
+        Resource::Login => Call::Auth(body::read(request, body::login)?),
+        Resource::Refresh => Call::Auth(AuthCommand::Refresh { token: body::read(request, body::refresh_token)? }),
+        Resource::Logout => Call::Auth(AuthCommand::Logout { token: body::read(request, body::refresh_token)? }),
+        Resource::Live => Call::Health(Health::Live),
+        Resource::Ready => Call::Health(Health::Ready),
+        Resource::Socket | Resource::RawSocket if request.upgrade && request.method == Method::Get => Call::Upgrade,
+        Resource::Socket | Resource::Greeting => Call::Greeting,
+        Resource::RawSocket => {
+            return Err(Refusal::new(RefusalCode::UpgradeRequired, "this path is a WebSocket"));
+        }
+        _ => return Err(Refusal::new(RefusalCode::Unauthorized, "an access token is needed")),
+    })
+}
+
+/// A request whose user is known.
+struct Authenticated<'a> {
+    request: &'a Request,
+    caller: UserId,
+    limits: &'a Limits,
+}
+
+impl Authenticated<'_> {
+    /// `method` is one of the resource's.
+    fn command(&self, resource: Resource<'_>, method: Method) -> Result<Command, Refusal> {
+        match (resource, method) {
+            (Resource::Me, _) => Ok(Command::ReadMe),
+            (Resource::Blocks, _) => Ok(Command::ListBlocks),
+            (Resource::Block(user), _) => self.block(user, method == Method::Put),
+            (Resource::Conversations, Method::Get) => self.list_conversations(),
+            (Resource::Conversations, _) => {
+                body::read(self.request, |object| body::create_conversation(object, self.caller, self.limits))
+            }
+            (Resource::Conversation(id), Method::Get) => Ok(Command::ReadConversation { conversation: conversation(id)? }),
+            (Resource::Conversation(id), _) => {
+                let id = conversation(id)?;
+                body::read(self.request, |object| body::put_conversation(object, id, self.limits))
+            }
+            (Resource::Participants(id), _) => {
+                let conversation = conversation(id)?;
+                let (user, role) = body::read(self.request, body::add_participant)?;
+                Ok(Command::AddParticipant { conversation, user, role })
+            }
+            (Resource::Participant(id, who), Method::Put) => {
+                let (conversation, user) = (conversation(id)?, self.participant(who)?);
+                Ok(Command::SetRole { conversation, user, role: body::read(self.request, body::required_role)? })
+            }
+            (Resource::Participant(id, who), _) => {
+                Ok(Command::RemoveParticipant { conversation: conversation(id)?, user: self.participant(who)? })
+            }
+            (Resource::Leave(id), _) => Ok(Command::RemoveParticipant { conversation: conversation(id)?, user: self.caller }),
+            (Resource::Messages(id), Method::Get) => self.read_history(id),
+            (Resource::Messages(id), _) => self.send(id),
+            (Resource::Message(id, message_id), _) => {
+                Ok(Command::ReadMessage { conversation: conversation(id)?, message: message(message_id)? })
+            }
+            (Resource::Read(id, message_id), _) => self.mark_read(id, message_id),
+            (Resource::ReadMarks(id), _) => Ok(Command::ListReadMarks { conversation: conversation(id)? }),
+            _ => Err(Refusal::new(RefusalCode::NotFound, "there is nothing at this path")),
+        }
+    }
+
+    fn block(&self, who: &str, blocked: bool) -> Result<Command, Refusal> {
+        let user = user(who)?;
+        if user == self.caller {
+            return Err(bad_request("you cannot block yourself"));
+        }
+        Ok(Command::SetBlock { user, blocked })
+    }
+
+    fn list_conversations(&self) -> Result<Command, Refusal> {
+        let query = self.query();
+        let after = query.value("after")?;
+        let after = after.map(|after| after.parse::<ConversationId>().map_err(|_| bad_request("after is no conversation id")));
+        Ok(Command::ListConversations { after: after.transpose()?, limit: self.limit(query)? })
+    }
+
+    fn read_history(&self, id: &str) -> Result<Command, Refusal> {
+        let conversation = conversation(id)?;
+        let query = self.query();
+        let position = |name: &str| -> Result<Option<MessageId>, Refusal> {
+            let Some(text) = query.value(name)? else { return Ok(None) };
+            text.parse().map(Some).map_err(|_| bad_request(format!("{name} is malformed")))
+        };
+        let from = match (position("cursor")?, position("after")?) {
+            (None, None) => Position::Newest,
+            (Some(before), None) => Position::Before(before),
+            (None, Some(after)) => Position::After(after),
+            (Some(_), Some(_)) => return Err(bad_request("cursor and after exclude each other")),
+        };
+        Ok(Command::ReadHistory { conversation, page: Page { from, limit: self.limit(query)? } })
+    }
+
+    fn limit(&self, query: Query<'_>) -> Result<u16, Refusal> {
+        let Some(text) = query.value("limit")? else { return Ok(self.limits.page_default) };
+        let max = self.limits.page_max;
+        let limit = text.parse().ok().filter(|limit| (1..=max).contains(limit) && !text.starts_with('+'));
+        limit.ok_or_else(|| bad_request(format!("limit must be 1 to {max}")))
+    }
+
+    fn send(&self, id: &str) -> Result<Command, Refusal> {
+        let conversation = conversation(id)?;
+        body::check_media(self.request)?;
+        let send = SendBody::parse(&self.request.body)?;
+        if send.conversation.is_some_and(|named| named != conversation) {
+            return Err(bad_request("conversationId is not the path's conversation"));
+        }
+        let draft = send.into_draft(text_header(self.request, "client-message-id")?, Vec::new(), self.limits)?;
+        Ok(Command::Send { conversation, draft, from: self.sender_session()? })
+    }
+
+    /// The sender's own session, which is then not sent its own message unless it asks for it.
+    fn sender_session(&self) -> Result<Option<SenderSession>, Refusal> {
+        let Some(text) = text_header(self.request, "session-id")? else { return Ok(None) };
+        let session: SessionId = text.parse().map_err(|_| bad_request("the header session-id is malformed"))?;
+        let echo = text_header(self.request, "echo")? == Some("true");
+        Ok(Some(SenderSession { session, echo }))
+    }
+
+    /// The conversation is the path's; else the body's, or the header's as over STOMP; else it is looked up.
+    fn mark_read(&self, id: Option<&str>, message_id: &str) -> Result<Command, Refusal> {
+        let message = message(message_id)?;
+        let named = body::read_optional(self.request, |object| object.id("conversationId", ConversationId::new))?;
+        let header = text_header(self.request, "conversation-id")?;
+        let conversation = match id.or(header) {
+            Some(id) => Some(conversation(id)?),
+            None => named,
+        };
+        if named.is_some() && named != conversation {
+            return Err(bad_request("conversationId is not the same everywhere in the request"));
+        }
+        Ok(Command::MarkRead { conversation, message })
+    }
+
+    fn participant(&self, who: &str) -> Result<UserId, Refusal> {
+        if who == "me" { Ok(self.caller) } else { user(who) }
+    }
+
+    fn query(&self) -> Query<'_> {
+        Query::new(self.request.query.as_deref())
+    }
+}
+
+fn conversation(text: &str) -> Result<ConversationId, Refusal> {
+    text.parse().map_err(|_| bad_request("a conversation id is a positive integer below 2^53"))
+}
+
+fn user(text: &str) -> Result<UserId, Refusal> {
+    text.parse().map_err(|_| bad_request("a user id is a positive integer below 2^53"))
+}
+
+fn message(text: &str) -> Result<MessageId, Refusal> {
+    text.parse().map_err(|_| bad_request("a message id is a version 1 UUID"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::api::request::tests::request;
+
+    const ID: &str = "c232ab00-9414-11ec-b3c8-9f6bdeced846";
+    const SESSION: &str = "0123456789abcdef0123456789abcdef";
+    const CALLER: u64 = 1;
+
+    fn routed(request: &Request) -> Result<Call, Response> {
+        route(request, UserId::new(CALLER).ok(), &Limits::default())
+    }
+
+    /// What a request is routed to, as `Debug` prints it, or status and error code; the same below both prefixes.
+    fn outcome(method: Method, target: &str, headers: &[(&str, &str)], body: &str) -> String {
+        let print = |target: &str| match routed(&request(method, target, headers, body)) {
+            Ok(Call::Command(command)) => format!("{command:?}"),
+            Ok(call) => format!("{call:?}"),
+            Err(response) => {
+                let body = String::from_utf8(response.body.to_vec()).unwrap();
+                format!("{} {}", response.status, body.split('"').nth(3).unwrap())
+            }
+        };
+        let direct = print(target);
+        assert_eq!(direct, print(&format!("/api{target}")), "both prefixes of {target}");
+        direct
+    }
+
+    fn check(method: Method, target: &str, body: &str, expect: &str) {
+        assert_eq!(outcome(method, target, &[], body), expect.replace("{ID}", ID), "{method:?} {target} {body}");
+    }
+
+    #[test]
+    fn logins() {
+        let auth = |call: &str| format!("Auth({call})");
+        let redacted = "[redacted]";
+        check(Method::Post, "/auth/otp", r#"{"phone":"+1 555 0001"}"#, &auth("RequestCode { phone: [redacted] }"));
+        let login = format!("Login {{ phone: {redacted}, code: {redacted}, device: None }}");
+        check(Method::Post, "/auth/login", r#"{"phone":"+15550001","otp":"123456"}"#, &auth(&login));
+        check(Method::Post, "/auth/refresh", r#"{"refreshToken":"t"}"#, &auth("Refresh { token: [redacted] }"));
+        check(Method::Post, "/auth/logout", r#"{"refreshToken":"t"}"#, &auth("Logout { token: [redacted] }"));
+        for (path, body) in [
+            ("/auth/otp", "{}"),
+            ("/auth/otp", r#"{"phone":"call me"}"#),
+            ("/auth/login", r#"{"phone":"+15550001"}"#),
+            ("/auth/login", r#"{"phone":"+15550001","otp":123456}"#),
+            ("/auth/login", r#"{"phone":"+15550001","otp":"12345678901234567"}"#),
+            ("/auth/refresh", r#"{"refreshToken":""}"#),
+            ("/auth/logout", ""),
+        ] {
+            check(Method::Post, path, body, "400 bad_request");
+        }
+    }
+
+    #[test]
+    fn users() {
+        check(Method::Get, "/users/me", "", "ReadMe");
+        check(Method::Head, "/users/me", "", "ReadMe");
+        check(Method::Get, "/users/me/blocks", "", "ListBlocks");
+        check(Method::Put, "/users/2/block", "", "SetBlock { user: UserId(2), blocked: true }");
+        check(Method::Delete, "/users/2/block", "", "SetBlock { user: UserId(2), blocked: false }");
+        for who in ["1", "me", "0", "02", "x", "9007199254740992", "2%20"] {
+            check(Method::Put, &format!("/users/{who}/block"), "", "400 bad_request");
+        }
+    }
+
+    #[test]
+    fn conversations() {
+        let id = "conversation: ConversationId(7)";
+        check(Method::Get, "/conversations", "", "ListConversations { after: None, limit: 20 }");
+        let expect = "ListConversations { after: Some(ConversationId(7)), limit: 5 }";
+        check(Method::Get, "/conversations?after=7&limit=5&x=y", "", expect);
+        check(Method::Get, "/conversations?after=x", "", "400 bad_request");
+        let expect = "CreateConversation { kind: Direct, participants: [UserId(2)], title: None }";
+        check(Method::Post, "/conversations", r#"{"participants":[2]}"#, expect);
+        check(Method::Get, "/conversations/7", "", &format!("ReadConversation {{ {id} }}"));
+        let expect =
+            format!("PutConversation {{ {id}, kind: Group, participants: [UserId(2), UserId(3)], title: Some(\"Tea\") }}");
+        check(Method::Put, "/conversations/7", r#"{"kind":"group","participants":[3,2,3],"title":"Tea"}"#, &expect);
+        check(Method::Put, "/conversations/7", r#"{"kind":"direct","participants":[3]}"#, "400 bad_request");
+        check(Method::Put, "/conversations/7", r#"{"participants":[]}"#, "400 bad_request");
+        check(Method::Get, "/conversations/7/read-marks", "", &format!("ListReadMarks {{ {id} }}"));
+        for text in ["0", "07", "-7", "x", "7%2F", "9007199254740992"] {
+            check(Method::Get, &format!("/conversations/{text}"), "", "400 bad_request");
+            check(Method::Post, &format!("/conversations/{text}/messages"), r#"{"content":"x"}"#, "400 bad_request");
+        }
+    }
+
+    #[test]
+    fn participants() {
+        let member = |user: u64| format!("conversation: ConversationId(7), user: UserId({user})");
+        let path = "/conversations/7/participants";
+        check(Method::Post, path, r#"{"userId":2}"#, &format!("AddParticipant {{ {}, role: Member }}", member(2)));
+        check(Method::Post, path, r#"{"userId":2,"role":"admin"}"#, &format!("AddParticipant {{ {}, role: Admin }}", member(2)));
+        check(Method::Post, path, r#"{"userId":2,"role":"owner"}"#, "400 bad_request");
+        check(Method::Post, path, r#"{"role":"admin"}"#, "400 bad_request");
+        let of = |who: &str| format!("{path}/{who}");
+        check(Method::Put, &of("2"), r#"{"role":"member"}"#, &format!("SetRole {{ {}, role: Member }}", member(2)));
+        check(Method::Put, &of("2"), "{}", "400 bad_request");
+        check(Method::Delete, &of("2"), "", &format!("RemoveParticipant {{ {} }}", member(2)));
+        check(Method::Delete, &of("me"), "", &format!("RemoveParticipant {{ {} }}", member(CALLER)));
+        check(Method::Post, "/conversations/7/leave", "", &format!("RemoveParticipant {{ {} }}", member(CALLER)));
+        check(Method::Delete, &of("Me"), "", "400 bad_request");
+    }
+
+    #[test]
+    fn messages() {
+        let path = "/conversations/7/messages";
+        let history = |from: &str, limit: u16| {
+            format!("ReadHistory {{ conversation: ConversationId(7), page: Page {{ from: {from}, limit: {limit} }} }}")
+        };
+        check(Method::Get, path, "", &history("Newest", 20));
+        check(Method::Get, &format!("{path}?cursor=&limit=100"), "", &history("Newest", 100));
+        check(Method::Get, &format!("{path}?cursor={ID}&limit=1"), "", &history("Before({ID})", 1));
+        check(Method::Get, &format!("{path}?after={ID}&token=x"), "", &history("After({ID})", 20));
+        for query in
+            ["limit=0", "limit=101", "limit=-1", "limit=%2B5", "limit=1e1", "limit=x", "cursor=5", "cursor=%zz", "after=x"]
+        {
+            check(Method::Get, &format!("{path}?{query}"), "", "400 bad_request");
+        }
+        check(Method::Get, &format!("{path}?cursor={ID}&after={ID}"), "", "400 bad_request");
+        let expect = "ReadMessage { conversation: ConversationId(7), message: {ID} }";
+        check(Method::Get, &format!("{path}/{ID}"), "", expect);
+        check(Method::Get, &format!("{path}/c232ab00-9414-41ec-b3c8-9f6bdeced846"), "", "400 bad_request");
+        let read = |conversation: &str| format!("MarkRead {{ conversation: {conversation}, message: {ID} }}");
+        let seven = "Some(ConversationId(7))";
+        check(Method::Post, &format!("{path}/{ID}/read"), "", &read(seven));
+        check(Method::Post, &format!("/messages/{ID}/read"), "", &read("None"));
+        check(Method::Put, &format!("/messages/{ID}/read"), "{}", &read("None"));
+        check(Method::Post, &format!("/messages/{ID}/read"), r#"{"conversationId":7}"#, &read(seven));
+        check(Method::Post, &format!("{path}/{ID}/read"), r#"{"conversationId":8}"#, "400 bad_request");
+        check(Method::Post, "/messages/1/read", "", "400 bad_request");
+        let header = outcome(Method::Post, &format!("/messages/{ID}/read"), &[("conversation-id", "7")], "");
+        assert_eq!(header, read(seven));
+    }
+
+    #[test]
+    fn sends() {
+        let path = "/conversations/7/messages";
+        let send = |key: &str, from: &str| {
+            let draft = format!("Draft {{ content: \"Hello\", client_id: {key}, headers: [] }}");
+            format!("Send {{ conversation: ConversationId(7), draft: {draft}, from: {from} }}")
+        };
+        check(Method::Post, path, r#"{"content":"Hello"}"#, &send("None", "None"));
+        check(
+            Method::Post,
+            path,
+            r#"{"content":"Hello","conversationId":7,"clientMessageId":"k"}"#,
+            &send("Some(\"k\")", "None"),
+        );
+        check(Method::Post, path, r#"{"content":"Hello","conversationId":8}"#, "400 bad_request");
+        check(Method::Post, path, r#"{"content":""}"#, "400 content_empty");
+        check(Method::Post, path, &format!("{{\"content\":\"{}\"}}", "x".repeat(4_001)), "400 content_too_long");
+        check(Method::Post, path, "Hello", "400 bad_request");
+        let session = "SenderSession { session: SessionId(01234567..), echo: ";
+        for (headers, expect) in [
+            (&[("client-message-id", "k")][..], send("Some(\"k\")", "None")),
+            (&[("session-id", SESSION)], send("None", &format!("Some({session}false }})"))),
+            (&[("session-id", SESSION), ("echo", "true")], send("None", &format!("Some({session}true }})"))),
+            (&[("session-id", "x")], "400 bad_request".to_owned()),
+            (&[("content-type", "text/plain")], "415 unsupported_media_type".to_owned()),
+        ] {
+            assert_eq!(outcome(Method::Post, path, headers, r#"{"content":"Hello"}"#), expect, "{headers:?}");
+        }
+        let mut foreign = request(Method::Post, path, &[], r#"{"content":"\u0000"}"#);
+        assert!(matches!(routed(&foreign), Ok(Call::Command(Command::Send { .. }))));
+        foreign.body = b"{\"content\":\"\xff\"}".to_vec().into();
+        assert!(routed(&foreign).unwrap_err().body.starts_with(b"{\"code\":\"content_invalid\""));
+    }
+
+    #[test]
+    fn other_methods_are_told_which_there_are() {
+        let all =
+            [Method::Get, Method::Head, Method::Post, Method::Put, Method::Patch, Method::Delete, Method::Options, Method::Other];
+        for (path, allow) in [
+            ("/auth/login", "POST"),
+            ("/users/me", "GET, HEAD"),
+            ("/users/2/block", "PUT, DELETE"),
+            ("/conversations", "GET, HEAD, POST"),
+            ("/conversations/7", "GET, HEAD, PUT"),
+            ("/conversations/7/participants", "POST"),
+            ("/conversations/7/participants/2", "PUT, DELETE"),
+            ("/conversations/7/leave", "POST"),
+            ("/conversations/7/messages", "GET, HEAD, POST"),
+            ("/conversations/7/messages/x", "GET, HEAD"),
+            ("/conversations/7/messages/x/read", "POST, PUT"),
+            ("/messages/x/read", "POST, PUT"),
+            ("/conversations/7/read-marks", "GET, HEAD"),
+            ("/healthz", "GET, HEAD"),
+            ("/ws", "GET, HEAD"),
+            ("/ws/websocket", "GET, HEAD"),
+        ] {
+            for method in all {
+                let name = format!("{method:?}").to_uppercase();
+                let response = routed(&request(method, path, &[], "")).err().filter(|response| response.status == 405);
+                assert_eq!(response.is_none(), allow.split(", ").any(|allowed| allowed == name), "{method:?} {path}");
+                if let Some(response) = response {
+                    assert!(response.headers.contains(&("Allow", allow.to_owned())), "{path}: {:?}", response.headers);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_comes_before_everything_else() {
+        let status = |method, target: &str| {
+            route(&request(method, target, &[], "{"), None, &Limits::default()).map_err(|response| response.status).err()
+        };
+        for target in
+            ["/conversations", "/conversations/x", "/users/me", "/nothing", "/api/nothing", "/conversations/7/messages?limit=0"]
+        {
+            for method in [Method::Get, Method::Post, Method::Patch] {
+                assert_eq!(status(method, target), Some(401), "{method:?} {target}");
+            }
+        }
+        let refused = route(&request(Method::Get, "/users/me", &[], ""), None, &Limits::default()).unwrap_err();
+        assert!(refused.headers.contains(&("WWW-Authenticate", "Bearer".to_owned())));
+        assert_eq!(status(Method::Get, "/auth/nothing"), Some(404));
+        assert_eq!(status(Method::Get, "/ws/nothing"), Some(404));
+        assert_eq!(status(Method::Get, "/healthz"), None);
+        assert_eq!(status(Method::Post, "/auth/login"), Some(400));
+    }
+
+    #[test]
+    fn sockets_and_health() {
+        let check = |method, path: &str, upgrade: bool, expect: &str| {
+            let mut request = request(method, path, &[], "");
+            request.upgrade = upgrade;
+            let found = match routed(&request) {
+                Ok(call) => format!("{call:?}"),
+                Err(response) => response.status.to_string(),
+            };
+            assert_eq!(found, expect, "{method:?} {path} {upgrade}");
+        };
+        check(Method::Get, "/ws", true, "Upgrade");
+        check(Method::Get, "/ws?token=x", true, "Upgrade");
+        check(Method::Get, "/ws/websocket", true, "Upgrade");
+        check(Method::Get, "/ws", false, "Greeting");
+        check(Method::Head, "/ws", true, "Greeting");
+        check(Method::Get, "/ws/", false, "Greeting");
+        check(Method::Get, "/ws/websocket", false, "426");
+        check(Method::Head, "/ws/websocket", true, "426");
+        check(Method::Post, "/ws", true, "405");
+        check(Method::Get, "/ws/", true, "400");
+        check(Method::Get, "/healthz", false, "Health(Live)");
+        check(Method::Get, "/readyz", false, "Health(Ready)");
+        for path in ["/healthz", "/users/me", "/conversations/7/messages"] {
+            check(Method::Get, path, true, "400");
+        }
+        check(Method::Get, "/nothing", true, "404");
+    }
+
+    proptest! {
+        #[test]
+        fn no_target_and_no_body_is_a_panic(
+            path in "/(api/)?(conversations|messages|users|auth|ws)?(/[a-z0-9%/.-]{0,12}){0,5}",
+            query in proptest::option::of("((cursor|after|limit|x)=[0-9a-f%+&=-]{0,40}){0,3}"),
+            body in "[\\[\\]{}\",:\\\\a-z0-9 ]{0,60}",
+            method in 0..8usize,
+        ) {
+            let methods =
+                [Method::Get, Method::Head, Method::Post, Method::Put, Method::Patch, Method::Delete, Method::Options, Method::Other];
+            let mut request = request(methods[method], &path, &[], &body);
+            request.query = query.map(Into::into);
+            if let Err(response) = routed(&request) {
+                prop_assert!((400..500).contains(&response.status));
+                let coded = response.body.starts_with(b"{\"code\":");
+                prop_assert!(coded);
+            }
+        }
+    }
+}
