@@ -33,8 +33,8 @@ pub enum Health {
     Ready,
 }
 
-/// Whether the path can be asked for without an access token. Those of unknown paths that are not open need one too, so
-/// that a stranger learns nothing of what there is.
+/// Whether an access token must be verified before the request is looked at. Unknown paths need one too, so that a
+/// stranger learns nothing of what there is.
 #[must_use]
 pub fn needs_token(request: &Request) -> bool {
     !is_open(&request.path)
