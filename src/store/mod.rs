@@ -10,7 +10,10 @@
 //! - [`Reply::Failed`] with `Unknown` means that the write may or may not have happened: repeating the same request
 //!   gives the result of having done it once.
 
+pub mod memory;
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::model::ids::{ConversationId, MessageId, UserId};
 use crate::model::message::{Conversation, ConversationKind, ConversationSummary, Draft, Head, Message, Participant, ReadMark};
@@ -19,6 +22,9 @@ use crate::model::time::Wall;
 /// Names a request of one shard until its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
+
+/// Sliding window in which [`Request::PutCode`] counts the codes of a login.
+pub const SENT_WINDOW: Duration = Duration::from_secs(3_600);
 
 /// Hash of a secret (one-time code, refresh token): the store never sees the secret.
 pub type SecretHash = [u8; 32];
