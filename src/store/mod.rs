@@ -10,7 +10,11 @@
 //! - [`Reply::Failed`] with `Unknown` means that the write may or may not have happened: repeating the same request
 //!   gives the result of having done it once.
 
+pub mod embedded;
 pub mod memory;
+
+#[cfg(test)]
+mod contract;
 
 use std::sync::Arc;
 use std::time::Duration;

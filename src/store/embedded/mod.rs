@@ -1,0 +1,219 @@
+//! The embedded store: the contract on one directory of one machine, on the LSM engine fjall.
+//!
+//! Flows in: batches of requests, from the one writer; reads, from any thread. Flows out: their replies, those to writes
+//! after one sync for the whole batch. Never imports a session or a shard. Starts no thread of its own; the engine
+//! has one that writes tables out and merges them.
+//!
+//! Invariants:
+//! - a batch is one batch of the engine: journalled, synced, then visible, then answered;
+//! - after a commit that failed nothing is acknowledged until the directory is opened again, as a disk that failed to
+//!   sync once may have dropped what it was given and report success the next time;
+//! - a row is read back as it was written or not at all: blocks and journal have checksums, and the journal is checked
+//!   before the engine may cut it ([`journal`]).
+//!
+//! `docs/decisions/0002-embedded-store.md` tells why this engine.
+
+mod heads;
+mod journal;
+mod keys;
+mod login;
+mod open;
+mod purge;
+mod read;
+mod tables;
+mod values;
+mod write;
+
+use std::path::Path;
+
+use fjall::PersistMode;
+
+use crate::model::time::Wall;
+use crate::store::{Failure, Reply, Request};
+
+use heads::Heads;
+use purge::Purge;
+use tables::{Fault, Pending, Tables};
+use write::Commit;
+
+pub use open::OpenError;
+
+/// How to run the store.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Whether a write is on disk before it is acknowledged. Without it a power failure loses the last seconds; a
+    /// crash of the process alone still loses nothing.
+    pub sync: bool,
+    /// Memory for blocks read from disk, in bytes.
+    pub cache_bytes: u64,
+    /// Recent rows kept in memory before they are written out as a table, in bytes.
+    pub memtable_bytes: u64,
+    /// Conversations whose heads are kept in memory, so that an append to them reads nothing.
+    pub heads_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { sync: true, cache_bytes: 64 << 20, memtable_bytes: 32 << 20, heads_max: 100_000 }
+    }
+}
+
+/// A step of a batch, for tests that look at the order of steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trace {
+    /// The batch is durable, as far as [`Options::sync`] asks.
+    Committed,
+    /// The batch failed; its writes are answered with a failure.
+    CommitFailed,
+    /// The replies of the batch are handed out.
+    Replied,
+}
+
+/// The writer. One for a directory, on a thread that may wait for the disk.
+pub struct Embedded {
+    tables: Tables,
+    epoch: u64,
+    mode: PersistMode,
+    heads: Heads,
+    purge: Purge,
+    scratch: Vec<u8>,
+    /// A commit failed: no more writes.
+    failed: bool,
+    trace: Option<Box<dyn FnMut(Trace) + Send>>,
+}
+
+/// Reads beside the writer; cheap to clone, for any thread. Keeps the directory locked as long as it lives.
+#[derive(Clone)]
+pub struct Reader {
+    tables: Tables,
+}
+
+impl Embedded {
+    /// Opens the store in `directory`, made if it is not there.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing of what is there was changed but a tail of the journal that a crash tore.
+    pub fn open(directory: &Path, options: &Options) -> Result<Self, OpenError> {
+        let (tables, epoch) = open::open(directory, options)?;
+        let seed = getrandom::u64().map_err(|error| OpenError::Io { path: directory.into(), error: error.into() })?;
+        Ok(Self {
+            tables,
+            epoch,
+            mode: if options.sync { PersistMode::SyncData } else { PersistMode::Buffer },
+            heads: Heads::new(seed, options.heads_max),
+            purge: Purge::default(),
+            scratch: Vec::new(),
+            failed: false,
+            trace: None,
+        })
+    }
+
+    /// Grows by one at every open of the directory, from 1; durable before `open` returned.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader { tables: self.tables.clone() }
+    }
+
+    /// Calls `trace` at each step of each batch from here on.
+    pub fn set_trace(&mut self, trace: Box<dyn FnMut(Trace) + Send>) {
+        self.trace = Some(trace);
+    }
+
+    /// Carries the requests out in their order and appends their replies, each with the tag of its request.
+    ///
+    /// All writes become durable with one sync, and no reply is there before it. When that fails they are all answered
+    /// with [`Reply::Failed`], and so is every later write. Reads are answered after the writes of the batch.
+    pub fn apply<T>(&mut self, batch: impl IntoIterator<Item = (T, Request)>, replies: &mut Vec<(T, Reply)>) {
+        let mut answers: Vec<(T, Result<Reply, Request>)> = Vec::new();
+        let mut commit = Commit { rows: Pending::new(&self.tables), heads: &mut self.heads, scratch: &mut self.scratch };
+        for (tag, request) in batch {
+            let answer = match () {
+                () if request.is_read() => Err(request),
+                () if self.failed => Ok(Reply::Failed(Failure::Unavailable)),
+                () => Ok(commit.write(&request).unwrap_or_else(|fault| unavailable(&fault))),
+            };
+            answers.push((tag, answer));
+        }
+        let rows = commit.rows;
+        let outcome = (!rows.is_empty()).then(|| rows.commit(self.mode));
+        let failure = outcome.and_then(|outcome| self.settle(outcome));
+        let view = self.tables.view();
+        replies.extend(answers.into_iter().map(|(tag, answer)| {
+            let reply = match (answer, failure) {
+                (Ok(_), Some(failure)) => Reply::Failed(failure),
+                (Ok(reply), None) => reply,
+                (Err(request), _) => read::read(&view, &request).unwrap_or_else(|fault| unavailable(&fault)),
+            };
+            (tag, reply)
+        }));
+        self.trace(Trace::Replied);
+    }
+
+    /// Removes rows that have expired at `now`: client message ids, codes, refresh tokens and their families.
+    ///
+    /// Looks at no more than `rows_max` rows and goes on where it ended the last time, round and round: to keep up, look
+    /// at more rows than are written. Answers how many were removed.
+    pub fn purge(&mut self, now: Wall, rows_max: usize) -> usize {
+        if self.failed {
+            return 0;
+        }
+        self.purge.step(&self.tables, self.mode, now, rows_max).unwrap_or_else(|fault| {
+            tracing::error!(%fault, "expired rows cannot be removed");
+            // The journal may end in half a batch now: nothing more may be written behind it.
+            self.failed = true;
+            0
+        })
+    }
+
+    /// Why the commit failed, if it did. From then on nothing is written.
+    fn settle(&mut self, outcome: Result<(), fjall::Error>) -> Option<Failure> {
+        let Err(error) = outcome else {
+            self.trace(Trace::Committed);
+            return None;
+        };
+        tracing::error!(%error, "the store cannot write: it refuses all writes until it is opened again");
+        self.failed = true;
+        self.heads.clear();
+        self.trace(Trace::CommitFailed);
+        match error {
+            // Refused before anything was written: the engine's own thread had failed.
+            fjall::Error::Poisoned => Some(Failure::Unavailable),
+            _ => Some(Failure::Unknown),
+        }
+    }
+
+    fn trace(&mut self, step: Trace) {
+        if let Some(trace) = &mut self.trace {
+            trace(step);
+        }
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        if self.mode == PersistMode::Buffer && self.tables.database.persist(PersistMode::SyncAll).is_ok() {
+            self.tables.lock.forget_unsynced();
+        }
+    }
+}
+
+impl Reader {
+    /// Answers a request that changes nothing, from one moment: every write that was replied to before is in it.
+    ///
+    /// # Panics
+    /// When the request is a write.
+    #[must_use]
+    pub fn read(&self, request: &Request) -> Reply {
+        read::read(&self.tables.view(), request).unwrap_or_else(|fault| unavailable(&fault))
+    }
+}
+
+fn unavailable(fault: &Fault) -> Reply {
+    tracing::error!(%fault, "a request to the store failed");
+    Reply::Failed(Failure::Unavailable)
+}

@@ -1,0 +1,204 @@
+//! Opening a directory: locked against a second process, checked, and with errors that say what to do.
+
+use std::fmt;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fjall::config::CompressionPolicy;
+use fjall::{Database, KeyspaceCreateOptions, PersistMode};
+
+use super::tables::Tables;
+use super::{Options, journal, keys, values};
+
+/// Grows when rows are laid out in a way that older code cannot read.
+const FORMAT: u64 = 1;
+const LOCK_FILE: &str = "tidings.lock";
+/// There as long as the store runs, or has crashed, without syncing.
+const UNSYNCED_FILE: &str = "unsynced";
+const ENGINE_DIRECTORY: &str = "rows";
+/// Files that the engine makes in its directory.
+const ENGINE_VERSION_FILE: &str = "version";
+const ENGINE_TABLES_DIRECTORY: &str = "keyspaces";
+
+/// Why a store cannot be opened. The text says how to mend it.
+#[derive(Debug)]
+pub enum OpenError {
+    /// Another process has it.
+    InUse { directory: PathBuf, process: Option<u32> },
+    /// The file system refuses.
+    Io { path: PathBuf, error: io::Error },
+    /// Something is not as it was written, and no crash explains it.
+    Corrupt { path: PathBuf, detail: String },
+    /// Written by a newer version.
+    Newer { directory: PathBuf, format: u64 },
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InUse { directory, process: Some(process) } => {
+                write!(f, "{} is in use by process {process}: stop it, or choose another directory", directory.display())
+            }
+            Self::InUse { directory, process: None } => {
+                write!(f, "{} is in use by another process: stop it, or choose another directory", directory.display())
+            }
+            Self::Io { path, error } => {
+                let fix = match error.kind() {
+                    io::ErrorKind::PermissionDenied => "make it writable for the user the server runs as",
+                    io::ErrorKind::ReadOnlyFilesystem => "choose a directory on a file system that is mounted for writing",
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space on its file system",
+                    io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => "choose a path that is a directory",
+                    _ => "check the path and the disk",
+                };
+                write!(f, "{}: {error}; {fix}", path.display())
+            }
+            Self::Corrupt { path, detail } => write!(
+                f,
+                "{} is damaged ({detail}); check the disk and restore the directory from a backup: \
+                 to start without it would lose acknowledged messages",
+                path.display()
+            ),
+            Self::Newer { directory, format } => write!(
+                f,
+                "{} has format {format}, this version reads up to {FORMAT}: run the version that wrote it, or a newer one",
+                directory.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// Keeps other processes out of a directory, by a lock that ends with the process. The file tells who has it.
+pub(super) struct Lock {
+    _file: File,
+    /// [`UNSYNCED_FILE`] of the directory.
+    unsynced: PathBuf,
+}
+
+impl Lock {
+    fn take(directory: &Path) -> Result<Self, OpenError> {
+        let path = directory.join(LOCK_FILE);
+        let io = |error| OpenError::Io { path: path.clone(), error };
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                // Only for the message: without it the process is not named.
+                let _ = file.take(32).read_to_string(&mut text);
+                return Err(OpenError::InUse { directory: directory.into(), process: text.trim().parse().ok() });
+            }
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+        }
+        file.set_len(0).and_then(|()| file.rewind()).map_err(io)?;
+        writeln!(file, "{}", std::process::id()).map_err(io)?;
+        Ok(Self { _file: file, unsynced: directory.join(UNSYNCED_FILE) })
+    }
+
+    /// A clean end of a run that did not sync: everything is on disk now.
+    pub(super) fn forget_unsynced(&self) {
+        if let Err(error) = std::fs::remove_file(&self.unsynced) {
+            tracing::warn!(%error, "the mark of an unsynced run stays");
+        }
+    }
+}
+
+/// The tables of a directory, and the epoch of this start.
+pub(super) fn open(directory: &Path, options: &Options) -> Result<(Tables, u64), OpenError> {
+    let io = |error| OpenError::Io { path: directory.into(), error };
+    std::fs::create_dir_all(directory).map_err(io)?;
+    let lock = Lock::take(directory)?;
+
+    let unsynced = directory.join(UNSYNCED_FILE);
+    let was_unsynced = unsynced.try_exists().map_err(io)?;
+    let engine = directory.join(ENGINE_DIRECTORY);
+    prepare(&engine, was_unsynced)?;
+    if !options.sync {
+        File::create(&unsynced).and_then(|file| file.sync_all()).and_then(|()| sync_directory(directory)).map_err(io)?;
+    }
+    let (database, rows) = open_engine(&engine, options).map_err(|error| engine_error(&engine, error))?;
+    if options.sync && was_unsynced {
+        // What this run found is on disk from here on: opening syncs the journal.
+        std::fs::remove_file(&unsynced).map_err(io)?;
+    }
+    let tables = Tables { rows, database, lock: Arc::new(lock) };
+    sync_directory(directory).map_err(io)?;
+    let epoch = begin_epoch(directory, &tables)?;
+    Ok((tables, epoch))
+}
+
+/// Makes the engine's directory fit to be opened after any crash, or says why it is not.
+fn prepare(engine: &Path, unsynced: bool) -> Result<(), OpenError> {
+    let io = |error| OpenError::Io { path: engine.into(), error };
+    if !engine.try_exists().map_err(io)? {
+        return Ok(());
+    }
+    if engine.join(ENGINE_VERSION_FILE).try_exists().map_err(io)? {
+        return journal::check(engine, unsynced).map_err(|fault| match fault {
+            journal::Fault::Io(path, error) => OpenError::Io { path, error },
+            journal::Fault::Damage(damage) => {
+                OpenError::Corrupt { path: damage.journal, detail: format!("the batch at byte {} is unreadable", damage.offset) }
+            }
+        });
+    }
+    // The version is written last when an engine is made: without it, that was interrupted before anything was stored.
+    // Tables without it are another matter.
+    let tables = engine.join(ENGINE_TABLES_DIRECTORY);
+    let has_tables = tables.try_exists().map_err(io)? && std::fs::read_dir(&tables).map_err(io)?.next().is_some();
+    if has_tables {
+        return Err(OpenError::Corrupt { path: engine.into(), detail: "its version file is missing".into() });
+    }
+    std::fs::remove_dir_all(engine).map_err(io)
+}
+
+fn open_engine(engine: &Path, options: &Options) -> Result<(Database, fjall::Keyspace), fjall::Error> {
+    let database =
+        Database::builder(engine).cache_size(options.cache_bytes).worker_threads(1).manual_journal_persist(true).open()?;
+    let rows = database.keyspace("rows", || {
+        KeyspaceCreateOptions::default()
+            .max_memtable_size(options.memtable_bytes)
+            .data_block_compression_policy(CompressionPolicy::disabled())
+    })?;
+    Ok((database, rows))
+}
+
+fn engine_error(engine: &Path, error: fjall::Error) -> OpenError {
+    let path = engine.to_path_buf();
+    match error {
+        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => OpenError::Io { path, error },
+        fjall::Error::Locked => OpenError::InUse { directory: path, process: None },
+        fjall::Error::InvalidVersion(Some(version)) => OpenError::Newer { directory: path, format: version as u64 },
+        error => OpenError::Corrupt { path, detail: error.to_string() },
+    }
+}
+
+/// Checks the format and counts this start.
+fn begin_epoch(directory: &Path, tables: &Tables) -> Result<u64, OpenError> {
+    let corrupt = |detail: &str| OpenError::Corrupt { path: directory.into(), detail: detail.into() };
+    let find = |name| -> Result<Option<u64>, OpenError> {
+        let value = tables.rows.get(keys::meta(name)).map_err(|error| engine_error(directory, error))?;
+        value.map(|value| values::number(&value)).transpose().map_err(|_| corrupt("a meta row is unreadable"))
+    };
+    let epoch = match (find("format")?, find("epoch")?) {
+        (Some(format), _) if FORMAT < format => return Err(OpenError::Newer { directory: directory.into(), format }),
+        (Some(_), Some(epoch)) => epoch + 1,
+        (None, None) => 1,
+        _ => return Err(corrupt("a meta row is missing")),
+    };
+    let mut batch = tables.database.batch().durability(Some(PersistMode::SyncAll));
+    for (name, number) in [("format", FORMAT), ("epoch", epoch)] {
+        let mut value = Vec::new();
+        values::put_number(&mut value, number);
+        batch.insert(&tables.rows, keys::meta(name), value);
+    }
+    batch.commit().map_err(|error| engine_error(directory, error))?;
+    Ok(epoch)
+}
+
+/// So that the files of a directory are found in it after a crash.
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}

@@ -1,0 +1,185 @@
+//! Answers to the requests that change nothing, from any rows.
+
+use std::sync::Arc;
+
+use fjall::Slice;
+
+use crate::model::ids::{ConversationId, MessageId, UserId};
+use crate::model::message::{Conversation, ConversationKind, ConversationSummary, Head, Message, ReadMark};
+use crate::model::time::Wall;
+use crate::store::{ConversationState, Reply, Request, User, pair_key};
+
+use super::keys::{self, Table};
+use super::tables::{Fault, Row, RowIter, Rows};
+use super::values;
+
+/// # Panics
+/// When the request is a write.
+pub(super) fn read(rows: &impl Rows, request: &Request) -> Result<Reply, Fault> {
+    match request {
+        Request::ReadConversation { conversation } => Ok(match state(rows, *conversation)? {
+            Some(state) => Reply::Conversation { state, created: false },
+            None => Reply::Missing,
+        }),
+        Request::ReadConversations { user, after, limit } => conversations(rows, *user, *after, *limit),
+        Request::ReadBefore { conversation, before, limit } => {
+            let from = keys::log(*conversation, MessageId::MIN);
+            page(rows, *conversation, rows.descend((from, keys::log(*conversation, *before))), *limit)
+        }
+        Request::ReadAfter { conversation, after, limit } => {
+            let from = following(&keys::log(*conversation, *after));
+            let (_, to) = keys::rows_of(Table::Log, conversation.value());
+            page(rows, *conversation, rows.ascend((from, to)), *limit)
+        }
+        Request::ReadMessage { conversation, message } => Ok(Reply::Message(find_message(rows, *conversation, *message)?)),
+        Request::FindMessage { message } => Ok(Reply::Found(find_conversation_of(rows, *message)?)),
+        Request::ReadMarks { conversation } => read_marks(rows, *conversation),
+        Request::ReadBlocks { user } => {
+            let blocked = rows.ascend(keys::rows_of(Table::Blocks, user.value())).map(|row| second_user(&row?.0));
+            blocked.collect::<Result<_, _>>().map(Reply::Blocks)
+        }
+        Request::ReadUser { user } => Ok(find_user(rows, *user)?.map_or(Reply::Missing, Reply::User)),
+        Request::ReadRevoked { since } => read_revoked(rows, *since),
+        write => panic!("not a read: {write:?}"),
+    }
+}
+
+/// The least key above `key`.
+fn following(key: &Slice) -> Slice {
+    Slice::from([key, &[0][..]].concat())
+}
+
+fn second_user(key: &[u8]) -> Result<UserId, Fault> {
+    keys::second_id(key).and_then(|id| UserId::new(id).ok()).ok_or(Fault::Corrupt)
+}
+
+pub(super) fn exists(rows: &impl Rows, id: ConversationId) -> Result<bool, Fault> {
+    Ok(rows.find(&keys::conversation(id))?.is_some())
+}
+
+pub(super) fn state(rows: &impl Rows, id: ConversationId) -> Result<Option<ConversationState>, Fault> {
+    let Some(conversation) = find_conversation(rows, id)? else { return Ok(None) };
+    let blocked = match (conversation.kind, pair_key(&conversation)) {
+        (ConversationKind::Direct, Some((first, second))) => is_blocked(rows, first, second)?,
+        _ => false,
+    };
+    Ok(Some(ConversationState { conversation, head: head(rows, id)?, blocked }))
+}
+
+fn find_conversation(rows: &impl Rows, id: ConversationId) -> Result<Option<Conversation>, Fault> {
+    let Some(value) = rows.find(&keys::conversation(id))? else { return Ok(None) };
+    let mut conversation = values::conversation(id, &value)?;
+    for row in rows.ascend(keys::rows_of(Table::Participants, id.value())) {
+        let (key, value) = row?;
+        conversation.participants.push(values::participant(second_user(&key)?, &value)?);
+    }
+    Ok(Some(conversation))
+}
+
+/// Whether either of the two blocks the other.
+pub(super) fn is_blocked(rows: &impl Rows, first: UserId, second: UserId) -> Result<bool, Fault> {
+    Ok(rows.find(&keys::block(first, second))?.is_some() || rows.find(&keys::block(second, first))?.is_some())
+}
+
+/// The head is the last row of the conversation's log: a row of its own would be one more write for each message,
+/// and one more thing to agree.
+pub(super) fn head(rows: &impl Rows, id: ConversationId) -> Result<Head, Fault> {
+    match last_row(rows, id)? {
+        Some((key, value)) => {
+            let last = keys::log_message(&key).ok_or(Fault::Corrupt)?;
+            Ok(Head { last: Some(last), sequence: values::message_sequence(&value)? })
+        }
+        None => Ok(Head::default()),
+    }
+}
+
+fn last_row(rows: &impl Rows, id: ConversationId) -> Result<Option<Row>, Fault> {
+    rows.descend(keys::rows_of(Table::Log, id.value())).next().transpose()
+}
+
+fn conversations(rows: &impl Rows, user: UserId, after: Option<ConversationId>, limit: u16) -> Result<Reply, Fault> {
+    let (mut from, to) = keys::rows_of(Table::ConversationsOf, user.value());
+    if let Some(after) = after {
+        from = following(&keys::conversation_of(user, after));
+    }
+    let mut found = rows.ascend((from, to));
+    let mut summaries = Vec::new();
+    for row in found.by_ref().take(usize::from(limit)) {
+        let id = keys::second_id(&row?.0).and_then(|id| ConversationId::new(id).ok()).ok_or(Fault::Corrupt)?;
+        summaries.push(summary(rows, user, id)?);
+    }
+    Ok(Reply::Conversations { summaries, more: found.next().transpose()?.is_some() })
+}
+
+fn summary(rows: &impl Rows, user: UserId, id: ConversationId) -> Result<ConversationSummary, Fault> {
+    let conversation = find_conversation(rows, id)?.ok_or(Fault::Corrupt)?;
+    let last_message = last_row(rows, id)?.map(|row| message(id, &row)).transpose()?;
+    let sequence = last_message.as_ref().map_or(0, |message| message.sequence);
+    let read = find_mark(rows, id, user)?.map_or(0, |mark| mark.sequence);
+    Ok(ConversationSummary { conversation, last_message, unread: sequence.saturating_sub(read) })
+}
+
+fn message(conversation: ConversationId, (key, value): &Row) -> Result<Arc<Message>, Fault> {
+    let id = keys::log_message(key).ok_or(Fault::Corrupt)?;
+    Ok(Arc::new(values::message(conversation, id, value)?))
+}
+
+fn page(rows: &impl Rows, conversation: ConversationId, mut found: RowIter<'_>, limit: u16) -> Result<Reply, Fault> {
+    let mut messages = Vec::new();
+    for row in found.by_ref().take(usize::from(limit)) {
+        messages.push(message(conversation, &row?)?);
+    }
+    let more = found.next().transpose()?.is_some();
+    if messages.is_empty() && !exists(rows, conversation)? {
+        return Ok(Reply::Missing);
+    }
+    Ok(Reply::Messages { messages, more })
+}
+
+pub(super) fn find_message(rows: &impl Rows, conversation: ConversationId, id: MessageId) -> Result<Option<Arc<Message>>, Fault> {
+    let value = rows.find(&keys::log(conversation, id))?;
+    Ok(value.map(|value| values::message(conversation, id, &value)).transpose()?.map(Arc::new))
+}
+
+fn find_conversation_of(rows: &impl Rows, message: MessageId) -> Result<Option<ConversationId>, Fault> {
+    match rows.find(&keys::index(message))? {
+        Some(value) => find_id(&value).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// A value that is the id of a conversation.
+pub(super) fn find_id(value: &[u8]) -> Result<ConversationId, Fault> {
+    ConversationId::new(values::number(value)?).map_err(|_| Fault::Corrupt)
+}
+
+pub(super) fn find_mark(rows: &impl Rows, id: ConversationId, user: UserId) -> Result<Option<ReadMark>, Fault> {
+    Ok(rows.find(&keys::mark(id, user))?.map(|value| values::mark(user, &value)).transpose()?)
+}
+
+fn read_marks(rows: &impl Rows, id: ConversationId) -> Result<Reply, Fault> {
+    if !exists(rows, id)? {
+        return Ok(Reply::Missing);
+    }
+    let mut marks = Vec::new();
+    for row in rows.ascend(keys::rows_of(Table::Marks, id.value())) {
+        let (key, value) = row?;
+        marks.push(values::mark(second_user(&key)?, &value)?);
+    }
+    Ok(Reply::Marks(marks))
+}
+
+pub(super) fn find_user(rows: &impl Rows, user: UserId) -> Result<Option<User>, Fault> {
+    Ok(rows.find(&keys::user(user))?.map(|value| values::user(user, &value)).transpose()?)
+}
+
+fn read_revoked(rows: &impl Rows, since: Wall) -> Result<Reply, Fault> {
+    let (_, to) = keys::table(Table::Revoked);
+    let mut families = Vec::new();
+    for row in rows.ascend((keys::revoked(since, crate::store::FamilyId(0)), to)) {
+        let (key, value) = row?;
+        let user = UserId::new(values::number(&value)?).map_err(|_| Fault::Corrupt)?;
+        families.push((user, keys::revoked_family(&key).ok_or(Fault::Corrupt)?));
+    }
+    Ok(Reply::RevokedFamilies(families))
+}

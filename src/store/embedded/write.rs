@@ -1,0 +1,230 @@
+//! Writes to conversations: each changes the rows of a pending commit, whole or not at all.
+
+use std::sync::Arc;
+
+use crate::model::ids::{ConversationId, UserId};
+use crate::model::message::{Conversation, Head, Message, Participant, ReadMark};
+use crate::model::time::Wall;
+use crate::store::{Appended, NewMessage, Reply, Request, pair_key};
+
+use super::heads::Heads;
+use super::tables::{Fault, Pending, Rows};
+use super::values::{self, ClientIdRow};
+use super::{keys, login, read};
+
+/// One commit in the making. The scratch buffer is the writer's, used again and again.
+pub(super) struct Commit<'a> {
+    pub(super) rows: Pending<'a>,
+    pub(super) heads: &'a mut Heads,
+    pub(super) scratch: &'a mut Vec<u8>,
+}
+
+/// The part of an append that is the same for all its messages.
+#[derive(Clone, Copy)]
+struct Append {
+    conversation: ConversationId,
+    keys_expire: Wall,
+    now: Wall,
+}
+
+impl Commit<'_> {
+    /// Carries a write out. On a fault it has not happened.
+    pub(super) fn write(&mut self, request: &Request) -> Result<Reply, Fault> {
+        let reply = self.dispatch(request);
+        match reply {
+            Ok(_) => self.rows.keep(),
+            Err(_) => self.rows.revert(),
+        }
+        reply
+    }
+
+    fn dispatch(&mut self, request: &Request) -> Result<Reply, Fault> {
+        let Self { rows, scratch, .. } = self;
+        match request {
+            Request::Append { conversation, head: _, messages, keys_expire, now } => {
+                let append = Append { conversation: *conversation, keys_expire: *keys_expire, now: *now };
+                self.append(append, messages)
+            }
+            Request::CreateConversation { conversation } => self.create(conversation),
+            Request::PutParticipant { conversation, participant } => self.put_participant(*conversation, *participant),
+            Request::RemoveParticipant { conversation, user } => self.remove_participant(*conversation, *user),
+            Request::Mark { conversation, mark } => self.mark(*conversation, *mark),
+            Request::SetBlock { user, other, blocked } => self.set_block(*user, *other, *blocked),
+            login => login::write(rows, scratch, login),
+        }
+    }
+
+    fn append(&mut self, append: Append, messages: &[NewMessage]) -> Result<Reply, Fault> {
+        let Some(mut head) = self.head(append.conversation)? else { return Ok(Reply::Missing) };
+        let mut results = Vec::with_capacity(messages.len());
+        for new in messages {
+            let is_new = head.last.is_none_or(|last| last < new.id);
+            let result = match self.stored_before(append, new, is_new)? {
+                Some(result) => result,
+                None if !is_new => return Err(Fault::Refused),
+                None => Appended::Stored(self.store(append, &mut head, new)),
+            };
+            results.push(result);
+        }
+        // Last, so that a request that fails half-way leaves the head of the conversation as it was.
+        self.heads.put(append.conversation, head);
+        Ok(Reply::Appended { results, head })
+    }
+
+    /// `None` when there is no such conversation.
+    fn head(&mut self, conversation: ConversationId) -> Result<Option<Head>, Fault> {
+        if let Some(head) = self.heads.find(conversation) {
+            return Ok(Some(head));
+        }
+        if !read::exists(&self.rows, conversation)? {
+            return Ok(None);
+        }
+        read::head(&self.rows, conversation).map(Some)
+    }
+
+    /// What became of this message, or of one with its client id, when it came before.
+    fn stored_before(&self, append: Append, new: &NewMessage, is_new: bool) -> Result<Option<Appended>, Fault> {
+        if !is_new && let Some(message) = read::find_message(&self.rows, append.conversation, new.id)? {
+            return Ok(Some(Appended::Stored(message)));
+        }
+        let Some(client_id) = &new.draft.client_id else { return Ok(None) };
+        let Some(value) = self.rows.find(&keys::client_id(append.conversation, new.sender, client_id))? else {
+            return Ok(None);
+        };
+        let row = values::client_id(&value)?;
+        if row.expires <= append.now {
+            return Ok(None);
+        }
+        let first = read::find_message(&self.rows, append.conversation, row.message)?.ok_or(Fault::Corrupt)?;
+        if first.sender != new.sender || first.client_id != new.draft.client_id {
+            // Another client id with the same hash: the later one is stored without protection from repetition.
+            return Ok(None);
+        }
+        let replay = first.content == new.draft.content;
+        Ok(Some(if replay { Appended::Replay(first) } else { Appended::KeyReused }))
+    }
+
+    fn store(&mut self, append: Append, head: &mut Head, new: &NewMessage) -> Arc<Message> {
+        let conversation = append.conversation;
+        let message = Arc::new(Message {
+            id: new.id,
+            conversation,
+            sender: new.sender,
+            content: new.draft.content.clone(),
+            client_id: new.draft.client_id.clone(),
+            prev: head.last,
+            sequence: head.sequence + 1,
+            headers: new.draft.headers.clone(),
+        });
+        assert!(message.prev.is_none_or(|prev| prev < message.id), "a log grows at its end");
+        *head = Head { last: Some(message.id), sequence: message.sequence };
+
+        let Self { rows, scratch, .. } = self;
+        values::put_message(scratch, &message);
+        rows.put(keys::log(conversation, message.id), scratch);
+        values::put_number(scratch, conversation.value());
+        rows.put(keys::index(message.id), scratch);
+        // Later than anything its sender can have read: no need to look at the mark that is there.
+        values::put_mark(scratch, message.id, message.sequence);
+        rows.put(keys::mark(conversation, message.sender), scratch);
+        if let Some(client_id) = &message.client_id {
+            values::put_client_id(scratch, ClientIdRow { message: message.id, expires: append.keys_expire });
+            rows.put(keys::client_id(conversation, message.sender, client_id), scratch);
+        }
+        message
+    }
+
+    fn create(&mut self, conversation: &Conversation) -> Result<Reply, Fault> {
+        let pair = pair_key(conversation).map(|(first, second)| keys::pair(first, second));
+        let mut there = None;
+        if let Some(pair) = &pair
+            && let Some(value) = self.rows.find(pair)?
+        {
+            there = Some(read::find_id(&value)?);
+        }
+        if there.is_none() && read::exists(&self.rows, conversation.id)? {
+            there = Some(conversation.id);
+        }
+        if there.is_none() {
+            self.put_conversation(conversation);
+            if let Some(pair) = pair {
+                values::put_number(self.scratch, conversation.id.value());
+                self.rows.put(pair, self.scratch);
+            }
+        }
+        let state = read::state(&self.rows, there.unwrap_or(conversation.id))?.ok_or(Fault::Corrupt)?;
+        Ok(Reply::Conversation { state, created: there.is_none() })
+    }
+
+    fn put_conversation(&mut self, conversation: &Conversation) {
+        values::put_conversation(self.scratch, conversation);
+        self.rows.put(keys::conversation(conversation.id), self.scratch);
+        for participant in &conversation.participants {
+            self.put_participant_row(conversation.id, participant);
+        }
+    }
+
+    fn put_participant_row(&mut self, conversation: ConversationId, participant: &Participant) {
+        values::put_participant(self.scratch, participant);
+        self.rows.put(keys::participant(conversation, participant.user), self.scratch);
+        self.rows.put(keys::conversation_of(participant.user, conversation), &[]);
+    }
+
+    fn put_participant(&mut self, conversation: ConversationId, participant: Participant) -> Result<Reply, Fault> {
+        if !self.is_there(conversation)? {
+            return Ok(Reply::Missing);
+        }
+        let there = self.rows.find(&keys::participant(conversation, participant.user))?;
+        let there = there.map(|value| values::participant(participant.user, &value)).transpose()?;
+        let changed = there.is_none_or(|there| there.role != participant.role);
+        if changed {
+            let joined_at = there.map_or(participant.joined_at, |there| there.joined_at);
+            self.put_participant_row(conversation, &Participant { joined_at, ..participant });
+        }
+        Ok(Reply::Done { changed })
+    }
+
+    fn remove_participant(&mut self, conversation: ConversationId, user: UserId) -> Result<Reply, Fault> {
+        if !self.is_there(conversation)? {
+            return Ok(Reply::Missing);
+        }
+        let key = keys::participant(conversation, user);
+        let changed = self.rows.find(&key)?.is_some();
+        if changed {
+            self.rows.remove(key);
+            self.rows.remove(keys::conversation_of(user, conversation));
+            self.rows.remove(keys::mark(conversation, user));
+        }
+        Ok(Reply::Done { changed })
+    }
+
+    fn mark(&mut self, conversation: ConversationId, mark: ReadMark) -> Result<Reply, Fault> {
+        if !self.is_there(conversation)? {
+            return Ok(Reply::Missing);
+        }
+        match read::find_mark(&self.rows, conversation, mark.user)? {
+            Some(there) if mark.message <= there.message => Ok(Reply::Marked { mark: there, changed: false }),
+            _ => {
+                values::put_mark(self.scratch, mark.message, mark.sequence);
+                self.rows.put(keys::mark(conversation, mark.user), self.scratch);
+                Ok(Reply::Marked { mark, changed: true })
+            }
+        }
+    }
+
+    fn is_there(&mut self, conversation: ConversationId) -> Result<bool, Fault> {
+        Ok(self.heads.find(conversation).is_some() || read::exists(&self.rows, conversation)?)
+    }
+
+    fn set_block(&mut self, user: UserId, other: UserId, blocked: bool) -> Result<Reply, Fault> {
+        let key = keys::block(user, other);
+        let changed = self.rows.find(&key)?.is_some() != blocked;
+        match (changed, blocked) {
+            (true, true) => self.rows.put(key, &[]),
+            (true, false) => self.rows.remove(key),
+            (false, _) => {}
+        }
+        let direct = self.rows.find(&keys::pair(user, other))?.map(|value| read::find_id(&value)).transpose()?;
+        Ok(Reply::BlockSet { direct, blocked: read::is_blocked(&self.rows, user, other)?, changed })
+    }
+}
