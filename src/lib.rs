@@ -5,6 +5,7 @@
 pub mod api;
 pub mod config;
 pub mod io;
+pub mod log;
 pub mod model;
 pub mod protocol;
 pub mod session;

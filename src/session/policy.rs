@@ -65,6 +65,12 @@ impl Origins {
         Ok(origins)
     }
 
+    /// `*`: any page may come.
+    #[must_use]
+    pub fn all() -> Self {
+        Self { all: true, entries: Vec::new() }
+    }
+
     /// Whether any page may come.
     #[must_use]
     pub fn allows_all(&self) -> bool {

@@ -1,0 +1,178 @@
+//! The one table of every key: name, kind, place in [`Settings`], and a line for the reader.
+
+use config::Config;
+
+use super::kinds::{
+    Address, Code, Count, Directory, Kind, LogFormat, LogLevel, Millis, NodeNumber, OriginList, Period, PhoneList, ProfileName,
+    Secret, Size, StoreName, Switch, Tolerance, read,
+};
+use super::settings::Settings;
+use crate::model::Limits;
+
+/// One row of the table.
+#[derive(Debug)]
+pub struct Key {
+    /// Dotted, as in the file.
+    pub name: &'static str,
+    /// What values look like.
+    pub kind: &'static str,
+    pub doc: &'static str,
+    /// The value must not be printed.
+    pub secret: bool,
+    read: fn(&mut Settings, &Config) -> Result<(), String>,
+    show: fn(&Settings) -> String,
+}
+
+impl Key {
+    /// The variable of the environment: `limits.frame_bytes` is `TIDINGS_LIMITS_FRAME_BYTES`.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("TIDINGS_{}", self.name.to_ascii_uppercase().replace('.', "_"))
+    }
+
+    /// The value in `settings` as TOML; a secret as `"[redacted]"`.
+    #[must_use]
+    pub fn show(&self, settings: &Settings) -> String {
+        (self.show)(settings)
+    }
+
+    /// Puts the value of the sources, if they have one, into `settings`.
+    pub(super) fn read(&self, settings: &mut Settings, merged: &Config) -> Result<(), String> {
+        (self.read)(settings, merged)
+    }
+}
+
+macro_rules! key {
+    ($name:expr, $($field:ident).+, $kind:ty, $doc:expr) => {
+        key!($name, $($field).+, $kind, $doc, secret: false)
+    };
+    ($name:expr, $($field:ident).+, $kind:ty, $doc:expr, secret: $secret:literal) => {
+        Key {
+            name: $name,
+            kind: <$kind as Kind>::WORDS,
+            doc: $doc,
+            secret: $secret,
+            read: |settings, merged| {
+                if let Some(value) = read::<$kind>(merged, $name, $secret)? {
+                    settings.$($field).+ = value;
+                }
+                Ok(())
+            },
+            show: |settings| <$kind as Kind>::show(&settings.$($field).+),
+        }
+    };
+}
+
+/// The rows of `limits.*`, one for each field of [`Limits`] but the three that are `auth.*`: a field without a row, or a
+/// row without a field, does not compile.
+macro_rules! table {
+    ([$($row:expr),+ $(,)?] limits: $($field:ident: $kind:ty, $doc:literal;)+) => {
+        /// Every key, in the order of the reference.
+        pub const KEYS: &[Key] = &[
+            $($row,)+
+            $(key!(concat!("limits.", stringify!($field)), limits.$field, $kind, $doc),)+
+        ];
+
+        const _: fn(Limits) = |limits| {
+            let Limits { access_ttl: _, refresh_ttl: _, token_leeway: _, $($field: _),+ } = limits;
+        };
+    };
+}
+
+table! {
+    [
+        key!("profile", profile, ProfileName,
+            "Which defaults apply. Production refuses to start with what is safe only on a developer's machine."),
+        key!("listen", listen, Address, "Where HTTP and WebSocket are served; port 0 takes a free one."),
+        key!("data_dir", data_dir, Directory, "Directory of the embedded store and of the development secret."),
+        key!("shards", shards, Count<u16>, "Executors, each pinned to a core. Default: the cores this process may use."),
+        key!("node", node, NodeNumber, "Number of this node, different for each node that shares a store."),
+        key!("store", store, StoreName, "Where messages are kept."),
+        key!("embedded.sync", embedded.sync, Switch,
+            "Whether the embedded store syncs to disk before it acknowledges. Off: a crash of the machine loses messages."),
+        key!("auth.secret", auth.secret, Secret,
+            "HS256 secret of access tokens, at least 32 bytes. Development: made once and kept in `auth.secret` of the data \
+             directory. Production: required.", secret: true),
+        key!("auth.fixed_code", auth.fixed_code, Code,
+            "A one-time code that always works; nothing turns it off. Production refuses it.", secret: true),
+        key!("auth.admin_phones", auth.admin_phones, PhoneList, "Phones whose users get role admin at login.", secret: true),
+        key!("auth.access_ttl", limits.access_ttl, Period, "Life of an access token that the server gives out."),
+        key!("auth.refresh_ttl", limits.refresh_ttl, Period, "Life of a refresh token."),
+        key!("auth.leeway", limits.token_leeway, Tolerance, "How long past its expiry, or before its start, a token counts."),
+        key!("cors.origins", cors.origins, OriginList,
+            "Pages that may use the server from a browser, beside its own origin. Production refuses `*`."),
+        key!("content.sanitize", content.sanitize, Switch, "Whether markup is taken out of messages before they are stored."),
+        key!("log.format", log.format, LogFormat, "Form of the log on standard error."),
+        key!("log.level", log.level, LogLevel, "What is logged."),
+    ]
+    limits:
+    http_line_bytes: Size, "Request line of HTTP; longer: 414.";
+    http_header_bytes: Size, "All header lines of a request together; longer: 431.";
+    http_headers: Count<usize>, "Header lines of a request; more: 431.";
+    http_body_bytes: Size, "Body of a request; longer: 413.";
+    http_pipelined: Count<usize>, "Requests of one connection that wait for their answer; beyond it the connection is not read.";
+    http_idle: Period, "A connection that sent no whole request for this long is closed, in the middle of one after a 408.";
+    frame_bytes: Size, "STOMP frame from command to NUL, and WebSocket message; longer: ERROR, close 1009.";
+    frame_headers: Count<usize>, "Headers of a STOMP frame; more: ERROR, close 1009.";
+    frame_header_bytes: Size, "One STOMP header line; longer: ERROR, close 1009.";
+    message_fragments: Count<usize>, "Fragments of one WebSocket message; more: close 1009.";
+    first_frame: Period, "From the connection's start to its first STOMP frame; later: close.";
+    subscriptions: Count<usize>, "Subscriptions of one session; more: ERROR, close 1008.";
+    transactions: Count<usize>, "Open transactions of one session; more: ERROR.";
+    transaction_frames: Count<usize>, "Frames in one transaction; more: ERROR.";
+    session_inflight: Count<usize>, "Commands of one session that wait for their outcome; beyond it the connection is not read.";
+    outbox_bytes: Size, "Bytes queued for one session; more: close 4500.";
+    write_blocked: Period, "A write that makes no progress for this long: close 4500.";
+    heartbeat_ms: Millis, "The server's offer of STOMP heart-beats, both ways, in milliseconds; 0 turns them off.";
+    heartbeat_ms_min: Millis, "The shortest interval of heart-beats, in milliseconds, that the server agrees to send at.";
+    ping: Period, "Interval of WebSocket pings, whatever STOMP says.";
+    linger: Period, "From a close frame or ERROR to the end of the TCP connection.";
+    connections_per_shard: Count<usize>, "Connections of one shard; beyond it accepting pauses.";
+    sessions_per_user: Count<usize>, "Sessions of one user on this node; more: ERROR, close 1008.";
+    messages_per_minute: Count<u32>, "Messages a user may send per minute in the long run; more: 429.";
+    messages_burst: Count<u32>, "Messages a user may send at once; more: 429.";
+    content_chars: Count<usize>, "Length of a message's content in characters; longer: refused.";
+    client_message_id_bytes: Count<usize>, "Length of a client message id in bytes; longer: refused.";
+    idempotency_ttl: Period, "How long a client message id is remembered.";
+    passed_header_bytes: Size, "Bytes of client headers passed on with a message; more: the SEND is refused.";
+    conversation_pending: Count<usize>, "Sends of one conversation that wait for the store; more: store busy.";
+    append_batch: Count<usize>, "Messages of one conversation that one store request appends.";
+    store_inflight: Count<usize>, "Requests of one shard under way at the store; more: store busy.";
+    participants: Count<usize>, "Participants of a group; more: refused.";
+    title_chars: Count<usize>, "Length of a conversation's title in characters; longer: refused.";
+    page_default: Count<u16>, "Entries of a page of history or of a list when the request names no number.";
+    page_max: Count<u16>, "Entries of a page at most; more: 400.";
+    conversations_cached: Count<usize>, "Conversations kept in a shard's memory; the one unused longest is dropped.";
+    otp_ttl: Period, "Life of a one-time code.";
+    otp_attempts: Count<u32>, "Wrong attempts before a one-time code is void.";
+    otp_per_phone_hour: Count<u32>, "One-time codes sent to one phone within an hour; more: 429.";
+    auth_per_address_minute: Count<u32>, "Login requests of one address within a minute; more: 429.";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_variables_and_prefixes_do_not_clash() {
+        let names: BTreeSet<_> = KEYS.iter().map(|key| key.name).collect();
+        let variables: BTreeSet<_> = KEYS.iter().map(Key::variable).collect();
+        assert_eq!(names.len(), KEYS.len());
+        assert_eq!(variables.len(), KEYS.len());
+        for name in &names {
+            let parents = name.match_indices('.').map(|(at, _)| &name[..at]);
+            for parent in parents {
+                assert!(!names.contains(parent), "{parent} is a key and the group of {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn docs_are_one_line() {
+        for key in KEYS {
+            assert!(key.doc.ends_with('.') && !key.doc.contains(['\n', '|']), "{}", key.name);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The settings as types, their defaults, and the rules that span more than one of them.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use crate::log::Format;
+use crate::model::{Limits, Redacted};
+use crate::session::Policy;
+use crate::session::policy::Origins;
+use crate::session::token::Keys;
+
+/// Everything that can be configured. The fields follow the names of the keys.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub listen: SocketAddr,
+    pub data_dir: PathBuf,
+    /// At least 1.
+    pub shards: u16,
+    pub profile: Profile,
+    /// Number of this node in its cluster.
+    pub node: u16,
+    pub store: Store,
+    pub embedded: Embedded,
+    pub auth: Auth,
+    pub cors: Cors,
+    pub content: Content,
+    pub log: Log,
+    pub limits: Limits,
+}
+
+/// Which defaults apply, and which rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Profile {
+    /// Works at once and tells its secrets on standard output.
+    #[default]
+    Development,
+    /// Refuses to start with what is only safe on a developer's machine.
+    Production,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    Embedded,
+    Scylla,
+}
+
+#[derive(Clone, Debug)]
+pub struct Embedded {
+    /// Whether a write is on disk before it is acknowledged.
+    pub sync: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Auth {
+    /// HS256 secret; `None` in development: the one kept in the data directory.
+    pub secret: Option<Redacted<Box<str>>>,
+    /// A one-time code that always works.
+    pub fixed_code: Option<Redacted<Box<str>>>,
+    pub admin_phones: Vec<Redacted<Box<str>>>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Cors {
+    pub origins: Origins,
+}
+
+#[derive(Clone, Debug)]
+pub struct Content {
+    pub sanitize: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Log {
+    pub format: Format,
+    /// Directives as of `tracing_subscriber::EnvFilter`.
+    pub level: String,
+}
+
+/// RFC 7518 section 3.2: a key for HS256 is as long as the hash or longer.
+const SECRET_BYTES_MIN: usize = 32;
+
+impl Settings {
+    #[must_use]
+    pub fn defaults(profile: Profile) -> Self {
+        let development = profile == Profile::Development;
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            data_dir: PathBuf::from("./data"),
+            shards: cores(),
+            profile,
+            node: 0,
+            store: Store::Embedded,
+            embedded: Embedded { sync: true },
+            auth: Auth {
+                secret: None,
+                fixed_code: development.then(|| Redacted::new("000000".into())),
+                admin_phones: Vec::new(),
+            },
+            cors: Cors { origins: if development { Origins::all() } else { Origins::default() } },
+            content: Content { sanitize: true },
+            log: Log { format: Format::Text, level: "info".into() },
+            limits: Limits::default(),
+        }
+    }
+
+    /// What every session is held to. `secret` is `auth.secret`, or the one that [`secret`](super::secret) keeps.
+    #[must_use]
+    pub fn policy(&self, secret: &Redacted<Box<str>>) -> Policy {
+        Policy {
+            limits: self.limits.clone(),
+            keys: Keys::hs256(secret.expose().as_bytes()),
+            origins: self.cors.origins.clone(),
+            fixed_code: self.auth.fixed_code.clone(),
+            admin_phones: self.auth.admin_phones.clone(),
+            sanitize: self.content.sanitize,
+        }
+    }
+
+    /// Rules over several keys: `fault` is told the key to change and why.
+    pub(super) fn check(&self, fault: &mut dyn FnMut(&'static str, String)) {
+        if self.store == Store::Scylla {
+            fault("store", "\"scylla\" is not built in yet: use \"embedded\"".into());
+        }
+        if self.auth.secret.as_ref().is_some_and(|secret| secret.expose().len() < SECRET_BYTES_MIN) {
+            fault("auth.secret", format!("is shorter than {SECRET_BYTES_MIN} bytes"));
+        }
+        if self.profile == Profile::Production {
+            self.check_production(fault);
+        }
+        self.check_limits(fault);
+    }
+
+    fn check_production(&self, fault: &mut dyn FnMut(&'static str, String)) {
+        if self.auth.secret.is_none() {
+            fault("auth.secret", format!("the production profile needs one of at least {SECRET_BYTES_MIN} bytes"));
+        }
+        if self.auth.fixed_code.is_some() {
+            fault("auth.fixed_code", "the production profile refuses a code that always works".into());
+        }
+        if self.cors.origins.allows_all() {
+            fault("cors.origins", "the production profile refuses \"*\": name the origins".into());
+        }
+    }
+
+    fn check_limits(&self, fault: &mut dyn FnMut(&'static str, String)) {
+        let limits = &self.limits;
+        if limits.page_default > limits.page_max {
+            fault("limits.page_default", format!("is above limits.page_max ({})", limits.page_max));
+        }
+        if limits.frame_header_bytes > limits.frame_bytes {
+            fault("limits.frame_header_bytes", format!("is above limits.frame_bytes ({})", limits.frame_bytes));
+        }
+        if limits.outbox_bytes < limits.frame_bytes {
+            fault("limits.outbox_bytes", format!("does not hold one frame of limits.frame_bytes ({})", limits.frame_bytes));
+        }
+        if limits.append_batch > limits.conversation_pending {
+            let pending = limits.conversation_pending;
+            fault("limits.append_batch", format!("is above limits.conversation_pending ({pending})"));
+        }
+        if limits.access_ttl > limits.refresh_ttl {
+            fault("auth.access_ttl", "is longer than auth.refresh_ttl".into());
+        }
+    }
+
+    /// What may be meant, but is worth a line at the start.
+    pub(super) fn warn(&self, warning: &mut dyn FnMut(String)) {
+        if self.profile == Profile::Development && !self.listen.ip().is_loopback() {
+            warning(format!(
+                "the development profile listens on {}, where others may reach it: its login codes are no secret",
+                self.listen
+            ));
+        }
+        if !self.embedded.sync {
+            warning("embedded.sync is off: a crash of the machine loses messages that were acknowledged".into());
+        }
+    }
+}
+
+/// Cores that this process may use: affinity and the control group's quota counted in.
+fn cores() -> u16 {
+    std::thread::available_parallelism().map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(change: impl FnOnce(&mut Settings), expect: &[&str]) {
+        let mut settings = Settings::defaults(Profile::Production);
+        settings.auth.secret = Some(Redacted::new("s".repeat(SECRET_BYTES_MIN).into()));
+        change(&mut settings);
+        let mut keys = Vec::new();
+        settings.check(&mut |key, _| keys.push(key));
+        assert_eq!(keys, expect);
+    }
+
+    #[test]
+    fn rules_over_several_keys() {
+        check(|_| {}, &[]);
+        check(|s| s.store = Store::Scylla, &["store"]);
+        check(|s| s.auth.secret = None, &["auth.secret"]);
+        check(|s| s.auth.secret = Some(Redacted::new("s".repeat(SECRET_BYTES_MIN - 1).into())), &["auth.secret"]);
+        check(|s| s.auth.fixed_code = Some(Redacted::new("123456".into())), &["auth.fixed_code"]);
+        check(|s| s.cors.origins = Origins::all(), &["cors.origins"]);
+        check(|s| s.limits.page_default = s.limits.page_max + 1, &["limits.page_default"]);
+        check(|s| s.limits.frame_header_bytes = s.limits.frame_bytes + 1, &["limits.frame_header_bytes"]);
+        check(|s| s.limits.outbox_bytes = s.limits.frame_bytes - 1, &["limits.outbox_bytes"]);
+        check(|s| s.limits.append_batch = s.limits.conversation_pending + 1, &["limits.append_batch"]);
+        check(|s| s.limits.access_ttl = s.limits.refresh_ttl * 2, &["auth.access_ttl"]);
+    }
+
+    #[test]
+    fn development_needs_nothing() {
+        let mut settings = Settings::defaults(Profile::Development);
+        let mut said = Vec::new();
+        settings.check(&mut |_, problem| said.push(problem));
+        settings.warn(&mut |warning| said.push(warning));
+        assert!(said.is_empty(), "{said:?}");
+        settings.listen = "0.0.0.0:8080".parse().unwrap();
+        settings.embedded.sync = false;
+        settings.warn(&mut |warning| said.push(warning));
+        assert_eq!(said.len(), 2);
+    }
+}
