@@ -509,9 +509,13 @@ fn logins_have_one_user() {
         let mut ask = |login: &str, candidate| match store.ask(Request::LoginUser {
             login: login.into(),
             candidate: user(candidate),
+            roles: vec!["admin".into()],
             now: at(0),
         }) {
-            Reply::User(user) => user.user.value(),
+            Reply::User(user) => {
+                assert_eq!(*user.roles, ["admin".into()]);
+                user.user.value()
+            }
             Reply::Taken => 0,
             other => panic!("{other:?}"),
         };
@@ -672,7 +676,10 @@ impl World {
             9 => Request::SetBlock { user, other: self.user(), blocked: self.random.one_in(2) },
             10 => Request::PutCode { login, code, now, expires, per_hour: 3 },
             11 => Request::TakeCode { login, code, now, attempts_max: 2 },
-            12 => Request::LoginUser { login, candidate: user, now },
+            12 => {
+                let roles = if self.random.one_in(2) { vec!["admin".into()] } else { Vec::new() };
+                Request::LoginUser { login, candidate: user, roles, now }
+            }
             13 | 14 => self.refresh(),
             _ => self.read(),
         }

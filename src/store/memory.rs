@@ -91,7 +91,7 @@ impl Memory {
             Request::SetBlock { user, other, blocked } => self.set_block(*user, *other, *blocked),
             Request::PutCode { login, code, now, expires, per_hour } => self.put_code(login, code, *now, *expires, *per_hour),
             Request::TakeCode { login, code, now, attempts_max } => self.take_code(login, code, *now, *attempts_max),
-            Request::LoginUser { login, candidate, now: _ } => self.login_user(login, *candidate),
+            Request::LoginUser { login, candidate, roles, now: _ } => self.login_user(login, *candidate, roles),
             Request::PutRefresh { token, user, family, expires } => self.put_refresh(*token, *user, *family, *expires),
             Request::RotateRefresh { token, next, now, expires } => self.rotate_refresh(token, *next, *now, *expires),
             Request::RevokeRefresh { token, now } => self.revoke_refresh(token, *now),
@@ -375,7 +375,7 @@ impl Memory {
         answer(right)
     }
 
-    fn login_user(&mut self, login: &str, candidate: UserId) -> Reply {
+    fn login_user(&mut self, login: &str, candidate: UserId, roles: &[Box<str>]) -> Reply {
         let user = match self.logins.get(login) {
             Some(user) => *user,
             None if self.users.contains_key(&candidate) => return Reply::Taken,
@@ -385,6 +385,9 @@ impl Memory {
                 candidate
             }
         };
+        if let Some(known) = self.users.get_mut(&user) {
+            known.roles = roles.to_vec();
+        }
         Reply::User(self.user(user))
     }
 

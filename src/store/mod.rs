@@ -99,9 +99,11 @@ pub enum Request {
         attempts_max: u32,
     },
     /// The user of a login, made as `candidate` when there is none (`candidate` may be taken: [`Reply::Taken`]).
+    /// The user's roles are replaced by `roles`: the configuration grants them at each login.
     LoginUser {
         login: Box<str>,
         candidate: UserId,
+        roles: Vec<Box<str>>,
         now: Wall,
     },
     /// The first refresh token of a family.

@@ -28,7 +28,7 @@ pub(super) fn write(rows: &mut Pending<'_>, scratch: &mut Vec<u8>, request: &Req
             rows.put(keys::code(login), scratch);
             Ok(if right { Reply::CodeTaken } else { Reply::CodeWrong })
         }
-        Request::LoginUser { login, candidate, now: _ } => login_user(rows, scratch, login, *candidate),
+        Request::LoginUser { login, candidate, roles, now: _ } => login_user(rows, scratch, login, *candidate, roles),
         Request::PutRefresh { token, user, family, expires } => {
             if rows.find(&keys::token(token))?.is_some() {
                 return Ok(Reply::Done { changed: false });
@@ -88,15 +88,27 @@ fn take_code(row: &mut CodeRow, code: &SecretHash, now: Wall, attempts_max: u32)
     right
 }
 
-fn login_user(rows: &mut Pending<'_>, scratch: &mut Vec<u8>, login: &str, candidate: UserId) -> Result<Reply, Fault> {
+fn login_user(
+    rows: &mut Pending<'_>,
+    scratch: &mut Vec<u8>,
+    login: &str,
+    candidate: UserId,
+    roles: &[Box<str>],
+) -> Result<Reply, Fault> {
     if let Some(value) = rows.find(&keys::login(login))? {
         let user = UserId::new(values::number(&value)?).map_err(|_| Fault::Corrupt)?;
-        return user_of(rows, user).map(Reply::User);
+        let mut user = user_of(rows, user)?;
+        if *user.roles != *roles {
+            user.roles = roles.to_vec();
+            values::put_user(scratch, &user);
+            rows.put(keys::user(user.user), scratch);
+        }
+        return Ok(Reply::User(user));
     }
     if read::find_user(rows, candidate)?.is_some() {
         return Ok(Reply::Taken);
     }
-    let user = User { user: candidate, roles: Vec::new(), display_name: None };
+    let user = User { user: candidate, roles: roles.to_vec(), display_name: None };
     values::put_user(scratch, &user);
     rows.put(keys::user(candidate), scratch);
     values::put_number(scratch, candidate.value());
