@@ -324,7 +324,14 @@ pub(super) fn apply_mask(bytes: &mut [u8], mask: [u8; 4]) {
 fn parse_header(bytes: &[u8]) -> Result<Option<Header>, Violation> {
     let mut cursor = Cursor::new(bytes);
     match FrameHeader::parse(&mut cursor) {
-        Ok(Some((frame, payload_bytes))) => Ok(Some(Header { frame, payload_bytes, bytes: cursor.position() as usize })),
+        Ok(Some((frame, payload_bytes))) => {
+            let bytes = cursor.position() as usize;
+            // RFC 6455 section 5.2: the length must be in its shortest form, and 63 bits at most.
+            if frame.len(payload_bytes) != bytes || payload_bytes >> 63 != 0 {
+                return Err(protocol("length not in its shortest form"));
+            }
+            Ok(Some(Header { frame, payload_bytes, bytes }))
+        }
         Ok(None) => Ok(None),
         Err(_) => Err(protocol("reserved opcode")),
     }
