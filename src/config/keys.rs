@@ -112,7 +112,8 @@ table! {
     http_body_bytes: Size, "Body of a request; longer: 413.";
     http_pipelined: Count<usize>, "Requests of one connection that wait for their answer; beyond it the connection is not read.";
     http_idle: Period, "A connection that sent no whole request for this long is closed, in the middle of one after a 408.";
-    frame_bytes: Size, "STOMP frame from command to NUL, and WebSocket message; longer: ERROR, close 1009.";
+    frame_bytes: Size, "STOMP frame from command to NUL; longer: ERROR, close 1009.";
+    message_bytes: Size, "WebSocket message, which may hold many STOMP frames or part of one; longer: close 1009.";
     frame_headers: Count<usize>, "Headers of a STOMP frame; more: ERROR, close 1009.";
     frame_header_bytes: Size, "One STOMP header line; longer: ERROR, close 1009.";
     message_fragments: Count<usize>, "Fragments of one WebSocket message; more: close 1009.";

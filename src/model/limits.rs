@@ -21,8 +21,11 @@ pub struct Limits {
     pub http_idle: Duration,
 
     // WebSocket and STOMP
-    /// A STOMP frame from command to NUL, and a WebSocket message; longer: ERROR, close 1009.
+    /// A STOMP frame from command to NUL; longer: ERROR, close 1009.
     pub frame_bytes: usize,
+    /// A WebSocket message, which may hold many STOMP frames or a part of one; longer: close 1009. Nothing of this size
+    /// is ever kept: a message is decoded as it comes.
+    pub message_bytes: usize,
     /// Headers of one STOMP frame; more: ERROR, close 1009.
     pub frame_headers: usize,
     /// One STOMP header line; longer: ERROR, close 1009.
@@ -109,6 +112,7 @@ impl Default for Limits {
             http_pipelined: 16,
             http_idle: Duration::from_secs(60),
             frame_bytes: 64 * 1024,
+            message_bytes: 1024 * 1024,
             frame_headers: 64,
             frame_header_bytes: 8 * 1024,
             message_fragments: 1_024,
