@@ -1,5 +1,6 @@
 //! What is stored and what is delivered.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,8 +8,11 @@ use bytes::Bytes;
 use crate::model::ids::{ConversationId, MessageId, SessionId, UserId};
 use crate::model::time::Wall;
 
+/// Headers of a SEND that are passed on to receivers, in their order, no name twice. No reserved name is among them.
+pub type PassedHeaders = Vec<(Box<str>, Box<str>)>;
+
 /// One stored message. Shared between shards, never changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Message {
     pub id: MessageId,
     pub conversation: ConversationId,
@@ -20,8 +24,7 @@ pub struct Message {
     pub prev: Option<MessageId>,
     /// Position in the conversation, from 1. Clients are not shown it; unread counts are differences of it.
     pub sequence: u64,
-    /// Headers of the SEND that are passed on to receivers, in their order. No reserved name is among them.
-    pub headers: Vec<(Box<str>, Box<str>)>,
+    pub headers: PassedHeaders,
 }
 
 impl Message {
@@ -32,11 +35,26 @@ impl Message {
 }
 
 /// A message that was taken in but not yet stored: what the sender chose.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Draft {
     pub content: Box<str>,
     pub client_id: Option<Box<str>>,
-    pub headers: Vec<(Box<str>, Box<str>)>,
+    pub headers: PassedHeaders,
+}
+
+/// Without what the client wrote, which must not reach a log.
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, conversation, sender, prev, sequence, .. } = self;
+        write!(f, "Message({id} in {conversation} by {sender}, number {sequence}, after {prev:?})")
+    }
+}
+
+/// Without what the client wrote, which must not reach a log.
+impl fmt::Debug for Draft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Draft({} bytes)", self.content.len())
+    }
 }
 
 /// 1:1 or group.
@@ -115,7 +133,7 @@ pub struct Event {
     pub id: MessageId,
     pub content_type: Box<str>,
     pub body: Bytes,
-    pub headers: Vec<(Box<str>, Box<str>)>,
+    pub headers: PassedHeaders,
 }
 
 /// Where a command came from: the session that must not hear its own message back, if there was one.

@@ -45,6 +45,12 @@ impl Wall {
         self.0 / Self::TICKS_PER_SECOND
     }
 
+    /// Time from this to `later`; zero when `later` is earlier.
+    #[must_use]
+    pub fn until(self, later: Self) -> Duration {
+        Duration::from_nanos(later.0.saturating_sub(self.0).saturating_mul(100))
+    }
+
     /// This time plus `duration`, saturating.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
