@@ -1,0 +1,150 @@
+//! Signs of life: STOMP heart-beats as negotiated, WebSocket pings whatever STOMP says.
+
+use std::time::Duration;
+
+use crate::model::{Limits, Mono};
+
+/// Both directions of one session. Lifetime: the session's.
+#[derive(Clone, Copy, Debug)]
+pub struct HeartBeats {
+    /// The server sends at least this often; zero: no promise.
+    send_every: Duration,
+    /// The client promised to send at least this often; zero: no promise.
+    expect_every: Duration,
+    ping_every: Duration,
+    last_sent: Mono,
+    last_heard: Mono,
+    last_ping: Mono,
+}
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beat {
+    /// An EOL to the client.
+    Send,
+    /// A WebSocket ping.
+    Ping,
+    /// The client has been silent for three intervals: it is gone.
+    Silent,
+}
+
+/// Intervals without a sign of life after which a client is taken for dead.
+const SILENT_INTERVALS: u32 = 3;
+
+impl HeartBeats {
+    #[must_use]
+    pub fn new(now: Mono, ping_every: Duration) -> Self {
+        Self {
+            send_every: Duration::ZERO,
+            expect_every: Duration::ZERO,
+            ping_every,
+            last_sent: now,
+            last_heard: now,
+            last_ping: now,
+        }
+    }
+
+    /// STOMP 1.2, "Heart-beating": each direction beats at the slower of what one side can and the other wants;
+    /// zero on either side turns it off. `client` is what CONNECT said: (can send every, wants every), in ms.
+    /// Returns what CONNECTED says: (the server can, the server wants).
+    pub fn negotiate(&mut self, client: (u32, u32), limits: &Limits) -> (u32, u32) {
+        let ours = limits.heartbeat_ms;
+        let (can, wants) = client;
+        if ours > 0 && wants > 0 {
+            self.send_every = Duration::from_millis(u64::from(wants.max(ours).max(limits.heartbeat_ms_min)));
+        }
+        if ours > 0 && can > 0 {
+            self.expect_every = Duration::from_millis(u64::from(can.max(ours)));
+        }
+        (ours, ours)
+    }
+
+    /// Anything at all came from the client.
+    pub fn heard(&mut self, now: Mono) {
+        self.last_heard = now;
+    }
+
+    /// Anything at all went to the client.
+    pub fn sent(&mut self, now: Mono) {
+        self.last_sent = now;
+    }
+
+    /// When [`due`](Self::due) should be asked next.
+    #[must_use]
+    pub fn next_deadline(&self) -> Mono {
+        let send = self.send_at().unwrap_or(Mono(u64::MAX));
+        send.min(self.silent_at()).min(self.last_ping.after(self.ping_every))
+    }
+
+    /// What is due at `now`, the worst first; asked again until it answers `None`.
+    pub fn due(&mut self, now: Mono) -> Option<Beat> {
+        if now >= self.silent_at() {
+            return Some(Beat::Silent);
+        }
+        if self.send_at().is_some_and(|at| now >= at) {
+            self.last_sent = now;
+            return Some(Beat::Send);
+        }
+        if now >= self.last_ping.after(self.ping_every) {
+            self.last_ping = now;
+            return Some(Beat::Ping);
+        }
+        None
+    }
+
+    /// A tenth early, so that the beat arrives within the promised interval.
+    fn send_at(&self) -> Option<Mono> {
+        (!self.send_every.is_zero()).then(|| self.last_sent.after(self.send_every * 9 / 10))
+    }
+
+    /// A client that promised nothing still answers pings.
+    fn silent_at(&self) -> Mono {
+        let every = if self.expect_every.is_zero() { self.ping_every } else { self.expect_every };
+        self.last_heard.after(every * SILENT_INTERVALS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn beats(client: (u32, u32)) -> HeartBeats {
+        let mut beats = HeartBeats::new(Mono(0), Duration::from_secs(25));
+        assert_eq!(beats.negotiate(client, &Limits::default()), (10_000, 10_000));
+        beats
+    }
+
+    #[test]
+    fn each_direction_takes_the_slower_side() {
+        let check = |client, send_ms, silent_ms| {
+            let beats = beats(client);
+            assert_eq!(beats.send_at(), Some(Mono(send_ms * MS)), "{client:?}");
+            assert_eq!(beats.silent_at(), Mono(silent_ms * MS), "{client:?}");
+        };
+        check((10_000, 10_000), 9_000, 30_000);
+        check((500, 500), 9_000, 30_000);
+        check((20_000, 40_000), 36_000, 60_000);
+    }
+
+    #[test]
+    fn no_promise_leaves_only_pings() {
+        let mut beats = beats((0, 0));
+        assert_eq!(beats.send_at(), None);
+        assert_eq!(beats.next_deadline(), Mono(25_000 * MS));
+        assert_eq!(beats.due(Mono(25_000 * MS)), Some(Beat::Ping));
+        assert_eq!(beats.due(Mono(25_000 * MS)), None);
+        assert_eq!(beats.due(Mono(75_000 * MS)), Some(Beat::Silent));
+    }
+
+    #[test]
+    fn traffic_puts_beats_off() {
+        let mut beats = beats((10_000, 10_000));
+        beats.sent(Mono(5_000 * MS));
+        beats.heard(Mono(5_000 * MS));
+        assert_eq!(beats.due(Mono(9_000 * MS)), None);
+        assert_eq!(beats.due(Mono(14_000 * MS)), Some(Beat::Send));
+        assert_eq!(beats.due(Mono(35_000 * MS)), Some(Beat::Silent));
+    }
+}

@@ -1,0 +1,206 @@
+//! What a client's frame asks for, once its headers have been understood. No state is touched here.
+
+use crate::model::command::Command;
+use crate::model::destination::{SendTarget, SubscribeTarget};
+use crate::model::message::{PassedHeaders, SenderSession};
+use crate::model::{ConversationId, Fault, Limits, Redacted, Refusal, RefusalCode, SessionId, UserId};
+use crate::protocol::json::{Reader, SendBody};
+use crate::protocol::stomp::{self, Frame, Version};
+use crate::session::frames::UNSUPPORTED_VERSION;
+
+/// CONNECT, understood but not yet believed.
+#[derive(Clone, Debug)]
+pub struct ConnectRequest {
+    pub version: Version,
+    /// (the client can send every, wants every), in milliseconds.
+    pub heart_beat: (u32, u32),
+    pub token: Option<Redacted<Box<str>>>,
+    pub receipt: Option<Box<str>>,
+}
+
+/// A SEND to one of the application's destinations.
+#[derive(Debug)]
+pub enum SendIntent {
+    /// Routed to its conversation, answered by an outcome.
+    Command(Command),
+    Announce(Announcement),
+    RefreshToken(Redacted<Box<str>>),
+    /// Any frame is a sign of life; this one is nothing else.
+    HeartBeat,
+}
+
+/// A broadcast to `/topic/announcements`, which is not stored: the body goes out as it came.
+#[derive(Debug)]
+pub struct Announcement {
+    pub content_type: Box<str>,
+    pub body: Vec<u8>,
+    pub headers: PassedHeaders,
+}
+
+/// How deliveries of a subscription are acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AckMode {
+    Auto,
+    Client,
+    ClientIndividual,
+}
+
+#[derive(Debug)]
+pub struct SubscribeIntent {
+    /// Absent only in STOMP 1.0.
+    pub id: Option<Box<str>>,
+    pub destination: Box<str>,
+    pub target: SubscribeTarget,
+    pub ack: AckMode,
+}
+
+/// Longest id of a subscription, transaction or receipt, in bytes.
+pub const NAME_BYTES_MAX: usize = 256;
+
+/// # Errors
+/// A fault when no version is common or a header is malformed: ERROR, close.
+pub fn interpret_connect(frame: &Frame<'_>) -> Result<ConnectRequest, Fault> {
+    let version = stomp::negotiate(frame.header("accept-version")).map_err(|_| Fault::protocol(UNSUPPORTED_VERSION))?;
+    let heart_beat = stomp::parse_heart_beat(frame.header("heart-beat"))
+        .map_err(|_| Fault::protocol("malformed header heart-beat: two numbers of milliseconds, as in 10000,10000"))?;
+    // STOMP libraries write header names as the application spelled them; Spring's clients write `Authorization`.
+    let authorization = frame.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+    let token = match authorization {
+        None => None,
+        Some((_, value)) => match bearer(value) {
+            Some(token) => Some(Redacted::new(token.into())),
+            None => return Err(Fault::policy("malformed header Authorization: Bearer and a token are expected")),
+        },
+    };
+    Ok(ConnectRequest { version, heart_beat, token, receipt: name(frame, "receipt")?.map(Into::into) })
+}
+
+/// The token of `Bearer X`; any case of the word (RFC 9110 section 11.1).
+#[must_use]
+pub fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.trim().split_once(' ')?;
+    let token = token.trim_start();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// A header that names something: a receipt, a transaction, a subscription.
+///
+/// # Errors
+/// A fault when it is longer than [`NAME_BYTES_MAX`].
+pub fn name<'a>(frame: &'a Frame<'_>, header: &'static str) -> Result<Option<&'a str>, Fault> {
+    match frame.header(header) {
+        Some(value) if value.len() > NAME_BYTES_MAX => {
+            Err(Fault::protocol(format!("header {header} is longer than {NAME_BYTES_MAX} bytes")))
+        }
+        other => Ok(other),
+    }
+}
+
+/// Understands a SEND of `session`.
+///
+/// # Errors
+/// A refusal: the session stays open.
+pub fn interpret_send(
+    frame: &Frame<'_>,
+    session: SessionId,
+    limits: &Limits,
+    reader: &mut Reader,
+) -> Result<SendIntent, Refusal> {
+    let Some(destination) = frame.header("destination") else {
+        return Err(Refusal::new(RefusalCode::BadRequest, "header destination is missing"));
+    };
+    match SendTarget::parse(destination)? {
+        SendTarget::Heartbeat => Ok(SendIntent::HeartBeat),
+        SendTarget::Send => interpret_message(frame, None, session, limits, reader),
+        SendTarget::SendTo(conversation) => interpret_message(frame, Some(conversation), session, limits, reader),
+        SendTarget::Read(message) => {
+            let conversation = match frame.header("conversation-id") {
+                None => None,
+                Some(text) => {
+                    Some(text.parse().map_err(|_| Refusal::new(RefusalCode::BadRequest, "header conversation-id is not valid"))?)
+                }
+            };
+            Ok(SendIntent::Command(Command::MarkRead { conversation, message }))
+        }
+        SendTarget::RefreshToken => interpret_refresh(frame),
+        SendTarget::Announcements => Ok(SendIntent::Announce(Announcement {
+            content_type: frame.header("content-type").unwrap_or("text/plain").into(),
+            body: frame.body.to_vec(),
+            headers: passed_headers(frame, limits)?,
+        })),
+    }
+}
+
+fn interpret_message(
+    frame: &Frame<'_>,
+    destination: Option<ConversationId>,
+    session: SessionId,
+    limits: &Limits,
+    reader: &mut Reader,
+) -> Result<SendIntent, Refusal> {
+    let body = SendBody::read(reader, frame.body)?;
+    let conversation = match (destination, body.conversation) {
+        (Some(named), Some(other)) if named != other => {
+            return Err(Refusal::new(RefusalCode::BadRequest, "destination and body name different conversations"));
+        }
+        (Some(named), _) | (None, Some(named)) => named,
+        (None, None) => return Err(Refusal::new(RefusalCode::BadRequest, "conversationId is missing")),
+    };
+    let headers = passed_headers(frame, limits)?;
+    let draft = body.into_draft(frame.header("client-message-id"), headers, limits)?;
+    let echo = frame.header("echo").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    Ok(SendIntent::Command(Command::Send { conversation, draft, from: Some(SenderSession { session, echo }) }))
+}
+
+/// The client's own headers, passed on to receivers; reserved ones are left out, so they cannot be forged.
+fn passed_headers(frame: &Frame<'_>, limits: &Limits) -> Result<PassedHeaders, Refusal> {
+    let mut passed = PassedHeaders::new();
+    let mut bytes = 0;
+    for (name, value) in &frame.headers {
+        if stomp::is_reserved(name) || passed.iter().any(|(known, _)| **known == **name) {
+            continue;
+        }
+        bytes += name.len() + value.len();
+        if bytes > limits.passed_header_bytes {
+            let message = format!("headers of your own may have {} bytes together", limits.passed_header_bytes);
+            return Err(Refusal::new(RefusalCode::TooLarge, message));
+        }
+        passed.push((name.as_ref().into(), value.as_ref().into()));
+    }
+    Ok(passed)
+}
+
+/// `/app/auth/refresh`: the new token stands in the body, or in an `Authorization` header.
+fn interpret_refresh(frame: &Frame<'_>) -> Result<SendIntent, Refusal> {
+    let header = frame.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+    let token = match header {
+        Some((_, value)) => bearer(value).map(str::to_owned),
+        None => Reader::new().read(frame.body, |body| body.required_string("token").map(str::to_owned)).ok(),
+    };
+    match token {
+        Some(token) => Ok(SendIntent::RefreshToken(Redacted::new(token.into_boxed_str()))),
+        None => Err(Refusal::new(RefusalCode::BadRequest, "a token is expected: {\"token\":\"...\"} or Authorization")),
+    }
+}
+
+/// Understands a SUBSCRIBE of `user`.
+///
+/// # Errors
+/// A fault: refused subscriptions end the session.
+pub fn interpret_subscribe(frame: &Frame<'_>, version: Version, user: UserId) -> Result<SubscribeIntent, Fault> {
+    let Some(destination) = frame.header("destination") else {
+        return Err(Fault::protocol("header destination is missing"));
+    };
+    let id = name(frame, "id")?;
+    if id.is_none() && version > Version::V10 {
+        return Err(Fault::protocol("header id is missing"));
+    }
+    let target = SubscribeTarget::parse(destination, user).map_err(|denied| Fault::policy(denied.message()))?;
+    let ack = match frame.header("ack") {
+        None | Some("auto") => AckMode::Auto,
+        Some("client") => AckMode::Client,
+        Some("client-individual") if version > Version::V10 => AckMode::ClientIndividual,
+        Some(_) => return Err(Fault::protocol("header ack must be auto, client or client-individual")),
+    };
+    Ok(SubscribeIntent { id: id.map(Into::into), destination: destination.into(), target, ack })
+}
