@@ -15,7 +15,7 @@ use crate::protocol::json::{ObjectWriter, conversation_dto, conversation_summary
 const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// What of a request its response depends on: kept while the command is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Context {
     /// Where the client found the API, so that a `Location` leads back through the same proxy.
     prefix: &'static str,

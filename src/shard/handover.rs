@@ -1,5 +1,40 @@
-//! What goes with a connection that moves to another shard.
+//! What goes with a connection that moves to its user's shard.
 
-/// Opaque to everything but the two shards.
+use std::net::IpAddr;
+
+use crate::model::Redacted;
+use crate::protocol::websocket;
+use crate::session::intent::ConnectRequest;
+use crate::session::token::Claims;
+
+/// A connection between two shards: no answer outstanding, nothing queued. An fd moves at most once.
 #[derive(Debug)]
-pub struct Handover {}
+pub struct Handover {
+    pub(super) peer: Redacted<IpAddr>,
+    /// Read from the socket and not yet decoded.
+    pub(super) bytes: Vec<u8>,
+    pub(super) stage: Stage,
+}
+
+/// Where the connection stood.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// The token stood in the handshake; the new shard writes the 101.
+    Upgrade { switching: Vec<u8>, claims: Claims },
+    /// The token stood in CONNECT; the new shard writes CONNECTED.
+    Connect {
+        connect: ConnectRequest,
+        claims: Claims,
+        websocket: Box<websocket::Decoder>,
+        /// STOMP bytes that followed CONNECT in its packet, already out of their WebSocket frame.
+        payload: Vec<u8>,
+    },
+}
+
+impl Handover {
+    /// The peer's address, for the limits of the new shard.
+    #[must_use]
+    pub fn peer(&self) -> &Redacted<IpAddr> {
+        &self.peer
+    }
+}

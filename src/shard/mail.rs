@@ -1,5 +1,149 @@
-//! What shards say to each other.
+//! What the shards of a node say to each other: owned values, in order for each pair of shards.
 
-/// Opaque to everything but shards.
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::model::command::{AuthCommand, Command, Outcome};
+use crate::model::destination::{Topic, TopicPattern, UserQueue};
+use crate::model::message::{Event, Message, SenderSession};
+use crate::model::{ConnectionId, ConversationId, MessageId, Redacted, ShardId, UserId};
+use crate::store::FamilyId;
+
+/// A session on its shard. The generation tells a slot's later tenants from its earlier ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionKey {
+    pub index: u32,
+    pub generation: u32,
+}
+
+/// One subscription of one session, for as long as both last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Subscriber {
+    pub session: SessionKey,
+    pub serial: u32,
+}
+
+/// Where an answer goes. `number` names the command in its session, or the request on its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    Session { session: SessionKey, number: usize },
+    Request { connection: ConnectionId, number: u32 },
+}
+
+/// Who asks, and where the answer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    pub shard: ShardId,
+    pub asked: Asked,
+    pub user: UserId,
+    pub admin: bool,
+}
+
+/// A command on its way to the shard that carries it out.
 #[derive(Debug)]
-pub enum Mail {}
+pub struct Ask {
+    pub asker: Asker,
+    pub command: Command,
+}
+
+/// A stored message on its way to the sessions of one shard: the one crossing.
+#[derive(Debug)]
+pub struct Delivery {
+    pub message: Arc<Message>,
+    /// The message as clients get it, encoded once.
+    pub body: Bytes,
+    pub from: Option<SenderSession>,
+    /// Participants whose sessions live on the receiving shard.
+    pub users: Arc<[UserId]>,
+    /// The receiving shard has subscribers of the conversation's topic.
+    pub topic: bool,
+    /// Subscribers by pattern there, each checked against what its user may read.
+    pub patterns: Vec<Subscriber>,
+}
+
+/// Something that is told and not stored, on its way to private queues.
+#[derive(Debug)]
+pub struct Notice {
+    pub queue: UserQueue,
+    pub id: MessageId,
+    pub body: Bytes,
+    pub users: Arc<[UserId]>,
+    /// Not told to this user: what happened is its own doing.
+    pub except: Option<UserId>,
+}
+
+#[derive(Debug)]
+pub enum Mail {
+    /// To the shard of the asking user, which keeps its budget.
+    Submit(Box<Ask>),
+    /// To the shard of the command's conversation.
+    Ask(Box<Ask>),
+    /// Back to the shard of the asking session or connection.
+    Answer {
+        asked: Asked,
+        outcome: Box<Outcome>,
+    },
+    /// To the shard of the peer's address, which keeps that address's budget.
+    Authenticate {
+        shard: ShardId,
+        asked: Asked,
+        peer: Redacted<IpAddr>,
+        command: Box<AuthCommand>,
+    },
+    /// To the shards of participants and subscribers.
+    Deliver(Box<Delivery>),
+    Notify(Box<Notice>),
+    /// To a named topic's shard, from which it goes out as `Broadcast`.
+    Publish {
+        name: Box<str>,
+        event: Arc<Event>,
+    },
+    Broadcast {
+        name: Box<str>,
+        event: Arc<Event>,
+        topic: bool,
+        patterns: Vec<Subscriber>,
+    },
+    /// A subscription asks the topic's shard to send what is published from now on.
+    Join {
+        topic: Topic,
+        user: UserId,
+        subscriber: Subscriber,
+    },
+    /// The answer; `topic` is `None` for a pattern.
+    Joined {
+        topic: Option<Topic>,
+        subscriber: Subscriber,
+        allowed: bool,
+    },
+    /// The sending shard has no subscriber of the topic left.
+    Leave {
+        topic: Topic,
+    },
+    /// To every shard: a pattern may match topics anywhere.
+    JoinPattern {
+        pattern: TopicPattern,
+        user: UserId,
+        subscriber: Subscriber,
+    },
+    LeavePattern {
+        subscriber: Subscriber,
+    },
+    /// To the shard of a user who is no longer a participant.
+    Expel {
+        conversation: ConversationId,
+        user: UserId,
+    },
+    /// To the shard of the pair's conversation.
+    BlockChanged {
+        conversation: ConversationId,
+        blocked: bool,
+    },
+    /// To every shard: a login's tokens count no longer.
+    Revoked {
+        user: UserId,
+        family: FamilyId,
+    },
+}

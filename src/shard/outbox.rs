@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 /// A queue of byte buffers. Lifetime: its connection's. Owner: the connection's shard. View: one connection.
 #[derive(Debug, Default)]
@@ -11,6 +11,8 @@ pub struct Outbox {
     queue: VecDeque<Bytes>,
     /// Bytes in the queue, what the first buffer has already sent not counted.
     bytes: usize,
+    /// Part of the first buffer has gone out.
+    begun: bool,
 }
 
 impl Outbox {
@@ -28,6 +30,16 @@ impl Outbox {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
+    }
+
+    /// Drops everything but the rest of a frame whose beginning has already gone out.
+    pub fn cut(&mut self) {
+        let begun = if self.begun { self.queue.pop_front() } else { None };
+        self.queue.clear();
+        self.bytes = 0;
+        if let Some(rest) = begun {
+            self.push(rest);
+        }
     }
 
     /// The first buffers, at most `slices.len()`, for one gathering write. Returns how many were filled in.
@@ -51,10 +63,12 @@ impl Outbox {
         while left > 0 {
             let Some(first) = self.queue.front_mut() else { break };
             if first.len() > left {
-                let _sent = first.split_to(left);
+                first.advance(left);
+                self.begun = true;
                 break;
             }
             left -= first.len();
+            self.begun = false;
             self.queue.pop_front();
         }
         if self.queue.is_empty() && self.queue.capacity() > 64 {
@@ -79,6 +93,20 @@ mod tests {
         assert_eq!(outbox.slices(&mut slices), 1);
         assert_eq!(&*slices[0], b"efg");
         outbox.consume(3);
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn a_cut_leaves_only_the_frame_that_has_begun() {
+        let mut outbox = Outbox::default();
+        outbox.push(Bytes::from_static(b"abc"));
+        outbox.push(Bytes::from_static(b"defg"));
+        outbox.consume(1);
+        outbox.cut();
+        assert_eq!(outbox.bytes(), 2);
+        outbox.consume(2);
+        outbox.push(Bytes::from_static(b"xyz"));
+        outbox.cut();
         assert!(outbox.is_empty());
     }
 }

@@ -1,0 +1,306 @@
+//! Logging in and out: one-time codes, refresh tokens, and the tokens that count no longer.
+
+use std::net::IpAddr;
+
+use rand_chacha::rand_core::Rng;
+use sha2::{Digest, Sha256};
+
+use crate::model::command::{AuthCommand, LoggedIn, Outcome};
+use crate::model::ids::ID_MAX;
+use crate::model::map::{self, Map};
+use crate::model::{Close, Mono, Redacted, Refusal, RefusalCode, ShardId, UserId, Wall};
+use crate::session::frames;
+use crate::session::rate::{Bucket, Rate, retry_after_seconds};
+use crate::session::token::Claims;
+use crate::shard::mail::{Asked, Mail};
+use crate::shard::seam::Effect;
+use crate::shard::storing::Errand;
+use crate::shard::timers::Timer;
+use crate::shard::{Shard, Turn};
+use crate::store::{FamilyId, Reply, Request, SecretHash, User};
+
+/// Between two looks at what can be forgotten.
+const SWEEP: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Budgets of addresses, and logins whose tokens count no longer. Owner: the shard. View: shard.
+#[derive(Debug)]
+pub(super) struct Logins {
+    addresses: Map<IpAddr, Bucket>,
+    /// Until when a revoked login's access tokens would still be in date.
+    revoked: Map<FamilyId, Wall>,
+    /// The store could not say what was revoked before this start: asked again at the next sweep.
+    revoked_unknown: bool,
+    sweeping: bool,
+}
+
+impl Logins {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { addresses: map::map(seed), revoked: map::map(seed), revoked_unknown: false, sweeping: false }
+    }
+
+    pub(super) fn is_revoked(&self, family: FamilyId) -> bool {
+        self.revoked.contains_key(&family)
+    }
+}
+
+/// A request of the auth routes on its way through the store.
+#[derive(Debug)]
+pub(super) struct Login {
+    to: (ShardId, Asked),
+    step: Step,
+}
+
+#[derive(Debug)]
+enum Step {
+    CodeKept { phone: Redacted<Box<str>>, code: Redacted<Box<str>> },
+    CodeChecked { phone: Redacted<Box<str>> },
+    UserFound { phone: Redacted<Box<str>> },
+    FamilyBegun { user: User, family: FamilyId, refresh: Redacted<String> },
+    Rotated { refresh: Redacted<String> },
+    LoggedOut,
+}
+
+fn secret_hash(purpose: &str, parts: &[&str]) -> SecretHash {
+    let mut hash = Sha256::new();
+    for part in [&[purpose], parts].concat() {
+        // Lengths keep ("ab", "c") apart from ("a", "bc").
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+fn unauthorized(message: &'static str) -> Outcome {
+    Outcome::Refused(Refusal::new(RefusalCode::Unauthorized, message))
+}
+
+impl Shard {
+    /// Believes an access token, or says why not.
+    pub(super) fn verify(&self, turn: &Turn<'_>, token: &str) -> Result<Claims, Refusal> {
+        let unauthorized = |what: String| Refusal::new(RefusalCode::Unauthorized, what);
+        let claims = self
+            .policy
+            .keys
+            .verify(token, turn.now.wall, self.policy.limits.token_leeway)
+            .map_err(|fault| unauthorized(fault.to_string()))?;
+        if claims.family.is_some_and(|family| self.logins.is_revoked(family)) {
+            return Err(unauthorized("the token has been revoked".to_owned()));
+        }
+        Ok(claims)
+    }
+
+    /// The shard that keeps an address's budget.
+    pub(super) fn address_shard(&self, peer: &Redacted<IpAddr>) -> ShardId {
+        let key = match peer.expose() {
+            IpAddr::V4(address) => u64::from(address.to_bits()),
+            // The upper half is the network that one customer has.
+            IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
+        };
+        ShardId::of(key, self.shards)
+    }
+
+    pub(super) fn authenticate(
+        &mut self,
+        turn: &mut Turn<'_>,
+        to: (ShardId, Asked),
+        peer: &Redacted<IpAddr>,
+        command: AuthCommand,
+    ) {
+        let limits = self.policy.limits.clone();
+        let rate = Rate::new(limits.auth_per_address_minute, limits.auth_per_address_minute);
+        let budget = self.logins.addresses.entry(*peer.expose()).or_insert_with(|| Bucket::new(turn.now.mono));
+        if let Err(wait) = budget.take(turn.now.mono, rate) {
+            let refusal = Refusal::new(RefusalCode::RateLimited, "too many requests from this address");
+            return self.reply_to(turn, to, Outcome::Refused(refusal.retry_after(retry_after_seconds(wait))));
+        }
+        self.schedule_sweep(turn);
+        let now = turn.now.wall;
+        match command {
+            AuthCommand::RequestCode { phone } => {
+                let code: Box<str> = format!("{:06}", self.random.next_u64() % 1_000_000).into();
+                let request = Request::PutCode {
+                    login: phone.expose().clone(),
+                    code: secret_hash("code", &[phone.expose(), &code]),
+                    now,
+                    expires: now.after(limits.otp_ttl),
+                    per_hour: limits.otp_per_phone_hour,
+                };
+                let step = Step::CodeKept { phone, code: Redacted::new(code) };
+                self.login_step(turn, to, request, step);
+            }
+            AuthCommand::Login { phone, code, .. } => {
+                let fixed = self.policy.fixed_code.as_ref().is_some_and(|fixed| fixed == &code);
+                if fixed {
+                    return self.find_user(turn, to, phone);
+                }
+                let request = Request::TakeCode {
+                    login: phone.expose().clone(),
+                    code: secret_hash("code", &[phone.expose(), code.expose()]),
+                    now,
+                    attempts_max: limits.otp_attempts,
+                };
+                self.login_step(turn, to, request, Step::CodeChecked { phone });
+            }
+            AuthCommand::Refresh { token } => {
+                let refresh = self.refresh_token();
+                let request = Request::RotateRefresh {
+                    token: secret_hash("refresh", &[token.expose()]),
+                    next: secret_hash("refresh", &[refresh.expose()]),
+                    now,
+                    expires: now.after(limits.refresh_ttl),
+                };
+                self.login_step(turn, to, request, Step::Rotated { refresh });
+            }
+            AuthCommand::Logout { token } => {
+                let request = Request::RevokeRefresh { token: secret_hash("refresh", &[token.expose()]), now };
+                self.login_step(turn, to, request, Step::LoggedOut);
+            }
+        }
+    }
+
+    fn login_step(&mut self, turn: &mut Turn<'_>, to: (ShardId, Asked), request: Request, step: Step) {
+        self.ask_store(turn, request, Errand::Login(Box::new(Login { to, step })));
+    }
+
+    fn reply_to(&mut self, turn: &mut Turn<'_>, to: (ShardId, Asked), outcome: Outcome) {
+        self.mail(turn, to.0, Mail::Answer { asked: to.1, outcome: Box::new(outcome) });
+    }
+
+    pub(super) fn login_goes_on(&mut self, turn: &mut Turn<'_>, login: Login, reply: Reply) {
+        let Login { to, step } = login;
+        let outcome = match (step, reply) {
+            (Step::CodeKept { phone, code }, Reply::Done { .. }) => {
+                turn.effects.push(Effect::SendCode { phone, code });
+                let seconds = u32::try_from(self.policy.limits.otp_ttl.as_secs()).unwrap_or(u32::MAX);
+                Outcome::CodeSent { expires_in_seconds: seconds }
+            }
+            (Step::CodeKept { .. }, Reply::Limited { retry_after }) => {
+                let refusal = Refusal::new(RefusalCode::RateLimited, "too many codes for this phone");
+                Outcome::Refused(refusal.retry_after(retry_after))
+            }
+            (Step::CodeChecked { phone }, Reply::CodeTaken) => return self.find_user(turn, to, phone),
+            (Step::CodeChecked { .. }, Reply::CodeWrong) => unauthorized("the code is wrong, used or expired"),
+            (Step::UserFound { phone }, Reply::Taken) => return self.find_user(turn, to, phone),
+            (Step::UserFound { .. }, Reply::User(user)) => return self.begin_family(turn, to, user),
+            (Step::FamilyBegun { user, family, refresh }, Reply::Done { .. }) => self.logged_in(turn, user, family, refresh),
+            (Step::Rotated { refresh }, Reply::Rotated { user, family }) => self.logged_in(turn, user, family, refresh),
+            (Step::Rotated { .. }, Reply::RefreshInvalid { family }) => {
+                self.spread_revocation(turn, family);
+                unauthorized("the refresh token is not valid")
+            }
+            (Step::LoggedOut, Reply::Revoked { family }) => {
+                self.spread_revocation(turn, family);
+                Outcome::Done
+            }
+            (_, other) => Outcome::Refused(Self::failed(&other)),
+        };
+        self.reply_to(turn, to, outcome);
+    }
+
+    fn find_user(&mut self, turn: &mut Turn<'_>, to: (ShardId, Asked), phone: Redacted<Box<str>>) {
+        let candidate = loop {
+            if let Ok(id) = UserId::new(self.random.next_u64() & (ID_MAX >> 1)) {
+                break id;
+            }
+        };
+        let admin = self.policy.admin_phones.contains(&phone);
+        let roles = if admin { vec!["admin".into()] } else { Vec::new() };
+        let request = Request::LoginUser { login: phone.expose().clone(), candidate, roles, now: turn.now.wall };
+        self.login_step(turn, to, request, Step::UserFound { phone });
+    }
+
+    fn begin_family(&mut self, turn: &mut Turn<'_>, to: (ShardId, Asked), user: User) {
+        let family = FamilyId(self.random.next_u64());
+        let refresh = self.refresh_token();
+        let request = Request::PutRefresh {
+            token: secret_hash("refresh", &[refresh.expose()]),
+            user: user.user,
+            family,
+            expires: turn.now.wall.after(self.policy.limits.refresh_ttl),
+        };
+        self.login_step(turn, to, request, Step::FamilyBegun { user, family, refresh });
+    }
+
+    /// 256 random bits.
+    fn refresh_token(&mut self) -> Redacted<String> {
+        let words = [(); 4].map(|()| format!("{:016x}", self.random.next_u64()));
+        Redacted::new(words.concat())
+    }
+
+    fn logged_in(&self, turn: &Turn<'_>, user: User, family: FamilyId, refresh_token: Redacted<String>) -> Outcome {
+        let ttl = self.policy.limits.access_ttl;
+        let claims = Claims { user: user.user, roles: user.roles, expires: turn.now.wall.after(ttl), family: Some(family) };
+        Outcome::LoggedIn(LoggedIn {
+            user: claims.user,
+            access_token: Redacted::new(self.policy.keys.sign(&claims, turn.now.wall)),
+            refresh_token,
+            expires_in_seconds: u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX),
+        })
+    }
+
+    fn spread_revocation(&mut self, turn: &mut Turn<'_>, family: Option<(UserId, FamilyId)>) {
+        let Some((user, family)) = family else { return };
+        for shard in self.all_shards() {
+            self.mail(turn, shard, Mail::Revoked { user, family });
+        }
+    }
+
+    /// A login's tokens count no longer: its sessions end now.
+    pub(super) fn revoked(&mut self, turn: &mut Turn<'_>, user: UserId, family: FamilyId) {
+        let until = turn.now.wall.after(self.policy.limits.access_ttl).after(self.policy.limits.token_leeway);
+        self.logins.revoked.insert(family, until);
+        self.schedule_sweep(turn);
+        let Some(known) = self.users.find(user) else { return };
+        for key in known.sessions.clone() {
+            let Some(live) = self.sessions.find(key) else { continue };
+            if live.session.principal.family == Some(family) {
+                let error = frames::error(live.session.version, "the token has been revoked", None);
+                self.close_session(turn, key, Close::Policy, Some(error));
+            }
+        }
+    }
+
+    /// What was revoked before this start and would still be in date.
+    pub(super) fn load_revoked(&mut self, turn: &mut Turn<'_>) {
+        let limits = &self.policy.limits;
+        let life = limits.access_ttl + limits.token_leeway;
+        let since = Wall(turn.now.wall.0.saturating_sub(Wall(0).after(life).0));
+        self.ask_store(turn, Request::ReadRevoked { since }, Errand::Revoked);
+    }
+
+    pub(super) fn revoked_loaded(&mut self, turn: &mut Turn<'_>, reply: Reply) {
+        match reply {
+            Reply::RevokedFamilies(families) => {
+                for (user, family) in families {
+                    self.revoked(turn, user, family);
+                }
+            }
+            _ => {
+                tracing::warn!(shard = self.id.0, "revoked logins could not be read, trying again");
+                self.logins.revoked_unknown = true;
+                self.schedule_sweep(turn);
+            }
+        }
+    }
+
+    fn schedule_sweep(&mut self, turn: &Turn<'_>) {
+        if !self.logins.sweeping {
+            self.logins.sweeping = true;
+            self.timers.schedule(turn.now.mono.after(SWEEP), Timer::Sweep);
+        }
+    }
+
+    /// Forgets what no longer matters.
+    pub(super) fn sweep_logins(&mut self, turn: &mut Turn<'_>) {
+        let Mono(now) = turn.now.mono;
+        self.logins.sweeping = false;
+        self.logins.addresses.retain(|_, budget| budget.full_at().0 > now);
+        self.logins.revoked.retain(|_, until| *until > turn.now.wall);
+        if std::mem::take(&mut self.logins.revoked_unknown) {
+            self.load_revoked(turn);
+        }
+        if !self.logins.addresses.is_empty() || !self.logins.revoked.is_empty() {
+            self.schedule_sweep(turn);
+        }
+    }
+}

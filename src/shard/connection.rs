@@ -1,0 +1,170 @@
+//! One byte stream and what has been understood of it so far.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+use crate::api;
+use crate::model::{ConnectionId, Mono, Redacted, ShardId};
+use crate::protocol::{http, stomp, websocket};
+use crate::session::token::Claims;
+use crate::shard::handover::Handover;
+use crate::shard::mail::SessionKey;
+use crate::shard::outbox::Outbox;
+
+/// Lifetime: from accept or adoption to close or hand-over. Owner: the shard. View: one connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) id: ConnectionId,
+    pub(super) peer: Redacted<IpAddr>,
+    pub(super) outbox: Outbox,
+    /// A `Flush` is under way, or the socket is waited for.
+    pub(super) flushing: bool,
+    pub(super) paused: bool,
+    /// Since when a write has made no progress.
+    pub(super) blocked_since: Option<Mono>,
+    /// The one current entry among the timers.
+    pub(super) timer: Option<Mono>,
+    pub(super) phase: Phase,
+}
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    Http(Box<Http>),
+    Socket(Box<Socket>),
+    /// On its way to another shard, as soon as the outbox is empty.
+    Moving {
+        to: ShardId,
+        handover: Box<Handover>,
+    },
+    /// What is queued goes out, what comes in is thrown away.
+    Ending {
+        until: Mono,
+        shut: bool,
+    },
+    /// Its state is in the hands of the function that works on it.
+    Taken,
+}
+
+/// Requests of one HTTP/1.1 connection.
+#[derive(Debug)]
+pub(super) struct Http {
+    pub(super) decoder: http::Decoder,
+    /// Requests not yet answered, in their order: answers leave in that order.
+    pub(super) slots: VecDeque<Slot>,
+    pub(super) next_number: u32,
+    /// An upgrade waits until everything before it has been answered.
+    pub(super) upgrade: Option<Box<http::Request>>,
+    /// Bytes that wait for a slot or the upgrade.
+    pub(super) held: Vec<u8>,
+    /// When the last whole request came, or the connection; an answer to it counts as well.
+    pub(super) last_request: Mono,
+    /// No request after this one is read.
+    pub(super) last: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) number: u32,
+    pub(super) response: Option<http::Response>,
+    pub(super) head_only: bool,
+    pub(super) keep_alive: bool,
+    /// How the outcome is to be rendered.
+    pub(super) context: api::Context,
+    /// The origin that may read the answer.
+    pub(super) origin: Option<Box<str>>,
+}
+
+/// A WebSocket and the STOMP in it.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) websocket: Box<websocket::Decoder>,
+    pub(super) stomp: stomp::Decoder,
+    pub(super) stage: SocketStage,
+}
+
+#[derive(Debug)]
+pub(super) enum SocketStage {
+    /// The upgrade passed, CONNECT has not come: what the handshake's token said, if there was one.
+    AwaitingConnect {
+        claims: Option<Box<Claims>>,
+        until: Mono,
+    },
+    Connected(SessionKey),
+}
+
+impl Connection {
+    pub(super) fn new(id: ConnectionId, peer: Redacted<IpAddr>, phase: Phase) -> Self {
+        Self { id, peer, outbox: Outbox::default(), flushing: false, paused: false, blocked_since: None, timer: None, phase }
+    }
+}
+
+impl Http {
+    pub(super) fn new(now: Mono) -> Self {
+        Self {
+            decoder: http::Decoder::new(),
+            slots: VecDeque::new(),
+            next_number: 0,
+            upgrade: None,
+            held: Vec::new(),
+            last_request: now,
+            last: false,
+        }
+    }
+
+    /// Opens the place of the next answer.
+    pub(super) fn open_slot(&mut self, head_only: bool, keep_alive: bool) -> u32 {
+        let number = self.next_number;
+        self.next_number = self.next_number.wrapping_add(1);
+        let context = api::Context::default();
+        self.slots.push_back(Slot { number, response: None, head_only, keep_alive, context, origin: None });
+        number
+    }
+
+    /// Puts an answer into its place; an answer nobody waits for is dropped.
+    pub(super) fn fill_slot(&mut self, number: u32, response: http::Response) {
+        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.number == number) {
+            slot.response = Some(response);
+        }
+    }
+}
+
+/// Connections by index, each with the generation of its id.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    slots: Vec<Option<Box<Connection>>>,
+    count: usize,
+}
+
+impl Connections {
+    pub(super) fn insert(&mut self, connection: Connection) {
+        let index = connection.id.index as usize;
+        if index >= self.slots.len() {
+            self.slots.resize_with(index + 1, || None);
+        }
+        let before = self.slots[index].replace(Box::new(connection));
+        assert!(before.is_none(), "a connection's slot was given twice");
+        self.count += 1;
+    }
+
+    pub(super) fn find(&self, id: ConnectionId) -> Option<&Connection> {
+        self.slots.get(id.index as usize)?.as_deref().filter(|connection| connection.id == id)
+    }
+
+    pub(super) fn find_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.slots.get_mut(id.index as usize)?.as_deref_mut().filter(|connection| connection.id == id)
+    }
+
+    pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Box<Connection>> {
+        self.find(id)?;
+        self.count -= 1;
+        self.slots[id.index as usize].take()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(super) fn ids(&self) -> Vec<ConnectionId> {
+        self.slots.iter().flatten().map(|connection| connection.id).collect()
+    }
+}

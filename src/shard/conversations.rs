@@ -1,0 +1,499 @@
+//! Conversations of this shard: who takes part, the order of messages, and the store's word before anyone hears of them.
+//!
+//! One append of a conversation is under way at a time and takes everything that waited meanwhile: so a failed one fails
+//! whole, nothing behind it can overtake it, and a busy conversation pays one store request for many messages.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::model::command::{Command, HistoryPage, Outcome, Page, Position};
+use crate::model::destination::Topic;
+use crate::model::map::{self, Map};
+use crate::model::message::{Conversation, Draft, Head, Message, SenderSession};
+use crate::model::{ConversationId, MessageId, Refusal, RefusalCode, ShardId, UserId};
+use crate::protocol::json;
+use crate::shard::mail::{Ask, Asker, Delivery, Mail, Subscriber};
+use crate::shard::storing::Errand;
+use crate::shard::timers::Timer;
+use crate::shard::{Shard, Turn};
+use crate::store::{self, Appended, Failure};
+
+/// Pause before an append of unknown outcome is tried again, and how often before it is given up.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+const RETRIES_MAX: u32 = 50;
+
+/// What is known of one conversation. Lifetime: while in use. Owner: its shard. View: shard.
+#[derive(Debug)]
+pub(super) struct Live {
+    state: State,
+    /// Shards with subscribers of the topic, by index.
+    subscribers: Vec<bool>,
+    /// Looked at since the hand of the clock passed: not dropped yet.
+    used: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The store was asked; these wait for its answer.
+    /// `stale`: something changed meanwhile, the answer may be older and is asked for again.
+    Loading {
+        waiting: Vec<Waiting>,
+        stale: bool,
+    },
+    Ready(Box<Ready>),
+    /// A write failed: what the store holds must be read again.
+    Unloaded,
+}
+
+/// What waits for a conversation to be loaded.
+#[derive(Debug)]
+enum Waiting {
+    Ask(Box<Ask>),
+    Join { from: ShardId, user: UserId, subscriber: Subscriber },
+}
+
+#[derive(Debug)]
+struct Ready {
+    conversation: Arc<Conversation>,
+    head: Head,
+    /// One of the two participants of a direct conversation blocks the other.
+    blocked: bool,
+    /// Participants by the shard of their sessions.
+    by_shard: Vec<Arc<[UserId]>>,
+    queue: VecDeque<Send>,
+    appending: Option<Appending>,
+}
+
+/// A message that waits for the store.
+#[derive(Debug)]
+struct Send {
+    asker: Asker,
+    from: Option<SenderSession>,
+    draft: Draft,
+}
+
+/// The append under way: what was asked, and who hears of it.
+#[derive(Debug)]
+struct Appending {
+    senders: Vec<(Asker, Option<SenderSession>)>,
+    request: store::Request,
+    tries: u32,
+}
+
+/// Conversations in memory, with a second chance before one is dropped. Owner: the shard. View: shard.
+#[derive(Debug)]
+pub(super) struct Conversations {
+    map: Map<ConversationId, Live>,
+    clock: VecDeque<ConversationId>,
+    shards: u16,
+}
+
+impl Conversations {
+    pub(super) fn new(seed: u64, shards: u16) -> Self {
+        Self { map: map::map(seed), clock: VecDeque::new(), shards }
+    }
+
+    fn enter(&mut self, id: ConversationId) -> &mut Live {
+        let shards = usize::from(self.shards);
+        let live = self.map.entry(id).or_insert_with(|| {
+            self.clock.push_back(id);
+            Live { state: State::Unloaded, subscribers: vec![false; shards], used: true }
+        });
+        live.used = true;
+        live
+    }
+
+    fn ready(&mut self, id: ConversationId) -> Option<&mut Ready> {
+        match &mut self.map.get_mut(&id)?.state {
+            State::Ready(ready) => Some(ready),
+            State::Loading { .. } | State::Unloaded => None,
+        }
+    }
+
+    pub(super) fn set_blocked(&mut self, id: ConversationId, blocked: bool) {
+        match self.map.get_mut(&id).map(|live| &mut live.state) {
+            Some(State::Ready(ready)) => ready.blocked = blocked,
+            Some(State::Loading { stale, .. }) => *stale = true,
+            Some(State::Unloaded) | None => {}
+        }
+    }
+
+    pub(super) fn leave(&mut self, id: ConversationId, shard: ShardId) {
+        if let Some(live) = self.map.get_mut(&id) {
+            live.subscribers[shard.index()] = false;
+        }
+    }
+
+    /// Follows a change of the participants that the store has made.
+    pub(super) fn change(&mut self, id: ConversationId, change: impl FnOnce(&mut Conversation)) {
+        let shards = self.shards;
+        match self.map.get_mut(&id).map(|live| &mut live.state) {
+            Some(State::Ready(ready)) => {
+                change(Arc::make_mut(&mut ready.conversation));
+                ready.by_shard = by_shard(&ready.conversation, shards);
+            }
+            Some(State::Loading { stale, .. }) => *stale = true,
+            Some(State::Unloaded) | None => {}
+        }
+    }
+
+    pub(super) fn loaded(&mut self, id: ConversationId) -> Option<Arc<Conversation>> {
+        self.ready(id).map(|ready| ready.conversation.clone())
+    }
+
+    pub(super) fn participants_by_shard(&mut self, id: ConversationId) -> Vec<Arc<[UserId]>> {
+        self.ready(id).map(|ready| ready.by_shard.clone()).unwrap_or_default()
+    }
+
+    /// Drops conversations out of use until at most `max` are left or one turn of the clock is over.
+    fn trim(&mut self, max: usize) {
+        let mut steps = self.clock.len();
+        while self.map.len() > max && steps > 0 {
+            steps -= 1;
+            let Some(id) = self.clock.pop_front() else { break };
+            let Some(live) = self.map.get_mut(&id) else { continue };
+            let busy = live.subscribers.contains(&true)
+                || match &live.state {
+                    State::Loading { .. } => true,
+                    State::Ready(ready) => ready.appending.is_some() || !ready.queue.is_empty(),
+                    State::Unloaded => false,
+                };
+            if std::mem::take(&mut live.used) || busy {
+                self.clock.push_back(id);
+            } else {
+                self.map.remove(&id);
+            }
+        }
+    }
+}
+
+fn by_shard(conversation: &Conversation, shards: u16) -> Vec<Arc<[UserId]>> {
+    let mut lists = vec![Vec::new(); usize::from(shards)];
+    for participant in &conversation.participants {
+        lists[ShardId::of(participant.user.value(), shards).index()].push(participant.user);
+    }
+    lists.into_iter().map(Into::into).collect()
+}
+
+/// An unknown conversation answers like a foreign one, so that ids tell nothing.
+fn not_participant() -> Outcome {
+    Outcome::Refused(Refusal::new(RefusalCode::NotParticipant, "you are not a participant of this conversation"))
+}
+
+impl Shard {
+    /// As the conversation's shard: carries a command out, once the conversation is loaded.
+    pub(super) fn ask(&mut self, turn: &mut Turn<'_>, ask: Ask) {
+        let id = match &ask.command {
+            Command::PutConversation { .. } => return self.put_conversation(turn, ask),
+            Command::Send { conversation, .. }
+            | Command::ListReadMarks { conversation }
+            | Command::ReadHistory { conversation, .. }
+            | Command::ReadMessage { conversation, .. }
+            | Command::ReadConversation { conversation }
+            | Command::AddParticipant { conversation, .. }
+            | Command::SetRole { conversation, .. }
+            | Command::RemoveParticipant { conversation, .. }
+            | Command::MarkRead { conversation: Some(conversation), .. } => *conversation,
+            Command::MarkRead { conversation: None, .. }
+            | Command::CreateConversation { .. }
+            | Command::ListConversations { .. }
+            | Command::SetBlock { .. }
+            | Command::ListBlocks
+            | Command::ReadMe => unreachable!("routed by conversation"),
+        };
+        assert!(ShardId::of(id.value(), self.shards) == self.id, "a conversation belongs to one shard");
+        match &self.conversations.enter(id).state {
+            State::Ready(_) => self.ask_loaded(turn, id, ask),
+            State::Loading { waiting, .. } if waiting.len() >= self.policy.limits.conversation_pending => {
+                self.answer(turn, ask.asker, Outcome::Refused(busy()));
+            }
+            State::Loading { .. } | State::Unloaded => self.wait(turn, id, Waiting::Ask(Box::new(ask))),
+        }
+    }
+
+    /// A subscription of the conversation's topic: participants only.
+    pub(super) fn join_conversation(
+        &mut self,
+        turn: &mut Turn<'_>,
+        from: ShardId,
+        id: ConversationId,
+        user: UserId,
+        subscriber: Subscriber,
+    ) {
+        let live = self.conversations.enter(id);
+        let State::Ready(ready) = &live.state else {
+            return self.wait(turn, id, Waiting::Join { from, user, subscriber });
+        };
+        let allowed = ready.conversation.participant(user).is_some();
+        if allowed {
+            live.subscribers[from.index()] = true;
+        }
+        self.mail(turn, from, Mail::Joined { topic: Some(Topic::Conversation(id)), subscriber, allowed });
+    }
+
+    fn wait(&mut self, turn: &mut Turn<'_>, id: ConversationId, what: Waiting) {
+        match &mut self.conversations.enter(id).state {
+            State::Loading { waiting, .. } => waiting.push(what),
+            state => {
+                *state = State::Loading { waiting: vec![what], stale: false };
+                self.ask_store(turn, store::Request::ReadConversation { conversation: id }, Errand::Load(id));
+            }
+        }
+    }
+
+    /// The store has answered for a conversation.
+    pub(super) fn conversation_loaded(&mut self, turn: &mut Turn<'_>, id: ConversationId, reply: store::Reply) {
+        let shards = self.shards;
+        let Some(live) = self.conversations.map.get_mut(&id) else { return };
+        let State::Loading { waiting, stale } = std::mem::replace(&mut live.state, State::Unloaded) else { return };
+        if stale {
+            live.state = State::Loading { waiting, stale: false };
+            return self.ask_store(turn, store::Request::ReadConversation { conversation: id }, Errand::Load(id));
+        }
+        let refusal = match reply {
+            store::Reply::Conversation { state, .. } => {
+                live.state = State::Ready(Box::new(Ready {
+                    by_shard: by_shard(&state.conversation, shards),
+                    conversation: Arc::new(state.conversation),
+                    head: state.head,
+                    blocked: state.blocked,
+                    queue: VecDeque::new(),
+                    appending: None,
+                }));
+                None
+            }
+            store::Reply::Missing => Some(not_participant()),
+            other => Some(Outcome::Refused(Self::failed(&other))),
+        };
+        for what in waiting {
+            match (what, &refusal) {
+                (Waiting::Ask(ask), None) => self.ask(turn, *ask),
+                (Waiting::Ask(ask), Some(refusal)) => self.answer(turn, ask.asker, refusal.clone()),
+                (Waiting::Join { from, user, subscriber }, None) => self.join_conversation(turn, from, id, user, subscriber),
+                (Waiting::Join { from, subscriber, .. }, Some(_)) => {
+                    let topic = Some(Topic::Conversation(id));
+                    self.mail(turn, from, Mail::Joined { topic, subscriber, allowed: false });
+                }
+            }
+        }
+        if refusal.is_some() {
+            self.conversations.map.remove(&id);
+            self.conversations.clock.retain(|known| *known != id);
+        }
+        self.conversations.trim(self.policy.limits.conversations_cached);
+    }
+
+    fn ask_loaded(&mut self, turn: &mut Turn<'_>, id: ConversationId, ask: Ask) {
+        let Some(ready) = self.conversations.ready(id) else { return };
+        let Ask { asker, command } = ask;
+        if ready.conversation.participant(asker.user).is_none() {
+            return self.answer(turn, asker, not_participant());
+        }
+        match command {
+            Command::Send { draft, from, .. } => self.take_in(turn, id, Send { asker, from, draft }),
+            Command::ReadConversation { .. } => {
+                let conversation = ready.conversation.clone();
+                self.answer(turn, asker, Outcome::Conversation { conversation, created: false });
+            }
+            Command::ReadHistory { page, .. } => self.read_history(turn, asker, id, page),
+            Command::ReadMessage { message, .. } => {
+                let request = store::Request::ReadMessage { conversation: id, message };
+                self.ask_store(turn, request, Errand::Message(asker));
+            }
+            Command::MarkRead { message, .. } => {
+                let request = store::Request::ReadMessage { conversation: id, message };
+                self.ask_store(turn, request, Errand::MarkMessage(asker));
+            }
+            Command::ListReadMarks { .. } => {
+                self.ask_store(turn, store::Request::ReadMarks { conversation: id }, Errand::Marks(asker));
+            }
+            Command::AddParticipant { user, role, .. } | Command::SetRole { user, role, .. } => {
+                let adding = matches!(command, Command::AddParticipant { .. });
+                self.put_participant(turn, asker, id, user, role, adding);
+            }
+            Command::RemoveParticipant { user, .. } => self.remove_participant(turn, asker, id, user),
+            _ => unreachable!("commands without a conversation are not asked of one"),
+        }
+    }
+
+    fn read_history(&mut self, turn: &mut Turn<'_>, asker: Asker, conversation: ConversationId, page: Page) {
+        let Page { from, limit } = page;
+        let request = match from {
+            Position::Newest => store::Request::ReadBefore { conversation, before: MessageId::MAX, limit },
+            Position::Before(before) => store::Request::ReadBefore { conversation, before, limit },
+            Position::After(after) => store::Request::ReadAfter { conversation, after, limit },
+        };
+        self.ask_store(turn, request, Errand::History(asker, from));
+    }
+
+    /// A page of the log has come from the store.
+    pub(super) fn history_read(&mut self, turn: &mut Turn<'_>, asker: Asker, from: Position, reply: store::Reply) {
+        let outcome = match reply {
+            store::Reply::Messages { messages, more } => Outcome::History(HistoryPage { messages, has_more: more, from }),
+            other => Outcome::Refused(Self::failed(&other)),
+        };
+        self.answer(turn, asker, outcome);
+    }
+
+    fn take_in(&mut self, turn: &mut Turn<'_>, id: ConversationId, send: Send) {
+        let pending_max = self.policy.limits.conversation_pending;
+        let Some(ready) = self.conversations.ready(id) else { return };
+        if ready.blocked {
+            let refusal = Refusal::new(RefusalCode::Blocked, "one of you has blocked the other");
+            return self.answer(turn, send.asker, Outcome::Refused(refusal));
+        }
+        if ready.queue.len() >= pending_max {
+            return self.answer(turn, send.asker, Outcome::Refused(busy()));
+        }
+        ready.queue.push_back(send);
+        self.append_next(turn, id);
+    }
+
+    /// Gives the store everything that waits, unless an append is under way.
+    fn append_next(&mut self, turn: &mut Turn<'_>, id: ConversationId) {
+        let limits = &self.policy.limits;
+        let Some(ready) = self.conversations.ready(id) else { return };
+        if ready.appending.is_some() || ready.queue.is_empty() {
+            return;
+        }
+        if self.errands.len() >= limits.store_inflight {
+            for send in std::mem::take(&mut ready.queue) {
+                self.answer(turn, send.asker, Outcome::Refused(busy()));
+            }
+            return;
+        }
+        let count = ready.queue.len().min(limits.append_batch);
+        let (mut messages, mut senders) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let mut last = ready.head.last;
+        for Send { asker, from, draft } in ready.queue.drain(..count) {
+            let message_id = self.message_ids.next_id(turn.now.wall, last);
+            last = Some(message_id);
+            messages.push(store::NewMessage { id: message_id, sender: asker.user, draft });
+            senders.push((asker, from));
+        }
+        let request = store::Request::Append {
+            conversation: id,
+            head: ready.head,
+            messages,
+            keys_expire: turn.now.wall.after(limits.idempotency_ttl),
+            now: turn.now.wall,
+        };
+        ready.appending = Some(Appending { senders, request: request.clone(), tries: 0 });
+        self.ask_store(turn, request, Errand::Append(id));
+    }
+
+    /// The store has spoken: only now do the senders and the participants hear of the messages.
+    pub(super) fn appended(&mut self, turn: &mut Turn<'_>, id: ConversationId, reply: store::Reply) {
+        let ready = self.conversations.ready(id).expect("a conversation stays while an append is under way");
+        let mut appending = ready.appending.take().expect("one append is under way");
+        match reply {
+            store::Reply::Appended { results, head } => {
+                assert!(results.len() == appending.senders.len(), "one result for each message");
+                ready.head = head;
+                for ((asker, from), result) in appending.senders.into_iter().zip(results) {
+                    match result {
+                        Appended::Stored(message) => {
+                            self.answer(turn, asker, Outcome::Sent { message: message.clone(), replay: false });
+                            self.send_out(turn, id, message, from);
+                        }
+                        Appended::Replay(message) => self.answer(turn, asker, Outcome::Sent { message, replay: true }),
+                        Appended::KeyReused => {
+                            let message = "this clientMessageId was used for another message";
+                            let refusal = Refusal::new(RefusalCode::KeyReused, message);
+                            self.answer(turn, asker, Outcome::Refused(refusal));
+                        }
+                    }
+                }
+                self.append_next(turn, id);
+            }
+            store::Reply::Failed(Failure::Unknown) if appending.tries < RETRIES_MAX => {
+                appending.tries += 1;
+                ready.appending = Some(appending);
+                self.timers.schedule(turn.now.mono.after(RETRY_PAUSE), Timer::Append(id));
+            }
+            other => {
+                // What is behind the failed append fails with it, in order; the log's end must be read again.
+                let queued = std::mem::take(&mut ready.queue);
+                let refusal = Self::failed(&other);
+                let askers = appending.senders.into_iter().map(|(asker, _)| asker);
+                for asker in askers.chain(queued.into_iter().map(|send| send.asker)) {
+                    self.answer(turn, asker, Outcome::Refused(refusal.clone()));
+                }
+                self.conversations.enter(id).state = State::Unloaded;
+            }
+        }
+    }
+
+    /// The outcome of an append is not known: the same messages again, under the same ids.
+    pub(super) fn retry_append(&mut self, turn: &mut Turn<'_>, id: ConversationId) {
+        let Some(appending) = self.conversations.ready(id).and_then(|ready| ready.appending.as_ref()) else { return };
+        let request = appending.request.clone();
+        self.insist(turn, request, Errand::Append(id));
+    }
+
+    /// One crossing to each shard that has participants or subscribers.
+    fn send_out(&mut self, turn: &mut Turn<'_>, id: ConversationId, message: Arc<Message>, from: Option<SenderSession>) {
+        let mut body = Vec::with_capacity(256 + message.content.len());
+        json::message_dto(&message, &mut body);
+        let body = Bytes::from(body);
+        let mut patterns: Vec<Vec<Subscriber>> = Vec::new();
+        if self.topics.has_patterns() {
+            patterns = self.pattern_subscribers(id);
+        }
+        for shard in self.all_shards() {
+            let Some(live) = self.conversations.map.get(&id) else { return };
+            let State::Ready(ready) = &live.state else { return };
+            let users = ready.by_shard[shard.index()].clone();
+            let topic = live.subscribers[shard.index()];
+            let patterns = patterns.get_mut(shard.index()).map(std::mem::take).unwrap_or_default();
+            if topic || !users.is_empty() || !patterns.is_empty() {
+                let delivery = Delivery { message: message.clone(), body: body.clone(), from, users, topic, patterns };
+                self.mail(turn, shard, Mail::Deliver(Box::new(delivery)));
+            }
+        }
+    }
+
+    /// Subscribers by pattern, each checked against the participants before anything crosses.
+    fn pattern_subscribers(&mut self, id: ConversationId) -> Vec<Vec<Subscriber>> {
+        let mut by_shard = vec![Vec::new(); usize::from(self.shards)];
+        let Some(conversation) = self.conversations.loaded(id) else { return by_shard };
+        for interest in self.topics.matching(&Topic::Conversation(id)) {
+            if conversation.participant(interest.user).is_some() {
+                by_shard[interest.shard.index()].push(interest.subscriber);
+            }
+        }
+        by_shard
+    }
+}
+
+fn busy() -> Refusal {
+    Refusal::new(RefusalCode::StoreBusy, "too many messages wait for the store").retry_after(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(value: u64) -> ConversationId {
+        ConversationId::new(value).unwrap()
+    }
+
+    #[test]
+    fn conversations_out_of_use_are_dropped_first() {
+        let mut conversations = Conversations::new(1, 1);
+        for value in 1..=3 {
+            conversations.enter(id(value));
+        }
+        conversations.map.get_mut(&id(2)).unwrap().subscribers[0] = true;
+        conversations.trim(3);
+        assert_eq!(conversations.map.len(), 3);
+        conversations.trim(2);
+        conversations.enter(id(1));
+        conversations.trim(2);
+        assert!(conversations.map.contains_key(&id(2)), "a conversation with subscribers stays");
+        assert_eq!(conversations.map.len(), 2);
+    }
+}

@@ -1,0 +1,193 @@
+//! The last step of a message: every session of every participant on this shard, and every subscriber.
+//!
+//! Sessions that spell their subscription alike get the very same bytes: a frame is encoded once for each spelling, not
+//! for each receiver.
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::model::Close;
+use crate::model::UserId;
+use crate::model::destination::{Topic, UserQueue};
+use crate::model::message::Event;
+use crate::protocol::stomp::Version;
+use crate::session::Subscription;
+use crate::session::frames::{self, Address, Content};
+use crate::session::intent::AckMode;
+use crate::shard::mail::{Delivery, Notice, SessionKey, Subscriber};
+use crate::shard::users::Carrier;
+use crate::shard::{Shard, Turn};
+
+/// Spellings of one destination that are remembered during a fan-out; those beyond are encoded for themselves.
+const SPELLINGS_MAX: usize = 16;
+
+/// How a frame is addressed: everything in which two receivers' frames can differ.
+#[derive(Debug, PartialEq, Eq)]
+struct Spelling {
+    version: Version,
+    destination: Box<str>,
+    subscription: Option<Box<str>>,
+    acknowledged: bool,
+}
+
+/// One fan-out: the content, and the frames already encoded for it.
+struct FanOut<'a> {
+    content: Content<'a>,
+    /// Where a pattern's subscriber is told the message went.
+    topic: Option<&'a str>,
+    frames: SmallVec<[(Spelling, Bytes); 2]>,
+    /// Sessions whose outbox is over its limit: closed when the fan-out is done.
+    slow: Vec<SessionKey>,
+}
+
+impl FanOut<'_> {
+    fn frame(&mut self, version: Version, subscription: &Subscription, destination: Option<&str>) -> Bytes {
+        let destination = destination.unwrap_or(&subscription.destination);
+        let acknowledged = subscription.ack != AckMode::Auto;
+        let id = subscription.id.as_deref();
+        let alike = |known: &Spelling| {
+            known.version == version
+                && known.acknowledged == acknowledged
+                && known.subscription.as_deref() == id
+                && *known.destination == *destination
+        };
+        if let Some((_, frame)) = self.frames.iter().find(|(known, _)| alike(known)) {
+            return frame.clone();
+        }
+        let frame = frames::message(Address { version, destination, subscription: id, acknowledged }, self.content);
+        if self.frames.len() < SPELLINGS_MAX {
+            let (destination, subscription) = (destination.into(), id.map(Into::into));
+            self.frames.push((Spelling { version, destination, subscription, acknowledged }, frame.clone()));
+        }
+        frame
+    }
+}
+
+impl Shard {
+    pub(super) fn deliver(&mut self, turn: &mut Turn<'_>, delivery: &Delivery) {
+        let message = &delivery.message;
+        let content =
+            Content { message_id: message.id, content_type: "application/json", headers: &message.headers, body: &delivery.body };
+        if delivery.topic || !delivery.patterns.is_empty() {
+            let topic = Topic::Conversation(message.conversation);
+            self.fan_out_topic(turn, content, &topic, delivery.topic, &delivery.patterns);
+        }
+        let mut fan_out = FanOut { content, topic: None, frames: SmallVec::new(), slow: Vec::new() };
+        for user in delivery.users.iter() {
+            let from = delivery.from.filter(|from| !from.echo && *user == message.sender).map(|from| from.session);
+            self.fan_out_user(turn, &mut fan_out, *user, &UserQueue::Messages, |live| Some(live.session.id) != from);
+        }
+        self.close_slow(turn, fan_out.slow);
+    }
+
+    /// Something told to private queues.
+    pub(super) fn notify(&mut self, turn: &mut Turn<'_>, notice: &Notice) {
+        let content = Content { message_id: notice.id, content_type: "application/json", headers: &[], body: &notice.body };
+        let mut fan_out = FanOut { content, topic: None, frames: SmallVec::new(), slow: Vec::new() };
+        for user in notice.users.iter().filter(|user| Some(**user) != notice.except) {
+            self.fan_out_user(turn, &mut fan_out, *user, &notice.queue, |_| true);
+        }
+        self.close_slow(turn, fan_out.slow);
+    }
+
+    /// An event of a named topic.
+    pub(super) fn broadcast(
+        &mut self,
+        turn: &mut Turn<'_>,
+        name: &str,
+        event: &Event,
+        subscribed: bool,
+        patterns: &[Subscriber],
+    ) {
+        let content =
+            Content { message_id: event.id, content_type: &event.content_type, headers: &event.headers, body: &event.body };
+        self.fan_out_topic(turn, content, &Topic::Named(name.into()), subscribed, patterns);
+    }
+
+    fn fan_out_topic(
+        &mut self,
+        turn: &mut Turn<'_>,
+        content: Content<'_>,
+        topic: &Topic,
+        subscribed: bool,
+        patterns: &[Subscriber],
+    ) {
+        let destination = topic.to_destination();
+        let mut fan_out = FanOut { content, topic: Some(&destination), frames: SmallVec::new(), slow: Vec::new() };
+        let active: Vec<Subscriber> = if subscribed { self.topics.active(topic).collect() } else { Vec::new() };
+        for subscriber in active {
+            self.deliver_to(turn, &mut fan_out, subscriber, false);
+        }
+        for subscriber in patterns {
+            self.deliver_to(turn, &mut fan_out, *subscriber, true);
+        }
+        self.close_slow(turn, fan_out.slow);
+    }
+
+    fn deliver_to(&mut self, turn: &mut Turn<'_>, fan_out: &mut FanOut<'_>, subscriber: Subscriber, by_pattern: bool) {
+        let Some(live) = self.sessions.find(subscriber.session) else { return };
+        let Some(subscription) = live.session.subscription(subscriber.serial) else { return };
+        // A pattern is in force when every shard has answered; until then a message may not reach all of it.
+        if subscription.awaited > 0 && !by_pattern {
+            return;
+        }
+        let destination = if by_pattern { fan_out.topic } else { None };
+        let frame = fan_out.frame(live.session.version, subscription, destination);
+        if !self.write_within_limit(turn, subscriber.session, frame) {
+            fan_out.slow.push(subscriber.session);
+        }
+    }
+
+    fn fan_out_user(
+        &mut self,
+        turn: &mut Turn<'_>,
+        fan_out: &mut FanOut<'_>,
+        user: UserId,
+        queue: &UserQueue,
+        wanted: impl Fn(&crate::shard::users::Live) -> bool,
+    ) {
+        let Some(known) = self.users.find(user) else { return };
+        let mut frames: SmallVec<[(SessionKey, Bytes); 4]> = SmallVec::new();
+        for key in &known.sessions {
+            let Some(live) = self.sessions.find(*key) else { continue };
+            if !wanted(live) {
+                continue;
+            }
+            for subscription in live.session.queue_subscriptions(queue) {
+                frames.push((*key, fan_out.frame(live.session.version, subscription, None)));
+            }
+        }
+        for (key, frame) in frames {
+            if !self.write_within_limit(turn, key, frame) {
+                fan_out.slow.push(key);
+            }
+        }
+    }
+
+    /// Writes to one session, which is closed when it reads too slowly.
+    pub(super) fn write_session(&mut self, turn: &mut Turn<'_>, key: SessionKey, frame: Bytes) {
+        if !self.write_within_limit(turn, key, frame) {
+            self.close_session(turn, key, Close::SendLimit, None);
+        }
+    }
+
+    /// Queues a frame; false when the session's outbox would go over its limit.
+    fn write_within_limit(&mut self, turn: &mut Turn<'_>, key: SessionKey, frame: Bytes) -> bool {
+        let Some(live) = self.sessions.find_mut(key) else { return true };
+        live.session.beats.sent(turn.now.mono);
+        let Carrier::Socket(connection) = live.carrier;
+        let queued = self.connections.find(connection).map_or(0, |connection| connection.outbox.bytes());
+        if queued + frame.len() > self.policy.limits.outbox_bytes {
+            return false;
+        }
+        self.write(turn, connection, frame);
+        true
+    }
+
+    fn close_slow(&mut self, turn: &mut Turn<'_>, slow: Vec<SessionKey>) {
+        for key in slow {
+            tracing::info!(shard = self.id.0, "session closed: it reads too slowly");
+            self.close_session(turn, key, Close::SendLimit, None);
+        }
+    }
+}

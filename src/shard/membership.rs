@@ -1,0 +1,242 @@
+//! Conversations are made, and people come and go.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rand_chacha::rand_core::Rng;
+
+use crate::model::command::{Command, Outcome};
+use crate::model::destination::UserQueue;
+use crate::model::ids::ID_MAX;
+use crate::model::message::{Conversation, ConversationKind, Participant, ParticipantRole};
+use crate::model::{ConversationId, Refusal, RefusalCode, ShardId, UserId, Wall};
+use crate::protocol::json;
+use crate::shard::mail::{Ask, Asker, Mail, Notice};
+use crate::shard::storing::Errand;
+use crate::shard::{Shard, Turn};
+use crate::store::{Reply, Request};
+
+/// A change of the participants, on its way through the store.
+#[derive(Debug)]
+pub(super) enum Change {
+    Put(Participant),
+    Remove(UserId),
+}
+
+fn refused(code: RefusalCode, message: &'static str) -> Outcome {
+    Outcome::Refused(Refusal::new(code, message))
+}
+
+impl Shard {
+    /// A conversation of the caller and others, under an id from the shard's source of randomness.
+    pub(super) fn create_conversation(&mut self, turn: &mut Turn<'_>, ask: Ask) {
+        let Command::CreateConversation { kind, participants, title } = &ask.command else { return };
+        let caller = ask.asker.user;
+        let mut users = participants.clone();
+        users.push(caller);
+        let candidate = self.random_id();
+        match self.conversation(turn.now.wall, candidate, *kind, users, title.as_deref(), caller) {
+            Ok(conversation) => {
+                let errand = Errand::Create(Box::new(ask), candidate);
+                self.ask_store(turn, Request::CreateConversation { conversation }, errand);
+            }
+            Err(refusal) => self.answer(turn, ask.asker, Outcome::Refused(refusal)),
+        }
+    }
+
+    /// 52 random bits, never zero: ids tell nothing about each other.
+    fn random_id(&mut self) -> ConversationId {
+        loop {
+            if let Ok(id) = ConversationId::new(self.random.next_u64() & (ID_MAX >> 1)) {
+                return id;
+            }
+        }
+    }
+
+    fn conversation(
+        &self,
+        now: Wall,
+        id: ConversationId,
+        kind: ConversationKind,
+        mut users: Vec<UserId>,
+        title: Option<&str>,
+        created_by: UserId,
+    ) -> Result<Conversation, Refusal> {
+        let limits = &self.policy.limits;
+        users.sort_unstable();
+        users.dedup();
+        if kind == ConversationKind::Direct && users.len() != 2 {
+            return Err(Refusal::new(RefusalCode::BadRequest, "a direct conversation has two participants"));
+        }
+        if users.is_empty() || users.len() > limits.participants {
+            let message = format!("a conversation has 1 to {} participants", limits.participants);
+            return Err(Refusal::new(RefusalCode::BadRequest, message));
+        }
+        if title.is_some_and(|title| title.chars().count() > limits.title_chars) {
+            let message = format!("a title has at most {} characters", limits.title_chars);
+            return Err(Refusal::new(RefusalCode::BadRequest, message));
+        }
+        let role = |user| match kind {
+            ConversationKind::Group if user == created_by => ParticipantRole::Admin,
+            ConversationKind::Group | ConversationKind::Direct => ParticipantRole::Member,
+        };
+        let participants = users.into_iter().map(|user| Participant { user, role: role(user), joined_at: now }).collect();
+        Ok(Conversation { id, kind, title: title.map(Into::into), created_by, created_at: now, participants })
+    }
+
+    pub(super) fn created(&mut self, turn: &mut Turn<'_>, ask: Ask, candidate: ConversationId, reply: Reply) {
+        let outcome = match reply {
+            Reply::Conversation { state, created } => {
+                let conversation = state.conversation;
+                let is_groups = matches!(ask.command, Command::CreateConversation { kind: ConversationKind::Group, .. });
+                // The id was somebody else's: one in 2^52, and answering with it would tell of a foreign conversation.
+                if !created && (is_groups || conversation.id == candidate) {
+                    return self.create_conversation(turn, ask);
+                }
+                Outcome::Conversation { conversation: Arc::new(conversation), created }
+            }
+            other => Outcome::Refused(Self::failed(&other)),
+        };
+        self.answer(turn, ask.asker, outcome);
+    }
+
+    /// As the conversation's shard: an import under a given id.
+    pub(super) fn put_conversation(&mut self, turn: &mut Turn<'_>, ask: Ask) {
+        let Ask { asker, command } = ask;
+        let Command::PutConversation { conversation: id, kind, participants, title } = command else { return };
+        if !asker.admin {
+            return self.answer(turn, asker, refused(RefusalCode::Forbidden, "imports need role admin"));
+        }
+        match self.conversation(turn.now.wall, id, kind, participants, title.as_deref(), asker.user) {
+            Ok(conversation) => self.ask_store(turn, Request::CreateConversation { conversation }, Errand::Put(asker)),
+            Err(refusal) => self.answer(turn, asker, Outcome::Refused(refusal)),
+        }
+    }
+
+    pub(super) fn put(&mut self, turn: &mut Turn<'_>, asker: Asker, reply: Reply) {
+        let outcome = match reply {
+            Reply::Conversation { state, created } => {
+                Outcome::Conversation { conversation: Arc::new(state.conversation), created }
+            }
+            other => Outcome::Refused(Self::failed(&other)),
+        };
+        self.answer(turn, asker, outcome);
+    }
+
+    pub(super) fn put_participant(
+        &mut self,
+        turn: &mut Turn<'_>,
+        asker: Asker,
+        id: ConversationId,
+        user: UserId,
+        role: ParticipantRole,
+        adding: bool,
+    ) {
+        let Some(conversation) = self.conversations.loaded(id) else { return };
+        let known = conversation.participant(user);
+        let outcome = match known {
+            _ if conversation.kind == ConversationKind::Direct => {
+                refused(RefusalCode::Conflict, "the participants of a direct conversation do not change")
+            }
+            _ if !may_change(&conversation, asker.user) => {
+                refused(RefusalCode::Forbidden, "only an admin of the group may change its participants")
+            }
+            Some(_) if adding => Outcome::Conversation { conversation, created: false },
+            None if !adding => refused(RefusalCode::NotFound, "the user is not a participant"),
+            None if conversation.participants.len() >= self.policy.limits.participants => {
+                refused(RefusalCode::Conflict, "the group is full")
+            }
+            Some(&Participant { role: ParticipantRole::Admin, .. })
+                if role == ParticipantRole::Member && is_last_admin(&conversation, user) =>
+            {
+                refused(RefusalCode::Conflict, "the group needs an admin")
+            }
+            _ => {
+                let joined_at = known.map_or(turn.now.wall, |known| known.joined_at);
+                let participant = Participant { user, role, joined_at };
+                let request = Request::PutParticipant { conversation: id, participant };
+                return self.ask_store(turn, request, Errand::Change(asker, id, Change::Put(participant)));
+            }
+        };
+        self.answer(turn, asker, outcome);
+    }
+
+    pub(super) fn remove_participant(&mut self, turn: &mut Turn<'_>, asker: Asker, id: ConversationId, user: UserId) {
+        let Some(conversation) = self.conversations.loaded(id) else { return };
+        let outcome = if conversation.kind == ConversationKind::Direct {
+            refused(RefusalCode::Conflict, "the participants of a direct conversation do not change")
+        } else if user != asker.user && !may_change(&conversation, asker.user) {
+            refused(RefusalCode::Forbidden, "only an admin of the group may remove others")
+        } else if conversation.participant(user).is_none() {
+            refused(RefusalCode::NotFound, "the user is not a participant")
+        } else {
+            let request = Request::RemoveParticipant { conversation: id, user };
+            return self.ask_store(turn, request, Errand::Change(asker, id, Change::Remove(user)));
+        };
+        self.answer(turn, asker, outcome);
+    }
+
+    /// The store has changed the participants: memory follows, and a removed one hears nothing more.
+    pub(super) fn changed(&mut self, turn: &mut Turn<'_>, asker: Asker, id: ConversationId, change: &Change, reply: &Reply) {
+        if !matches!(reply, Reply::Done { .. }) {
+            return self.answer(turn, asker, Outcome::Refused(Self::failed(reply)));
+        }
+        match *change {
+            Change::Put(participant) => self.conversations.change(id, |conversation| {
+                match conversation.participants.binary_search_by_key(&participant.user, |known| known.user) {
+                    Ok(at) => conversation.participants[at] = participant,
+                    Err(at) => conversation.participants.insert(at, participant),
+                }
+            }),
+            Change::Remove(user) => {
+                self.conversations.change(id, |conversation| conversation.participants.retain(|known| known.user != user));
+                let to = ShardId::of(user.value(), self.shards);
+                self.mail(turn, to, Mail::Expel { conversation: id, user });
+            }
+        }
+        self.answer(turn, asker, Outcome::Done);
+    }
+
+    /// A read mark is stored; the other participants hear of it if it moved.
+    pub(super) fn marked(&mut self, turn: &mut Turn<'_>, asker: Asker, conversation: ConversationId, reply: &Reply) {
+        let Reply::Marked { mark, changed } = reply else {
+            return self.answer(turn, asker, Outcome::Refused(Self::failed(reply)));
+        };
+        self.answer(turn, asker, Outcome::Marked(*mark));
+        if !changed {
+            return;
+        }
+        let mut body = Vec::new();
+        json::read_mark_event(conversation, mark, &mut body);
+        let body = Bytes::from(body);
+        let id = self.message_ids.next_id(turn.now.wall, None);
+        let lists = self.conversations.participants_by_shard(conversation);
+        for (shard, users) in self.all_shards().zip(lists) {
+            if !users.is_empty() {
+                let (body, except) = (body.clone(), Some(asker.user));
+                let notice = Notice { queue: UserQueue::Receipts, id, body, users, except };
+                self.mail(turn, shard, Mail::Notify(Box::new(notice)));
+            }
+        }
+    }
+
+    /// A block is stored: the pair's conversation must know.
+    pub(super) fn block_set(&mut self, turn: &mut Turn<'_>, asker: Asker, reply: &Reply) {
+        let Reply::BlockSet { direct, blocked, .. } = reply else {
+            return self.answer(turn, asker, Outcome::Refused(Self::failed(reply)));
+        };
+        if let Some(conversation) = *direct {
+            let to = ShardId::of(conversation.value(), self.shards);
+            self.mail(turn, to, Mail::BlockChanged { conversation, blocked: *blocked });
+        }
+        self.answer(turn, asker, Outcome::Done);
+    }
+}
+
+fn may_change(conversation: &Conversation, user: UserId) -> bool {
+    conversation.participant(user).is_some_and(|participant| participant.role == ParticipantRole::Admin)
+}
+
+fn is_last_admin(conversation: &Conversation, user: UserId) -> bool {
+    !conversation.participants.iter().any(|known| known.user != user && known.role == ParticipantRole::Admin)
+}

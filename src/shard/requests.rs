@@ -1,0 +1,293 @@
+//! HTTP on a connection: requests in, answers out in the same order, and the upgrade that ends it.
+
+use bytes::Bytes;
+
+use crate::api::{self, Call};
+use crate::model::command::Outcome;
+use crate::model::{ConnectionId, Mono, Refusal, RefusalCode, ShardId};
+use crate::protocol::http::{self, Event, Method, Request, Response};
+use crate::protocol::websocket::handshake;
+use crate::session::token::Claims;
+use crate::shard::connection::{Http, Phase};
+use crate::shard::handover::{Handover, Stage};
+use crate::shard::mail::{Ask, Asked, Asker, Mail};
+use crate::shard::{Shard, Turn};
+
+impl Shard {
+    /// Feeds bytes to an HTTP connection. Takes its state and gives it back, unless the connection upgrades or ends.
+    pub(super) fn feed_http(&mut self, turn: &mut Turn<'_>, id: ConnectionId, mut http: Box<Http>, bytes: &[u8]) {
+        if http.last {
+            return self.restore(id, Phase::Http(http));
+        }
+        let held = std::mem::take(&mut http.held);
+        let joined;
+        let mut input = if held.is_empty() {
+            bytes
+        } else {
+            joined = [&held, bytes].concat();
+            &joined
+        };
+        let policy = self.policy.clone();
+        while !http.last && http.upgrade.is_none() && http.slots.len() < policy.limits.http_pipelined {
+            match http.decoder.next(&mut input, &policy.limits) {
+                Ok(None) => break,
+                Ok(Some(Event::Continue)) => {
+                    // RFC 9110 section 10.1.1; out of turn it would be taken for the answer to an earlier request.
+                    if http.slots.is_empty() {
+                        self.write(turn, id, Bytes::from_static(http::CONTINUE));
+                    }
+                }
+                Ok(Some(Event::Request(request))) => {
+                    http.last_request = turn.now.mono;
+                    self.handle_request(turn, id, &mut http, request);
+                }
+                Err(refusal) => {
+                    let number = http.open_slot(false, false);
+                    http.fill_slot(number, api::refuse(&refusal));
+                    http.last = true;
+                }
+            }
+        }
+        if !http.last {
+            http.held = input.to_vec();
+        }
+        self.go_on_http(turn, id, http);
+    }
+
+    /// Sends the answers that are ready, and takes the step that waited for them.
+    fn go_on_http(&mut self, turn: &mut Turn<'_>, id: ConnectionId, mut http: Box<Http>) {
+        let mut out = Vec::new();
+        let mut ends = false;
+        while let Some(slot) = http.slots.front_mut() {
+            let Some(response) = slot.response.take() else { break };
+            response.encode(slot.head_only, slot.keep_alive, turn.now.wall, &mut out);
+            ends = !slot.keep_alive;
+            http.slots.pop_front();
+            if ends {
+                break;
+            }
+        }
+        if !out.is_empty() {
+            self.write(turn, id, Bytes::from(out));
+        }
+        if ends || (http.last && http.slots.is_empty()) {
+            self.restore(id, Phase::Http(http));
+            return self.end_connection(turn, id);
+        }
+        if http.upgrade.is_some() && http.slots.is_empty() && self.outbox(id).is_some_and(crate::shard::Outbox::is_empty) {
+            return self.upgrade(turn, id, *http);
+        }
+        let full = http.upgrade.is_some() || http.slots.len() >= self.policy.limits.http_pipelined;
+        let check_at = turn.now.mono.after(self.policy.limits.http_idle);
+        self.restore(id, Phase::Http(http));
+        if full {
+            self.pause(turn, id)
+        } else {
+            self.resume(turn, id)
+        }
+        self.schedule_connection(id, check_at);
+    }
+
+    /// A place has become free, or the outbox empty: goes on with what was held.
+    pub(super) fn resume_http(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
+        let Some(connection) = self.connections.find_mut(id) else { return };
+        if !matches!(connection.phase, Phase::Http(_)) {
+            return;
+        }
+        if let Phase::Http(http) = std::mem::replace(&mut connection.phase, Phase::Taken) {
+            if http.held.is_empty() || http.upgrade.is_some() {
+                self.go_on_http(turn, id, http);
+            } else {
+                self.feed_http(turn, id, http, &[]);
+            }
+        }
+    }
+
+    fn handle_request(&mut self, turn: &mut Turn<'_>, id: ConnectionId, http: &mut Http, request: Request) {
+        let keep_alive = request.keep_alive && self.draining.is_none();
+        let head_only = request.method == Method::Head;
+        let caller = match self.caller(turn, &request) {
+            Ok(caller) => caller,
+            Err(refusal) => {
+                let number = http.open_slot(head_only, keep_alive && !request.upgrade);
+                return self.fill(http, number, &request, api::refuse(&refusal));
+            }
+        };
+        let call = api::route(&request, caller.as_ref().map(|claims| claims.user), &self.policy.limits);
+        if let Ok(Call::Upgrade) = call {
+            http.upgrade = Some(Box::new(request));
+            return;
+        }
+        let number = http.open_slot(head_only, keep_alive && !request.upgrade);
+        let asked = Asked::Request { connection: id, number };
+        match call {
+            Err(response) => self.fill(http, number, &request, response),
+            Ok(Call::Upgrade) => unreachable!("returned above"),
+            Ok(Call::Greeting) => self.fill(http, number, &request, api::greeting()),
+            Ok(Call::Health(health)) => {
+                let unready = self.unready(health);
+                self.fill(http, number, &request, api::health(unready.as_ref()));
+            }
+            Ok(Call::Auth(command)) => {
+                self.keep_context(http, number, &request);
+                let Some(connection) = self.connections.find(id) else { return };
+                let peer = connection.peer.clone();
+                let to = self.address_shard(&peer);
+                self.mail(turn, to, Mail::Authenticate { shard: self.id, asked, peer, command: Box::new(command) });
+            }
+            Ok(Call::Command(command)) => {
+                self.keep_context(http, number, &request);
+                let Some(claims) = caller else { unreachable!("commands have a caller") };
+                let admin = claims.roles.iter().any(|role| &**role == "admin");
+                let asker = Asker { shard: self.id, asked, user: claims.user, admin };
+                let ask = Ask { asker, command };
+                let to = ShardId::of(claims.user.value(), self.shards);
+                self.mail(turn, to, Mail::Submit(Box::new(ask)));
+            }
+        }
+    }
+
+    /// Who asks, on paths where it matters.
+    fn caller(&self, turn: &Turn<'_>, request: &Request) -> Result<Option<Claims>, Refusal> {
+        if !api::needs_token(request) {
+            return Ok(None);
+        }
+        match api::bearer(request) {
+            None => Ok(None),
+            Some(token) => self.verify(turn, token).map(Some),
+        }
+    }
+
+    fn keep_context(&self, http: &mut Http, number: u32, request: &Request) {
+        if let Some(slot) = http.slots.iter_mut().find(|slot| slot.number == number) {
+            slot.context = api::Context::of(request);
+            slot.origin = self.cors_origin(request);
+        }
+    }
+
+    fn fill(&self, http: &mut Http, number: u32, request: &Request, response: Response) {
+        let origin = self.cors_origin(request);
+        http.fill_slot(number, with_cors(response, origin.as_deref()));
+    }
+
+    /// The request's Origin when it may read answers: echoed, with credentials.
+    fn cors_origin(&self, request: &Request) -> Option<Box<str>> {
+        let origin = request.header("origin")?;
+        self.policy.origins.allows(origin, request.header("host")).then(|| origin.into())
+    }
+
+    fn unready(&self, health: api::Health) -> Option<Refusal> {
+        match health {
+            api::Health::Live => None,
+            api::Health::Ready if self.draining.is_some() => {
+                Some(Refusal::new(RefusalCode::Draining, "the server is ending").retry_after(1))
+            }
+            api::Health::Ready if self.store_failing => {
+                Some(Refusal::new(RefusalCode::StoreUnavailable, "the store cannot be reached").retry_after(2))
+            }
+            api::Health::Ready => None,
+        }
+    }
+
+    /// The outcome of a request's command has come.
+    pub(super) fn request_answered(&mut self, turn: &mut Turn<'_>, id: ConnectionId, number: u32, outcome: &Outcome) {
+        let Some(connection) = self.connections.find_mut(id) else { return };
+        let Phase::Http(http) = &mut connection.phase else { return };
+        let Some(slot) = http.slots.iter_mut().find(|slot| slot.number == number) else { return };
+        let response = api::render(slot.context, outcome);
+        slot.response = Some(with_cors(response, slot.origin.as_deref()));
+        if http.slots.front().is_some_and(|slot| slot.response.is_some()) {
+            self.resume_http(turn, id);
+        }
+    }
+
+    /// The handshake of a WebSocket, when everything before it has been answered.
+    fn upgrade(&mut self, turn: &mut Turn<'_>, id: ConnectionId, http: Http) {
+        let Some(request) = http.upgrade else { return };
+        match self.handshake(turn, &request) {
+            Err(refusal) => self.respond_and_end(turn, id, &api::refuse(&refusal)),
+            Ok((switching, claims)) => {
+                let to = claims.as_ref().map_or(self.id, |claims| ShardId::of(claims.user.value(), self.shards));
+                match claims {
+                    Some(claims) if to != self.id => {
+                        let Some(connection) = self.connections.find(id) else { return };
+                        let peer = connection.peer.clone();
+                        let stage = Stage::Upgrade { switching, claims };
+                        self.move_connection(turn, id, to, Handover { peer, bytes: http.held, stage });
+                    }
+                    claims => {
+                        self.begin_socket(turn, id, switching, claims);
+                        self.resume(turn, id);
+                        let mut held = http.held;
+                        self.receive(turn, id, &mut held);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The bytes of the 101, and whom the handshake's token names, if it had one.
+    fn handshake(&self, turn: &Turn<'_>, request: &Request) -> Result<(Vec<u8>, Option<Claims>), Refusal> {
+        if self.draining.is_some() {
+            return Err(Refusal::new(RefusalCode::Draining, "the server is ending").retry_after(1));
+        }
+        // Browsers always send Origin with a WebSocket; what does not is no browser and no page can misuse it.
+        let mut origins = request.header_values("origin");
+        if let Some(origin) = origins.next() {
+            if origins.next().is_some() {
+                return Err(Refusal::new(RefusalCode::BadRequest, "there is more than one Origin"));
+            }
+            let origin = std::str::from_utf8(origin).unwrap_or_default();
+            if !self.policy.origins.allows(origin, request.header("host")) {
+                return Err(Refusal::new(RefusalCode::Forbidden, "this origin is not allowed"));
+            }
+        }
+        let accept = handshake::accept(request)?;
+        let claims = match (request.query_value("token"), api::bearer(request)) {
+            (None, None) => None,
+            (Some(token), None) => Some(self.verify(turn, &token)?),
+            (None, Some(token)) => Some(self.verify(turn, token)?),
+            (Some(query), Some(header)) => {
+                let (query, header) = (self.verify(turn, &query)?, self.verify(turn, header)?);
+                if query.user != header.user {
+                    return Err(Refusal::new(RefusalCode::Unauthorized, "the two tokens name different users"));
+                }
+                Some(query)
+            }
+        };
+        let mut switching = Vec::new();
+        let protocol = handshake::choose_stomp(&accept.protocols);
+        handshake::response(&accept, protocol).encode(false, true, turn.now.wall, &mut switching);
+        Ok((switching, claims))
+    }
+
+    /// A connection without a whole request for too long ends; with a part of one, after 408.
+    pub(super) fn http_check(&mut self, turn: &mut Turn<'_>, id: ConnectionId) -> Option<Mono> {
+        let connection = self.connections.find_mut(id)?;
+        let Phase::Http(http) = &mut connection.phase else { return None };
+        let until = http.last_request.after(self.policy.limits.http_idle);
+        if until > turn.now.mono {
+            return Some(until);
+        }
+        if !http.slots.is_empty() || http.upgrade.is_some() {
+            // The answer is ours to give, and the store's patience ends before the client's.
+            return Some(turn.now.mono.after(self.policy.limits.http_idle));
+        }
+        if http.decoder.is_idle() && http.held.is_empty() {
+            self.end_connection(turn, id);
+        } else {
+            let refusal = Refusal::new(RefusalCode::Timeout, "the request did not come to its end in time");
+            self.respond_and_end(turn, id, &api::refuse(&refusal));
+        }
+        None
+    }
+}
+
+fn with_cors(mut response: Response, origin: Option<&str>) -> Response {
+    response.headers.push(("Vary", "Origin".to_owned()));
+    if let Some(origin) = origin {
+        response.headers.push(("Access-Control-Allow-Origin", origin.to_owned()));
+        response.headers.push(("Access-Control-Allow-Credentials", "true".to_owned()));
+    }
+    response
+}

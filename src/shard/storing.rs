@@ -1,0 +1,199 @@
+//! Requests under way at the store, and what each of them is for.
+
+use crate::model::command::{Command, Outcome, Position};
+use crate::model::message::ReadMark;
+use crate::model::{ConversationId, Refusal, RefusalCode};
+use crate::shard::auth::Login;
+use crate::shard::mail::{Ask, Asker};
+use crate::shard::membership::Change;
+use crate::shard::seam::Effect;
+use crate::shard::{Shard, Turn};
+use crate::store::{Failure, Reply, Request, Ticket};
+
+/// What to do with a reply.
+#[derive(Debug)]
+pub(super) enum Errand {
+    Load(ConversationId),
+    Append(ConversationId),
+    /// Which conversation a message is in, for a command that did not say.
+    Find(Box<Ask>),
+    History(Asker, Position),
+    Message(Asker),
+    /// The message that a read mark is to be set to.
+    MarkMessage(Asker),
+    Mark(Asker, ConversationId),
+    Marks(Asker),
+    /// The conversation to make, to be tried under another id when this one is taken.
+    Create(Box<Ask>, ConversationId),
+    Put(Asker),
+    Change(Asker, ConversationId, Change),
+    Conversations(Asker),
+    Block(Asker),
+    Blocks(Asker),
+    Me(Asker),
+    Login(Box<Login>),
+    Revoked,
+}
+
+impl Shard {
+    /// Asks the store. Beyond `limits.store_inflight` the answer comes at once: busy.
+    pub(super) fn ask_store(&mut self, turn: &mut Turn<'_>, request: Request, errand: Errand) {
+        if self.errands.len() >= self.policy.limits.store_inflight {
+            return self.run_errand(turn, errand, Reply::Failed(Failure::Busy));
+        }
+        self.insist(turn, request, errand);
+    }
+
+    /// Asks the store whatever else is under way: for what has begun and must come to an end.
+    pub(super) fn insist(&mut self, turn: &mut Turn<'_>, request: Request, errand: Errand) {
+        let ticket = Ticket(self.errands.insert(errand) as u64);
+        turn.effects.push(Effect::Store { ticket, request });
+    }
+
+    pub(super) fn stored(&mut self, turn: &mut Turn<'_>, ticket: Ticket, reply: Reply) {
+        let key = usize::try_from(ticket.0).expect("a ticket is an index of this shard");
+        let errand = self.errands.try_remove(key).expect("the store replies once to each ticket");
+        self.store_failing = matches!(reply, Reply::Failed(Failure::Unavailable | Failure::Unknown));
+        self.run_errand(turn, errand, reply);
+    }
+
+    fn run_errand(&mut self, turn: &mut Turn<'_>, errand: Errand, reply: Reply) {
+        match errand {
+            Errand::Load(conversation) => self.conversation_loaded(turn, conversation, reply),
+            Errand::Append(conversation) => self.appended(turn, conversation, reply),
+            Errand::Find(ask) => self.message_found(turn, *ask, &reply),
+            Errand::History(asker, from) => self.history_read(turn, asker, from, reply),
+            Errand::Message(asker) => self.message_read(turn, asker, reply),
+            Errand::MarkMessage(asker) => self.mark_message(turn, asker, &reply),
+            Errand::Mark(asker, conversation) => self.marked(turn, asker, conversation, &reply),
+            Errand::Marks(asker) => self.pass_on(turn, asker, reply, |reply| match reply {
+                Reply::Marks(marks) => Ok(Outcome::ReadMarks(marks)),
+                other => Err(other),
+            }),
+            Errand::Create(ask, candidate) => self.created(turn, *ask, candidate, reply),
+            Errand::Put(asker) => self.put(turn, asker, reply),
+            Errand::Change(asker, conversation, change) => self.changed(turn, asker, conversation, &change, &reply),
+            Errand::Conversations(asker) => self.conversations_read(turn, asker, reply),
+            Errand::Block(asker) => self.block_set(turn, asker, &reply),
+            Errand::Blocks(asker) => self.pass_on(turn, asker, reply, |reply| match reply {
+                Reply::Blocks(users) => Ok(Outcome::Blocks(users)),
+                other => Err(other),
+            }),
+            Errand::Me(asker) => self.me_read(turn, asker, reply),
+            Errand::Login(login) => self.login_goes_on(turn, *login, reply),
+            Errand::Revoked => self.revoked_loaded(turn, reply),
+        }
+    }
+
+    fn pass_on(
+        &mut self,
+        turn: &mut Turn<'_>,
+        asker: Asker,
+        reply: Reply,
+        outcome: impl FnOnce(Reply) -> Result<Outcome, Reply>,
+    ) {
+        let outcome = outcome(reply).unwrap_or_else(|other| Outcome::Refused(Self::failed(&other)));
+        self.answer(turn, asker, outcome);
+    }
+
+    /// The refusal for a reply that does not answer the request.
+    pub(super) fn failed(reply: &Reply) -> Refusal {
+        match reply {
+            Reply::Failed(Failure::Busy) => {
+                Refusal::new(RefusalCode::StoreBusy, "too many requests wait for the store").retry_after(1)
+            }
+            Reply::Failed(Failure::Unavailable | Failure::Unknown) => {
+                Refusal::new(RefusalCode::StoreUnavailable, "the store cannot be reached").retry_after(2)
+            }
+            Reply::Missing => Refusal::new(RefusalCode::NotFound, "there is no such thing"),
+            other => {
+                tracing::error!(reply = ?std::mem::discriminant(other), "the store answered something else");
+                Refusal::new(RefusalCode::Internal, "internal error")
+            }
+        }
+    }
+
+    fn message_found(&mut self, turn: &mut Turn<'_>, ask: Ask, reply: &Reply) {
+        let Ask { asker, command } = ask;
+        match (reply, command) {
+            (Reply::Found(Some(conversation)), Command::MarkRead { message, .. }) => {
+                let command = Command::MarkRead { conversation: Some(*conversation), message };
+                self.route(turn, Ask { asker, command });
+            }
+            // Nobody learns whether a message exists that is not theirs.
+            (Reply::Found(None), _) => {
+                let refusal = Refusal::new(RefusalCode::NotParticipant, "you are not a participant of its conversation");
+                self.answer(turn, asker, Outcome::Refused(refusal));
+            }
+            (other, _) => self.answer(turn, asker, Outcome::Refused(Self::failed(other))),
+        }
+    }
+
+    fn message_read(&mut self, turn: &mut Turn<'_>, asker: Asker, reply: Reply) {
+        self.pass_on(turn, asker, reply, |reply| match reply {
+            Reply::Message(Some(message)) => Ok(Outcome::Message(message)),
+            Reply::Message(None) => {
+                let refusal = Refusal::new(RefusalCode::NotFound, "there is no such message in this conversation");
+                Ok(Outcome::Refused(refusal))
+            }
+            other => Err(other),
+        });
+    }
+
+    fn mark_message(&mut self, turn: &mut Turn<'_>, asker: Asker, reply: &Reply) {
+        let Reply::Message(Some(message)) = reply else {
+            return self.message_read(turn, asker, reply.clone());
+        };
+        let mark = ReadMark { user: asker.user, message: message.id, sequence: message.sequence };
+        let conversation = message.conversation;
+        self.ask_store(turn, Request::Mark { conversation, mark }, Errand::Mark(asker, conversation));
+    }
+
+    /// As the user's shard, or the one that accepted its request: commands without a conversation.
+    pub(super) fn ask_about_user(&mut self, turn: &mut Turn<'_>, ask: Ask) {
+        let Ask { asker, command } = ask;
+        let user = asker.user;
+        match command {
+            Command::CreateConversation { .. } => self.create_conversation(turn, Ask { asker, command }),
+            Command::ListConversations { after, limit } => {
+                self.ask_store(turn, Request::ReadConversations { user, after, limit }, Errand::Conversations(asker));
+            }
+            Command::SetBlock { user: other, .. } if other == user => {
+                let refusal = Refusal::new(RefusalCode::BadRequest, "you cannot block yourself");
+                self.answer(turn, asker, Outcome::Refused(refusal));
+            }
+            Command::SetBlock { user: other, blocked } => {
+                self.ask_store(turn, Request::SetBlock { user, other, blocked }, Errand::Block(asker));
+            }
+            Command::ListBlocks => self.ask_store(turn, Request::ReadBlocks { user }, Errand::Blocks(asker)),
+            Command::ReadMe => self.ask_store(turn, Request::ReadUser { user }, Errand::Me(asker)),
+            _ => unreachable!("commands of conversations are routed to their shard"),
+        }
+    }
+
+    fn conversations_read(&mut self, turn: &mut Turn<'_>, asker: Asker, reply: Reply) {
+        self.pass_on(turn, asker, reply, |reply| match reply {
+            Reply::Conversations { summaries, more } => {
+                let next = summaries.last().filter(|_| more).map(|last| last.conversation.id);
+                Ok(Outcome::Conversations { summaries, next })
+            }
+            other => Err(other),
+        });
+    }
+
+    fn me_read(&mut self, turn: &mut Turn<'_>, asker: Asker, reply: Reply) {
+        self.pass_on(turn, asker, reply, |reply| match reply {
+            Reply::User(user) => Ok(Outcome::Me { user: user.user, roles: user.roles, display_name: user.display_name }),
+            // A token made elsewhere names a user that never logged in here.
+            Reply::Missing => Ok(Outcome::Me { user: asker.user, roles: roles(&asker), display_name: None }),
+            other => Err(other),
+        });
+    }
+}
+
+fn roles(asker: &Asker) -> Vec<Box<str>> {
+    if asker.admin { vec!["admin".into()] } else { Vec::new() }
+}
+
+/// Kept small: thousands are under way at a busy store.
+const _: () = assert!(size_of::<Errand>() <= 80);
