@@ -1,1 +1,20 @@
 //! glommio: sockets, clocks and threads, and no decisions.
+//!
+//! Flows in: bytes from sockets, time, replies of the store, mail of other shards, signals. All of it becomes an
+//! [`Input`](crate::shard::Input) of a shard. Flows out: the shard's [`Effect`](crate::shard::Effect)s, carried out in
+//! their order. Never branches on a protocol and never routes: it knows a connection's descriptor, not its meaning.
+//!
+//! Invariants:
+//! - only this room imports glommio, reads a clock, holds a descriptor, or says `unsafe`;
+//! - a shard's state is touched by its own executor only; what crosses is an owned message;
+//! - a mailbox that is full neither blocks nor drops: what does not fit waits, in order, and meanwhile the shard that
+//!   sends reads no socket;
+//! - each connection with something to write is written once a turn, by one gathering call;
+//! - work of one connection is contained: if it panics, that connection ends. If an executor or the store's thread
+//!   ends, the process ends.
+//!
+//! System calls go through `rustix`: it has owned descriptors and typed flags where `libc` would need an `unsafe`
+//! block a call. `libc` stays for the signals and `prctl`, which `rustix` leaves to the C library.
+
+pub mod clock;
+pub mod mesh;
