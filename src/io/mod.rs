@@ -17,4 +17,16 @@
 //! block a call. `libc` stays for the signals and `prctl`, which `rustix` leaves to the C library.
 
 pub mod clock;
+mod codes;
+mod connections;
+mod executor;
+mod listener;
 pub mod mesh;
+pub mod node;
+mod poller;
+pub mod preflight;
+mod pump;
+mod signals;
+pub mod store_bridge;
+
+pub use node::{Node, NodeOptions, Ready, StartError, run};

@@ -1,0 +1,65 @@
+//! The thread that sends one-time codes, so that a slow sender holds up nobody.
+
+use std::thread::{Builder, JoinHandle};
+
+use crossbeam_channel::{Sender, bounded};
+
+use crate::io::node::CodeSender;
+use crate::model::Redacted;
+
+/// Codes that wait for the sender; more are dropped and counted, and the user asks again.
+const WAITING_MAX: usize = 256;
+
+type Code = (Redacted<Box<str>>, Redacted<Box<str>>);
+
+/// A shard's way to the sender. Lifetime and owner: the shard's executor. View: node.
+#[derive(Clone, Debug)]
+pub(super) struct CodeLane {
+    codes: Sender<Code>,
+}
+
+/// Starts the thread; it ends when the last lane is dropped.
+///
+/// # Errors
+/// When the system refuses a thread.
+pub(super) fn start(mut sender: CodeSender) -> std::io::Result<(JoinHandle<()>, CodeLane)> {
+    let (codes, to_send) = bounded::<Code>(WAITING_MAX);
+    let thread = Builder::new().name("codes".into()).spawn(move || {
+        while let Ok((phone, code)) = to_send.recv() {
+            let sent = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sender(phone.expose(), code.expose())));
+            if sent.is_err() {
+                tracing::error!("the sender of one-time codes panicked; a code was not sent");
+            }
+        }
+    })?;
+    Ok((thread, CodeLane { codes }))
+}
+
+impl CodeLane {
+    pub(super) fn send(&self, phone: Redacted<Box<str>>, code: Redacted<Box<str>>) {
+        if self.codes.try_send((phone, code)).is_err() {
+            tracing::warn!(waiting = WAITING_MAX, "a one-time code was not sent: the sender is too slow");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sender_that_panics_sends_the_next() {
+        let (sent, received) = bounded(8);
+        let (thread, lane) = start(Box::new(move |phone, code| {
+            assert_ne!(code, "bad");
+            sent.send(format!("{phone} {code}")).unwrap();
+        }))
+        .unwrap();
+        for code in ["1", "bad", "2"] {
+            lane.send(Redacted::new("+1".into()), Redacted::new(code.into()));
+        }
+        drop(lane);
+        thread.join().unwrap();
+        assert_eq!(received.iter().collect::<Vec<_>>(), ["+1 1", "+1 2"]);
+    }
+}

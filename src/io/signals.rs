@@ -1,0 +1,64 @@
+//! SIGTERM and SIGINT, taken by one plain thread.
+//!
+//! They are blocked before any other thread starts, which inherits that, so no system call of an executor is ever
+//! interrupted by them. The first asks for a drain; the second ends the process at once.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::thread::Builder;
+
+/// Holds SIGTERM and SIGINT back in this thread and those that it starts from now on.
+///
+/// # Errors
+/// Never on Linux, in practice: the set is valid.
+pub(super) fn block() -> io::Result<()> {
+    let set = set();
+    // SAFETY: `set` is an initialised signal set; the old mask is not asked for.
+    check(unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) })
+}
+
+/// Calls `drain` at the first signal and ends the process at the second, with 128 and the signal's number, as shells
+/// report it. [`block`] must have been called in the first thread.
+///
+/// # Errors
+/// When the system refuses a thread.
+pub(super) fn watch(drain: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let watch = move || {
+        let first = wait();
+        tracing::info!(signal = first, "draining; a second signal ends at once");
+        drain();
+        let second = wait();
+        tracing::warn!(signal = second, "ending at once");
+        // SAFETY: ends the process without running anything of it, which is what was asked for: handlers at exit
+        // could wait for the very threads that hang.
+        unsafe { libc::_exit(128 + second) }
+    };
+    Builder::new().name("signals".into()).spawn(watch).map(drop)
+}
+
+/// The next signal's number.
+fn wait() -> libc::c_int {
+    let set = set();
+    let mut signal = 0;
+    loop {
+        // SAFETY: both point to values of the right type that outlive the call.
+        if unsafe { libc::sigwait(&raw const set, &raw mut signal) } == 0 {
+            return signal;
+        }
+    }
+}
+
+fn set() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: `sigemptyset` initialises the set, which the other calls and the caller rely on; the numbers are valid.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGTERM);
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGINT);
+        set.assume_init()
+    }
+}
+
+fn check(errno: libc::c_int) -> io::Result<()> {
+    if errno == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(errno)) }
+}

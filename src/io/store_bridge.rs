@@ -1,0 +1,359 @@
+//! The store's threads, and the lanes between them and the shards.
+//!
+//! One thread writes: it takes all that has come, hands it to the store as one group commit, and answers. While it
+//! waits for the disk the next batch gathers, so batches grow under load and a lone write is not held back.
+//! A few threads read. Every request is answered exactly once, with its ticket, through the shard's bell.
+
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+
+use crate::io::clock;
+use crate::io::mesh::Bell;
+use crate::model::{Mono, ShardId, Wall};
+use crate::store::{Failure, Reply, Request, Ticket};
+
+/// Requests of one group commit.
+const BATCH_MAX: usize = 1_024;
+
+/// Threads that read. Two keep one slow read from standing before all others.
+const READERS: usize = 2;
+
+/// What has expired is removed this often, at most so much at a time, so that writes wait only briefly for it.
+const PURGE_EVERY: Duration = Duration::from_secs(60);
+const PURGE_AGAIN: Duration = Duration::from_secs(1);
+const PURGE_MAX: usize = 1_000;
+
+/// Who asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub shard: ShardId,
+    pub ticket: Ticket,
+}
+
+/// What the bridge needs of a store that lives on one thread. Owner: the writing thread.
+pub trait Store: Send + 'static {
+    type Reader: StoreReader;
+
+    /// Grows with every start on the same data.
+    fn epoch(&self) -> u64;
+
+    /// Carries the requests out in their order, durably, and appends one reply for each.
+    fn apply(&mut self, requests: Vec<(Origin, Request)>, replies: &mut Vec<(Origin, Reply)>);
+
+    fn reader(&self) -> Self::Reader;
+
+    /// Removes at most `max` things that have expired by `now`; returns how many.
+    fn purge(&mut self, now: Wall, max: usize) -> usize;
+}
+
+/// Answers reads beside the writer. Owner: a reading thread.
+pub trait StoreReader: Clone + Send + 'static {
+    fn read(&self, request: &Request) -> Reply;
+}
+
+/// Requests of one shard that one turn made.
+type Batch = Vec<(Origin, Request)>;
+
+/// A shard's way to the store. Lifetime and owner: the shard's executor. View: one shard.
+#[derive(Debug)]
+pub(super) struct StoreLane {
+    shard: ShardId,
+    writes: Sender<Batch>,
+    reads: Sender<(Origin, Request)>,
+    replies: Receiver<(Ticket, Reply)>,
+    /// Writes of this turn.
+    gathered: Batch,
+    /// Refused here, to be answered like all others.
+    refused: Vec<Ticket>,
+    inflight: usize,
+    inflight_max: usize,
+}
+
+/// The store's threads. Lifetime: the node's. Owner: the thread that runs the node.
+#[derive(Debug)]
+pub(super) struct StoreThreads {
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Starts the threads. They end when the last lane is dropped, after all that was given to them is done.
+///
+/// # Errors
+/// When the system refuses a thread.
+pub(super) fn start<S: Store>(
+    store: S,
+    bells: &[Arc<Bell>],
+    inflight_max: usize,
+) -> std::io::Result<(StoreThreads, Vec<StoreLane>)> {
+    let (writes, to_write) = unbounded();
+    let (reads, to_read) = unbounded();
+    let mut lanes = Vec::new();
+    let mut answers = Vec::new();
+    for (shard, bell) in (0..).map(ShardId).zip(bells) {
+        let (answer, replies) = unbounded();
+        answers.push((answer, Arc::clone(bell)));
+        let (writes, reads) = (writes.clone(), reads.clone());
+        lanes.push(StoreLane {
+            shard,
+            writes,
+            reads,
+            replies,
+            gathered: Vec::new(),
+            refused: Vec::new(),
+            inflight: 0,
+            inflight_max,
+        });
+    }
+    let answers = Answers { shards: answers };
+    let mut threads = Vec::new();
+    for number in 0..READERS {
+        let (reader, to_read, answers) = (store.reader(), to_read.clone(), answers.clone());
+        let reading = move || guarded(|| read_all(&reader, &to_read, &answers));
+        threads.push(Builder::new().name(format!("store-read-{number}")).spawn(reading)?);
+    }
+    let writing = move || guarded(|| write_all(store, &to_write, &answers));
+    threads.push(Builder::new().name("store-write".into()).spawn(writing)?);
+    Ok((StoreThreads { threads }, lanes))
+}
+
+impl StoreThreads {
+    /// Waits until everything given to the store is done and the store is closed. All lanes must be gone.
+    pub(super) fn join(self) {
+        for thread in self.threads {
+            // A thread that panicked has ended the process.
+            let _ended = thread.join();
+        }
+    }
+}
+
+impl StoreLane {
+    /// Takes a request of this turn. Beyond the bound it is refused, which the shard hears as a reply.
+    pub(super) fn submit(&mut self, ticket: Ticket, request: Request) {
+        if self.inflight >= self.inflight_max {
+            self.refused.push(ticket);
+            return;
+        }
+        self.inflight += 1;
+        let origin = Origin { shard: self.shard, ticket };
+        if request.is_read() {
+            assert!(self.reads.send((origin, request)).is_ok(), "the store's readers ended before the shard");
+        } else {
+            self.gathered.push((origin, request));
+        }
+    }
+
+    /// Gives the writer what this turn gathered, in one piece: one wake-up, and one commit if the writer is idle.
+    pub(super) fn commit(&mut self) {
+        if !self.gathered.is_empty() {
+            let batch = std::mem::take(&mut self.gathered);
+            assert!(self.writes.send(batch).is_ok(), "the store's writer ended before the shard");
+        }
+    }
+
+    /// The next reply, if one has come.
+    pub(super) fn next_reply(&mut self) -> Option<(Ticket, Reply)> {
+        if let Some(ticket) = self.refused.pop() {
+            return Some((ticket, Reply::Failed(Failure::Busy)));
+        }
+        let reply = self.replies.try_recv().ok()?;
+        assert!(self.inflight > 0, "a reply that nobody waits for");
+        self.inflight -= 1;
+        Some(reply)
+    }
+
+    pub(super) fn has_replies(&self) -> bool {
+        !self.refused.is_empty() || !self.replies.is_empty()
+    }
+}
+
+/// Where replies go. View: node.
+#[derive(Clone)]
+struct Answers {
+    shards: Vec<(Sender<(Ticket, Reply)>, Arc<Bell>)>,
+}
+
+impl Answers {
+    fn give(&self, origin: Origin, reply: Reply) {
+        // A shard that is gone has been drained: it waits for nothing.
+        let _gone = self.shards[origin.shard.index()].0.send((origin.ticket, reply));
+    }
+
+    fn ring(&self, shard: ShardId) {
+        self.shards[shard.index()].1.ring();
+    }
+}
+
+fn read_all<R: StoreReader>(reader: &R, requests: &Receiver<(Origin, Request)>, answers: &Answers) {
+    while let Ok((origin, request)) = requests.recv() {
+        answers.give(origin, reader.read(&request));
+        answers.ring(origin.shard);
+    }
+}
+
+fn write_all<S: Store>(mut store: S, requests: &Receiver<Batch>, answers: &Answers) {
+    let mut replies = Vec::new();
+    let mut rung = vec![false; answers.shards.len()];
+    let mut purge_at = clock::mono();
+    loop {
+        match requests.recv_timeout(purge_at.since(clock::mono())) {
+            Ok(mut batch) => {
+                while batch.len() < BATCH_MAX
+                    && let Ok(more) = requests.try_recv()
+                {
+                    batch.extend(more);
+                }
+                let count = batch.len();
+                store.apply(batch, &mut replies);
+                assert_eq!(replies.len(), count, "one reply for each request");
+                for (origin, reply) in replies.drain(..) {
+                    rung[origin.shard.index()] = true;
+                    answers.give(origin, reply);
+                }
+                for (shard, ring) in (0..).map(ShardId).zip(&mut rung) {
+                    if std::mem::take(ring) {
+                        answers.ring(shard);
+                    }
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if clock::mono() >= purge_at {
+            purge_at = purge(&mut store);
+        }
+    }
+}
+
+/// Returns when to purge next.
+fn purge<S: Store>(store: &mut S) -> Mono {
+    let removed = store.purge(clock::wall(), PURGE_MAX);
+    clock::mono().after(if removed < PURGE_MAX { PURGE_EVERY } else { PURGE_AGAIN })
+}
+
+/// Runs a thread that the node cannot do without: when it panics, nothing more would be acknowledged, and shards would
+/// wait for ever. The process ends instead, and what was acknowledged is on disk.
+fn guarded(thread: impl FnOnce()) {
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(thread));
+    if outcome.is_err() {
+        tracing::error!("a thread of the store panicked: the process ends");
+        std::process::abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ConversationId, UserId};
+
+    /// Answers with how many requests each commit had, and what it was asked.
+    #[derive(Clone)]
+    struct Fake {
+        commits: Sender<usize>,
+        open: Receiver<()>,
+    }
+
+    impl Store for Fake {
+        type Reader = Self;
+
+        fn epoch(&self) -> u64 {
+            1
+        }
+
+        fn apply(&mut self, requests: Vec<(Origin, Request)>, replies: &mut Vec<(Origin, Reply)>) {
+            self.open.recv().unwrap();
+            self.commits.send(requests.len()).unwrap();
+            replies.extend(requests.into_iter().map(|(origin, _)| (origin, Reply::Done { changed: true })));
+        }
+
+        fn reader(&self) -> Self {
+            self.clone()
+        }
+
+        fn purge(&mut self, _now: Wall, _max: usize) -> usize {
+            0
+        }
+    }
+
+    impl StoreReader for Fake {
+        fn read(&self, _request: &Request) -> Reply {
+            Reply::Missing
+        }
+    }
+
+    fn write() -> Request {
+        let (conversation, user) = (ConversationId::new(1).unwrap(), UserId::new(1).unwrap());
+        Request::RemoveParticipant { conversation, user }
+    }
+
+    fn wait_reply(lane: &mut StoreLane) -> (Ticket, Reply) {
+        loop {
+            if let Some(reply) = lane.next_reply() {
+                return reply;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn what_came_during_a_commit_is_the_next_one() {
+        let (commits, counted) = unbounded();
+        let (go, open) = unbounded();
+        let bells = [Arc::<Bell>::default(), Arc::default()];
+        let (threads, mut lanes) = start(Fake { commits, open }, &bells, 100).unwrap();
+        lanes[0].submit(Ticket(0), write());
+        lanes[0].commit();
+        // The writer has the first batch once the channel is empty; the rest comes while it waits for the disk.
+        while !lanes[0].writes.is_empty() {
+            std::thread::yield_now();
+        }
+        for ticket in 1..=20 {
+            let lane = &mut lanes[(ticket % 2) as usize];
+            lane.submit(Ticket(ticket), write());
+            lane.commit();
+        }
+        go.send(()).unwrap();
+        go.send(()).unwrap();
+        assert_eq!((counted.recv().unwrap(), counted.recv().unwrap()), (1, 20));
+        for expect in [0, 2, 4] {
+            assert_eq!(wait_reply(&mut lanes[0]).0, Ticket(expect));
+        }
+        assert_eq!(wait_reply(&mut lanes[1]).0, Ticket(1));
+        drop(lanes);
+        threads.join();
+    }
+
+    #[test]
+    fn reads_pass_a_commit_that_waits() {
+        let (commits, _counted) = unbounded();
+        let (go, open) = unbounded();
+        let (threads, mut lanes) = start(Fake { commits, open }, &[Arc::default()], 100).unwrap();
+        lanes[0].submit(Ticket(1), write());
+        lanes[0].commit();
+        lanes[0].submit(Ticket(2), Request::ReadUser { user: UserId::new(1).unwrap() });
+        assert!(matches!(wait_reply(&mut lanes[0]), (Ticket(2), Reply::Missing)));
+        go.send(()).unwrap();
+        assert!(matches!(wait_reply(&mut lanes[0]), (Ticket(1), Reply::Done { .. })));
+        drop(lanes);
+        threads.join();
+    }
+
+    #[test]
+    fn beyond_the_bound_the_store_is_busy() {
+        let (commits, _counted) = unbounded();
+        let (go, open) = unbounded();
+        let (threads, mut lanes) = start(Fake { commits, open }, &[Arc::default()], 2).unwrap();
+        for ticket in 0..3 {
+            lanes[0].submit(Ticket(ticket), write());
+        }
+        lanes[0].commit();
+        assert!(matches!(wait_reply(&mut lanes[0]), (Ticket(2), Reply::Failed(Failure::Busy))));
+        go.send(()).unwrap();
+        assert_eq!(wait_reply(&mut lanes[0]).0, Ticket(0));
+        assert_eq!(wait_reply(&mut lanes[0]).0, Ticket(1));
+        assert_eq!(lanes[0].inflight, 0);
+        drop(lanes);
+        threads.join();
+    }
+}
