@@ -223,7 +223,10 @@ impl<M> Outgoing<M> {
         let mut asked = false;
         while let Some(message) = self.overflow.pop_front() {
             match self.sender.try_send(message) {
-                Ok(()) => self.bell.ring(),
+                Ok(()) => {
+                    self.bell.ring();
+                    asked = false;
+                }
                 Err(TrySendError::Full(message)) => {
                     self.overflow.push_front(message);
                     if asked {

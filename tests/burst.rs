@@ -1,0 +1,149 @@
+//! Messages between executors arrive in time although the processor is contended.
+//!
+//! glommio 0.9.0 may put an executor to sleep while it has a task to run. The permanent tick bounds what that costs,
+//! and this holds the bound: no message waits longer than the tick and the longest stall that a bare thread, which
+//! wants to run all the time, meets on the same processor in the same run.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use glommio::{LocalExecutorBuilder, Placement, spawn_local, timer, yield_if_needed};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use tidings::io::clock;
+use tidings::io::mesh::{Inbox, Outlets, mesh};
+use tidings::io::node::allowed_cpus;
+use tidings::model::{Mono, ShardId};
+
+const SHARDS: u16 = 3;
+const TICK: Duration = Duration::from_millis(10);
+const BURSTS: u32 = 200;
+/// More than a channel holds, so that the overflow is on the way too.
+const BURST: u32 = 100;
+const DEPTH: usize = 64;
+/// Threads that never rest, beside the executors.
+const BURNERS: usize = 4;
+
+/// One end of the mesh, as a shard's pump holds it.
+struct End {
+    inbox: Inbox<Mono>,
+    outlets: Outlets<Mono>,
+    received: u32,
+    worst: Duration,
+}
+
+impl End {
+    fn turn(&mut self) -> bool {
+        self.outlets.retry();
+        let mut taken = Vec::new();
+        self.inbox.take(64, &mut taken);
+        self.received += u32::try_from(taken.len()).unwrap();
+        let now = clock::mono();
+        for (_, sent) in &taken {
+            self.worst = self.worst.max(now.since(*sent));
+        }
+        !taken.is_empty()
+    }
+
+    fn has_mail(&self) -> bool {
+        !self.inbox.is_empty() || self.outlets.has_room()
+    }
+}
+
+async fn turns(end: &RefCell<End>) {
+    loop {
+        let more = end.borrow_mut().turn();
+        if !more {
+            return;
+        }
+        yield_if_needed().await;
+    }
+}
+
+/// Sends its bursts, takes in those of the others, and returns the longest wait.
+async fn run(me: ShardId, inbox: Inbox<Mono>, outlets: Outlets<Mono>) -> Duration {
+    // Each shard sends every second message of a burst to each of the two others.
+    let expected = BURSTS * BURST;
+    let bell = inbox.bell();
+    let end = Rc::new(RefCell::new(End { inbox, outlets, received: 0, worst: Duration::ZERO }));
+    let of_tick = Rc::clone(&end);
+    let of_bell = Arc::clone(&bell);
+    let tick = spawn_local(async move {
+        loop {
+            timer::sleep(TICK).await;
+            turns(&of_tick).await;
+            // It may have taken the last message from under the task that counts them.
+            of_bell.ring();
+        }
+    });
+    let of_sender = Rc::clone(&end);
+    let sender = spawn_local(async move {
+        for burst in 0..BURSTS {
+            for number in 0..BURST {
+                let to = ShardId((me.0 + 1 + u16::try_from(number).unwrap() % (SHARDS - 1)) % SHARDS);
+                let now = clock::mono();
+                of_sender.borrow_mut().outlets.send(to, now);
+            }
+            // Uneven, so that bursts meet executors that are busy, falling asleep and waking up.
+            timer::sleep(Duration::from_micros(u64::from(burst * 7_919 % 12_000))).await;
+        }
+    });
+    while end.borrow().received < expected {
+        bell.wait(|| end.borrow().has_mail() || end.borrow().received == expected).await;
+        turns(&end).await;
+    }
+    sender.await;
+    while end.borrow().outlets.waiting() > 0 {
+        timer::sleep(TICK).await;
+    }
+    tick.cancel().await;
+    let worst = end.borrow().worst;
+    worst
+}
+
+/// Burns the processor until told to stop; returns the longest time in which it did not run.
+fn burn(cpu: usize, stop: &AtomicBool) -> Duration {
+    pin(cpu);
+    let mut longest = Duration::ZERO;
+    let mut last = clock::mono();
+    while !stop.load(Ordering::Relaxed) {
+        let now = clock::mono();
+        longest = longest.max(now.since(last));
+        last = now;
+    }
+    longest
+}
+
+fn pin(cpu: usize) {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    sched_setaffinity(None, &set).unwrap();
+}
+
+#[test]
+fn no_message_waits_longer_than_the_tick_and_a_stall() {
+    let cpu = allowed_cpus()[0];
+    let stop = Arc::new(AtomicBool::new(false));
+    let burners: Vec<_> = (0..BURNERS)
+        .map(|_| {
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || burn(cpu, &stop))
+        })
+        .collect();
+    let executors: Vec<_> = (0..SHARDS)
+        .map(ShardId)
+        .zip(mesh(SHARDS, DEPTH))
+        .map(|(me, (inbox, outlets))| {
+            let builder = LocalExecutorBuilder::new(Placement::Fixed(cpu)).io_memory(0);
+            builder.spawn(move || run(me, inbox, outlets)).unwrap()
+        })
+        .collect();
+    let worst = executors.into_iter().map(|executor| executor.join().unwrap()).max().unwrap();
+    stop.store(true, Ordering::Relaxed);
+    let stall = burners.into_iter().map(|burner| burner.join().unwrap()).max().unwrap();
+    println!("longest wait {worst:?}, longest stall of a bare thread {stall:?}");
+    assert!(worst <= TICK + stall, "a message waited {worst:?}; a bare thread stalled for {stall:?} at most");
+}
