@@ -19,6 +19,7 @@
 pub mod clock;
 mod codes;
 mod connections;
+mod embedded;
 mod executor;
 mod listener;
 pub mod mesh;
