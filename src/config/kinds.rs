@@ -285,7 +285,7 @@ fn parse_number<T: std::str::FromStr>(text: &str) -> Option<T> {
 }
 
 /// Digits and a unit: ms, s, m, h, d. At most 100 years.
-fn parse_duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic())?);
     let millis: u64 = match unit {
         "ms" => 1,

@@ -1,6 +1,7 @@
 //! The sources as layers of keys and values, each value with the place it was written at.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use config::{ConfigError, Map, Source, Value, ValueKind};
@@ -9,8 +10,8 @@ use toml::de::{DeTable, DeValue};
 use super::Fault;
 use super::keys::{KEYS, Key};
 
-/// Where configuration comes from, weakest first.
-#[derive(Clone, Debug, Default)]
+/// Where configuration comes from, weakest first. No `Debug`: secrets are among it.
+#[derive(Clone, Default)]
 pub struct Sources {
     pub file: Option<PathBuf>,
     /// All variables of the environment; those that begin otherwise than `TIDINGS_` are passed over.
@@ -31,7 +32,7 @@ pub(super) struct Layer {
     entries: Vec<Entry>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Entry {
     key: &'static Key,
     value: ValueKind,
@@ -129,7 +130,7 @@ fn flags(set: &[String], faults: &mut Vec<Fault>) -> Layer {
     let mut layer = Layer::default();
     for flag in set {
         match flag.split_once('=') {
-            Some((key, value)) => layer.push(key.trim(), value.trim().to_owned().into(), format!("--set {}", key.trim()), faults),
+            Some((key, value)) => layer.push(key.trim(), value.trim().to_owned().into(), "--set".into(), faults),
             None => faults.push(Fault { place: Some("--set".into()), key: flag.clone(), problem: "expected KEY=VALUE".into() }),
         }
     }
@@ -154,6 +155,13 @@ impl Layer {
                 faults.push(Fault { place: Some(place), key: name.into(), problem });
             }
         }
+    }
+}
+
+/// Without the value, which may be a secret.
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.key.name)
     }
 }
 
@@ -236,7 +244,7 @@ mod tests {
         assert!(places["shards"].ends_with("tidings.toml:1"));
         assert!(places["limits.page_default"].ends_with("tidings.toml:5"));
         assert_eq!(places["node"], "environment variable TIDINGS_NODE");
-        assert_eq!(places["limits.page_max"], "--set limits.page_max");
+        assert_eq!(places["limits.page_max"], "--set");
         assert!(!places.contains_key("listen"));
         assert_eq!(warnings, [""; 0]);
     }
@@ -293,9 +301,9 @@ mod tests {
             &[("TIDINGS_LIMITS_PING", "30")],
             &["shards=0", "colour=red", "novalue"],
             &[
-                "--set colour: colour: there is no such key",
+                "--set: colour: there is no such key",
                 "--set: novalue: expected KEY=VALUE",
-                "--set shards: shards: expected number above 0, found \"0\"",
+                "--set: shards: expected number above 0, found \"0\"",
                 "environment variable TIDINGS_LIMITS_PING: limits.ping: expected duration such as \"30s\", found \"30\"",
             ],
         );

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 pub use keys::{KEYS, Key};
+pub use kinds::parse_duration;
 pub use layers::{FILE_VARIABLE, Sources};
 pub use reference::reference;
 pub use settings::{Auth, Content, Cors, Embedded, Log, Profile, Settings, Store};

@@ -1,0 +1,151 @@
+//! The command line: what is asked, with which configuration, and how the process ends.
+//!
+//! Flows in: arguments and the environment. Flows out: an exit code; results on standard output, faults on standard
+//! error. Never decides what the server does: it reads the configuration and hands it on.
+//!
+//! Invariants: 0 is success, [`FAILED`] a failure, [`MISUSED`] a wrong argument or configuration; `tidings token` prints
+//! the token and nothing else.
+
+mod doctor;
+mod serve;
+mod token;
+
+use std::fmt::Display;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tidings::config::{self, KEYS, Loaded, Sources};
+
+/// What was asked could not be done.
+const FAILED: u8 = 1;
+/// The arguments or the configuration are wrong; clap ends with the same code.
+const MISUSED: u8 = 2;
+
+/// A real-time messaging server: STOMP over WebSocket, one executor per core.
+#[derive(Parser)]
+#[command(version, after_help = "Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration.")]
+struct Arguments {
+    #[command(flatten)]
+    sources: SourceArguments,
+    /// Default: serve
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+// No `Debug`: a secret may be among the values.
+#[derive(Args)]
+struct SourceArguments {
+    /// Configuration file (TOML); default: the variable TIDINGS_CONFIG, or none
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Sets one key, over file and environment
+    #[arg(long, value_name = "KEY=VALUE", global = true)]
+    set: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves until SIGTERM or SIGINT
+    Serve,
+    /// Prints an access token, signed with the configured secret
+    Token(token::Arguments),
+    /// Prints the configuration in force and where each value came from
+    CheckConfig,
+    /// Checks what the system must give: kernel, io_uring, limits, port, data directory
+    Doctor,
+}
+
+/// Carries out what the process's arguments ask.
+pub(crate) fn run() -> ExitCode {
+    let Arguments { sources, command } = Arguments::parse();
+    let sources = Sources { file: sources.config, environment: std::env::vars_os().collect(), set: sources.set };
+    let loaded = match config::load(&sources) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            for fault in faults {
+                eprintln!("{fault}");
+            }
+            return ExitCode::from(MISUSED);
+        }
+    };
+    let outcome = match command.unwrap_or(Command::Serve) {
+        Command::Serve => serve::serve(loaded),
+        Command::Token(arguments) => token::token(&arguments, &loaded),
+        Command::CheckConfig => check_config(&loaded),
+        Command::Doctor => doctor::doctor(&loaded),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed) => ExitCode::from(FAILED),
+    }
+}
+
+/// The command failed, and has said why on standard error.
+struct Failed;
+
+impl Failed {
+    fn because(reason: impl Display) -> Self {
+        eprintln!("tidings: {reason}");
+        Self
+    }
+}
+
+/// The effective configuration as TOML that can be used as a file; secrets are comments.
+fn check_config(loaded: &Loaded) -> Result<(), Failed> {
+    for warning in &loaded.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let mut text = String::new();
+    for key in KEYS {
+        let line = format!("{} = {}", key.name, key.show(&loaded.settings));
+        let comment = if line.contains("[redacted]") { "# " } else { "" };
+        let place = loaded.places.get(key.name).map_or("default", String::as_str);
+        text.push_str(&format!("{:<50} # {place}\n", format!("{comment}{line}")));
+    }
+    print(&text)
+}
+
+/// Writes to standard output at once; the reader may have gone.
+fn print(text: &str) -> Result<(), Failed> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failed::because)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn serving_is_the_default_and_sources_stand_on_either_side() {
+        let bare = parse("tidings --set shards=1 --set node=2").unwrap();
+        assert!(bare.command.is_none());
+        assert_eq!(bare.sources.set, ["shards=1", "node=2"]);
+        let behind = parse("tidings serve --config a.toml --set shards=1").unwrap();
+        assert!(matches!(behind.command, Some(Command::Serve)));
+        assert_eq!((behind.sources.config, behind.sources.set), (Some("a.toml".into()), vec!["shards=1".into()]));
+    }
+
+    #[test]
+    fn wrong_arguments_end_with_the_documented_code() {
+        for line in
+            ["tidings fly", "tidings --shards 1", "tidings token", "tidings token --user 0", "tidings token --user 1 --ttl 5"]
+        {
+            assert_eq!(parse(line).err().unwrap().exit_code(), i32::from(MISUSED), "{line}");
+        }
+        for line in ["tidings --version", "tidings --help"] {
+            assert_eq!(parse(line).err().unwrap().exit_code(), 0, "{line}");
+        }
+    }
+}

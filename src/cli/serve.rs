@@ -1,0 +1,104 @@
+//! `tidings serve`: from settings to a running node, and the lines a developer sees at its start.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tidings::config::{Loaded, Profile, Settings, secret};
+use tidings::io::node::{self, NodeOptions, Ready};
+use tidings::log;
+use tidings::store::embedded::{Embedded, EmbeddedOptions};
+
+use super::{Failed, print};
+
+/// Runs the node until it is told to end and has finished what was under way.
+pub(super) fn serve(loaded: Loaded) -> Result<(), Failed> {
+    let Loaded { settings, warnings, .. } = loaded;
+    log::init(settings.log.format, &settings.log.level).map_err(Failed::because)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let secret = secret::load_or_create(&settings).map_err(Failed::because)?;
+    let policy = Arc::new(settings.policy(&secret));
+    let data_dir = std::path::absolute(&settings.data_dir).map_err(Failed::because)?;
+    let options = NodeOptions {
+        listen: vec![settings.listen],
+        shards: settings.shards,
+        cpus: None,
+        node: settings.node,
+        policy,
+        store: open_store(data_dir.clone(), &settings),
+        connections: settings.limits.connections_per_shard.saturating_mul(usize::from(settings.shards)),
+        send_code: code_sender(settings.profile),
+        on_ready: Box::new(move |ready| serve_ready(ready, &settings, &data_dir)),
+    };
+    node::run(options).map_err(Failed::because)
+}
+
+fn open_store(data_dir: PathBuf, settings: &Settings) -> node::OpenStore<Embedded> {
+    let options = EmbeddedOptions { sync: settings.embedded.sync };
+    Box::new(move || Embedded::open(&data_dir, options).map_err(Into::into))
+}
+
+/// One-time codes go to standard output in development. They never go to the log.
+fn code_sender(profile: Profile) -> node::CodeSender {
+    match profile {
+        Profile::Development => Box::new(|phone, code| {
+            let _ = print(&format!("one-time code for {phone}: {code}\n"));
+        }),
+        Profile::Production => {
+            Box::new(|_, _| tracing::error!("a one-time code was not sent: there is no sender for production yet"))
+        }
+    }
+}
+
+fn serve_ready(ready: &Ready, settings: &Settings, data_dir: &Path) {
+    for address in &ready.addresses {
+        tracing::info!(%address, shards = ready.shards, connections_max = ready.connections_max, epoch = ready.epoch, "serving");
+    }
+    if settings.profile == Profile::Development
+        && let Some(address) = ready.addresses.first()
+    {
+        let _ = print(&start_lines(*address, settings, data_dir));
+    }
+}
+
+/// What a developer needs to talk to the server at once.
+fn start_lines(address: SocketAddr, settings: &Settings, data_dir: &Path) -> String {
+    let reachable = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        _ => IpAddr::from(Ipv4Addr::LOCALHOST),
+    };
+    let url = format!("http://{}", SocketAddr::new(reachable, address.port()));
+    let mut lines = format!(
+        "tidings {} (development profile)\n\n  listens on     {url}\n  data           {}\n",
+        env!("CARGO_PKG_VERSION"),
+        data_dir.display()
+    );
+    if let Some(code) = &settings.auth.fixed_code {
+        let code = code.expose();
+        lines.push_str(&format!("  one-time code  {code} (for every phone)\n\n"));
+        lines.push_str("Log in:\n\n");
+        lines.push_str(&format!(
+            "  curl {url}/auth/login -H 'Content-Type: application/json' \\\n    -d '{{\"phone\": \"+491511234567\", \"otp\": \"{code}\"}}'\n\n"
+        ));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_lines_say_where_and_how() {
+        let mut settings = Settings::defaults(Profile::Development);
+        let lines = start_lines("0.0.0.0:9000".parse().unwrap(), &settings, Path::new("/srv/data"));
+        for part in ["http://127.0.0.1:9000/auth/login", "/srv/data", "000000"] {
+            assert!(lines.contains(part), "{part} in {lines}");
+        }
+        settings.auth.fixed_code = None;
+        let lines = start_lines("[::1]:9000".parse().unwrap(), &settings, Path::new("/srv/data"));
+        assert!(lines.contains("http://[::1]:9000") && !lines.contains("curl"), "{lines}");
+    }
+}
