@@ -11,3 +11,5 @@ pub mod protocol;
 pub mod session;
 pub mod shard;
 pub mod store;
+#[cfg(test)]
+mod tidy;
