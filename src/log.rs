@@ -3,7 +3,9 @@
 //! Types that hold secrets redact themselves ([`crate::model::Redacted`]). This writer stands behind them: whatever looks like
 //! a token is replaced in every line before it leaves the process, also in what a library logs.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write};
+use std::panic::{self, PanicHookInfo};
 
 use tracing::Dispatch;
 use tracing_subscriber::EnvFilter;
@@ -23,12 +25,27 @@ const REDACTED: &[u8] = b"[redacted]";
 /// Names whose value is redacted, alone or as the end of a longer name: `access_token`, `refreshToken`, `auth.secret`.
 const NAMES: [&[u8]; 5] = [b"token", b"secret", b"otp", b"ticket", b"authorization"];
 
-/// Sends the process's log to standard error.
+/// Sends the process's log to standard error, panics with it: their messages may hold what was being worked on.
 ///
 /// # Errors
 /// The level is no filter, or a log was set up before.
 pub fn init(format: Format, level: &str) -> Result<(), String> {
-    tracing::dispatcher::set_global_default(dispatch(format, level, io::stderr)?).map_err(|error| error.to_string())
+    tracing::dispatcher::set_global_default(dispatch(format, level, io::stderr)?).map_err(|error| error.to_string())?;
+    panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+fn log_panic(info: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let message = info.payload_as_str().unwrap_or("a panic without words");
+    let place = info.location().map(ToString::to_string).unwrap_or_default();
+    let backtrace = Backtrace::capture();
+    match backtrace.status() {
+        BacktraceStatus::Captured => {
+            tracing::error!(thread = thread.name(), place, %backtrace, "panic: {message}");
+        }
+        _ => tracing::error!(thread = thread.name(), place, "panic: {message}"),
+    }
 }
 
 fn dispatch<M>(format: Format, level: &str, writer: M) -> Result<Dispatch, String>
