@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tidings::config::{Loaded, Profile, Settings, secret};
 use tidings::io::node::{self, NodeOptions, Ready};
 use tidings::log;
-use tidings::store::embedded::{Embedded, EmbeddedOptions};
+use tidings::store::embedded::{self, Embedded};
 
 use super::{Failed, print};
 
@@ -36,8 +36,8 @@ pub(super) fn serve(loaded: Loaded) -> Result<(), Failed> {
 }
 
 fn open_store(data_dir: PathBuf, settings: &Settings) -> node::OpenStore<Embedded> {
-    let options = EmbeddedOptions { sync: settings.embedded.sync };
-    Box::new(move || Embedded::open(&data_dir, options).map_err(Into::into))
+    let options = embedded::Options { sync: settings.embedded.sync, ..embedded::Options::default() };
+    Box::new(move || Embedded::open(&data_dir, &options).map_err(Into::into))
 }
 
 /// One-time codes go to standard output in development. They never go to the log.
