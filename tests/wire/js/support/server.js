@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHmac, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { appendFileSync, mkdirSync, mkdtempSync, openSync, closeSync, readFileSync, rmSync } from 'node:fs';
+import { appendFileSync, mkdirSync, mkdtempSync, openSync, closeSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -104,6 +104,8 @@ export class Server {
     });
     closeSync(stdout);
     closeSync(stderr);
+    // For whoever cleans up when the tests were interrupted.
+    if (this.process.pid) writeFileSync(path.join(out, `pid-${this.process.pid}`), '');
     let fault;
     this.process.once('error', (error) => (fault = error));
     for (let waited = 0; ; waited += 20) {
@@ -126,6 +128,7 @@ export class Server {
       this.process.kill(signal);
       await ended;
     }
+    rmSync(path.join(out, `pid-${this.process.pid}`), { force: true });
     return { code: this.process.exitCode, signal: this.process.signalCode };
   }
 

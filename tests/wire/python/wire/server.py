@@ -114,12 +114,17 @@ class Server:
                 stderr=stderr,
                 env=os.environ | {"RUST_LOG": os.environ.get("WIRE_LOG", "debug")},
             )
+        # For whoever cleans up when the tests were interrupted.
+        self.pid_file().touch()
         deadline = time.monotonic() + 20
         while not self.ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop(keep=True)
                 raise RuntimeError("the server did not start:\n" + pathlib.Path(self.log).read_text()[-2000:])
             time.sleep(0.02)
+
+    def pid_file(self):
+        return OUT / f"pid-{self.process.pid}"
 
     def ready(self):
         try:
@@ -132,6 +137,8 @@ class Server:
         if self.process and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        if self.process:
+            self.pid_file().unlink(missing_ok=True)
         if not keep:
             shutil.rmtree(self.directory, ignore_errors=True)
 
