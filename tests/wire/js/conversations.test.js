@@ -40,6 +40,7 @@ it('nonsense is refused', async () => {
   await check({});
   await check([]);
   await check({ participants: 'all' });
+  await check({ participants: [] });
   await check({ participants: [alice] });
   await check({ participants: [0] });
   await check({ participants: [-1] });
@@ -96,7 +97,7 @@ it('the list is paged', async () => {
     assert.ok(pages < 5, 'the pages do not end');
     const page = await wire.server.expect(200, mint(alice), 'GET', `/conversations${query}`);
     seen.push(...page.conversations.map((conversation) => conversation.id));
-    query = page.hasMore ? `?limit=3&cursor=${page.nextCursor}` : undefined;
+    query = page.nextCursor ? `?limit=3&after=${page.nextCursor}` : undefined;
   }
   assert.deepEqual(seen.sort(), made.sort());
 });
@@ -111,7 +112,7 @@ it('others see neither the conversation nor whether there is one', async () => {
       ['GET', `/conversations/${id}/messages`],
       ['POST', `/conversations/${id}/messages`, { content: 'x' }],
       ['GET', `/conversations/${id}/messages/c232ab00-9414-11ec-b3c8-9f6bdeced846`],
-      ['GET', `/conversations/${id}/participants`],
+      ['GET', `/conversations/${id}/read-marks`],
       ['POST', `/conversations/${id}/participants`, { userId: eve }],
       ['DELETE', `/conversations/${id}/participants/${alice}`],
     ]) {
@@ -162,6 +163,8 @@ it('a participant may leave a group, and no one may leave a 1:1 conversation', a
   assert.equal((await call(bob, 'GET', `/conversations/${group}`)).status, 403);
   const left = await wire.server.expect(200, mint(alice), 'GET', `/conversations/${group}`);
   assert.deepEqual(members(left), [alice, carol]);
+  assert.equal((await call(carol, 'POST', `/conversations/${group}/leave`)).status, 204);
+  assert.equal((await call(carol, 'GET', `/conversations/${group}`)).status, 403);
   const direct = await wire.server.conversation(alice, bob);
   const refused = await call(alice, 'DELETE', `/conversations/${direct}/participants/${bob}`);
   assert.ok(refused.status === 403 || refused.status === 409, String(refused.status));
@@ -176,6 +179,8 @@ it('an admin of a group makes others admins', async () => {
   assert.ok((await call(alice, 'PUT', `${route}/${bob}`, { role: 'admin' })).status < 300);
   assert.equal((await call(bob, 'DELETE', `${route}/${carol}`)).status, 204);
   assert.equal((await call(alice, 'PUT', `${route}/${bob}`, { role: 'emperor' })).status, 400);
+  const { participants } = await wire.server.expect(200, mint(bob), 'GET', `/conversations/${group}`);
+  assert.deepEqual(participants.map(({ userId, role }) => [userId, role]), [[alice, 'admin'], [bob, 'admin']]);
 });
 
 it('a block stops both ways and both doors, until it is lifted', async () => {
@@ -194,7 +199,10 @@ it('a block stops both ways and both doors, until it is lifted', async () => {
     assert.equal((await refusals.json()).code, 'blocked');
     assert.equal((await call(user, 'GET', route)).status, 200, 'the history stays readable');
   }
+  assert.deepEqual((await call(bob, 'GET', '/users/me/blocks')).body, { blocks: [alice] });
+  assert.deepEqual((await call(alice, 'GET', '/users/me/blocks')).body, { blocks: [] });
   assert.equal((await call(bob, 'DELETE', `/users/${alice}/block`)).status, 204);
+  assert.equal((await call(bob, 'PUT', `/users/${bob}/block`)).status, 400);
   await wire.server.post(alice, conversation, 'again');
   assert.equal((await wire.server.history(bob, conversation)).length, 1);
 });

@@ -74,20 +74,20 @@ it('what is malformed is a 400, what is foreign a 403', async () => {
     assert.equal(response.status, status, query);
     if (status !== 200) assert.equal(response.body.code, 'bad_request');
   };
-  for (const query of ['?cursor=1', '?cursor=', '?cursor=garbage', '?cursor=c232ab00-9414-41ec-b3c8-9f6bdeced846', '?after=xyz', '?cursor=%00']) {
+  for (const query of ['?cursor=1', '?cursor=garbage', '?cursor=c232ab00-9414-41ec-b3c8-9f6bdeced846', '?after=xyz', '?cursor=%00']) {
     await check(query, 400);
   }
-  for (const query of ['?limit=0', '?limit=101', '?limit=-1', '?limit=ten', '?limit=1e1', '?limit=', '?limit=99999999999999999999']) {
+  for (const query of ['?limit=0', '?limit=101', '?limit=-1', '?limit=ten', '?limit=1e1', '?limit=99999999999999999999']) {
     await check(query, 400);
   }
   await check(`?cursor=${messages[0].id}&after=${messages[0].id}`, 400);
-  await check('?unknown=1', 200);
+  for (const query of ['?unknown=1', '?cursor=', '?limit=', '?after=']) await check(query, 200);
   const [eve] = users(1);
   const response = await wire.server.rest(mint(eve), 'GET', `/conversations/${id}/messages`);
   assert.equal(response.status, 403);
   for (const bad of ['0', '-1', '01', 'x', '9007199254740992', '1%20']) {
     const answer = await wire.server.rest(mint(alice), 'GET', `/conversations/${bad}/messages`);
-    assert.ok([400, 403, 404].includes(answer.status), `${bad}: ${answer.status}`);
+    assert.equal(answer.status, 400, bad);
   }
 });
 

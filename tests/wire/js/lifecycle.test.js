@@ -97,7 +97,7 @@ it('a login by one-time code connects, and its logout cuts its sockets and no ot
   assert.equal(first.tokenType, 'Bearer');
   assert.ok(first.expiresIn > 0);
   const me = await wire.server.expect(200, first.accessToken, 'GET', '/users/me');
-  assert.equal(me.id ?? me.userId, first.userId);
+  assert.equal(me.id, first.userId);
   const open = async (login, via) => {
     const session = sessions.prepare({ token: login.accessToken, via });
     await session.connect();
@@ -106,7 +106,7 @@ it('a login by one-time code connects, and its logout cuts its sockets and no ot
   const gone = [await open(first, 'query'), await open(first, 'header')];
   const stays = await open(second, 'query');
   const response = await wire.server.rest(undefined, 'POST', '/auth/logout', { refreshToken: first.refreshToken });
-  assert.ok([200, 204].includes(response.status), String(response.status));
+  assert.equal(response.status, 204);
   const at = Date.now();
   for (const session of gone) await session.expectError(/./, 1008);
   assert.ok(Date.now() - at < 1_500, `${Date.now() - at} ms after logout`);
