@@ -77,6 +77,8 @@ export class Server {
       data_dir: server.directory,
       shards: 2,
       'auth.secret': SECRET,
+      // What must never be logged must not be logged at this level either.
+      'log.level': 'debug',
       ...ROOMY,
       ...set,
     };
@@ -98,10 +100,7 @@ export class Server {
     const name = path.join(out, `server-${this.port}-${Date.now()}`);
     const [stdout, stderr] = [openSync(`${name}.out`, 'a'), openSync(`${name}.log`, 'a')];
     this.log = `${name}.log`;
-    this.process = spawn(binary, ['serve', ...settings], {
-      stdio: ['ignore', stdout, stderr],
-      env: { ...process.env, RUST_LOG: process.env.WIRE_LOG ?? 'debug' },
-    });
+    this.process = spawn(binary, ['serve', ...settings], { stdio: ['ignore', stdout, stderr] });
     closeSync(stdout);
     closeSync(stderr);
     // For whoever cleans up when the tests were interrupted.

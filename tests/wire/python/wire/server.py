@@ -96,6 +96,8 @@ class Server:
             "data_dir": self.directory,
             "shards": 2,
             "auth.secret": SECRET,
+            # What must never be logged must not be logged at this level either.
+            "log.level": "debug",
             **ROOMY,
             **(settings or {}),
         }
@@ -112,7 +114,6 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
-                env=os.environ | {"RUST_LOG": os.environ.get("WIRE_LOG", "debug")},
             )
         # For whoever cleans up when the tests were interrupted.
         self.pid_file().touch()
