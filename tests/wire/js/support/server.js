@@ -82,6 +82,7 @@ export class Server {
       ...ROOMY,
       ...set,
     };
+    remember(SECRET);
     await server.launch();
     return server;
   }

@@ -102,6 +102,7 @@ class Server:
             **(settings or {}),
         }
         self.process = None
+        remember(SECRET)
         self.launch()
 
     def launch(self):
