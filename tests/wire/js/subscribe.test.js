@@ -175,14 +175,6 @@ it('acknowledgement modes give MESSAGE an ack header, and ACK and NACK are taken
   }
 });
 
-it('an ACK of a message that was never delivered is an ERROR', async () => {
-  const [alice] = users(1);
-  const raw = await Raw.connect(wire.server, alice);
-  raw.send('ACK\nid:no-such-message\n\n\0');
-  assert.equal((await raw.frames.next()).command, 'ERROR');
-  await raw.closes.next();
-});
-
 it('the token of the session is the one that counts, not a header of SUBSCRIBE', async () => {
   const [alice, bob] = users(2);
   const session = await sessions.of(alice);
