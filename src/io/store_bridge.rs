@@ -93,7 +93,7 @@ pub(super) fn start<S: Store>(
     let mut answers = Vec::new();
     for (shard, bell) in (0..).map(ShardId).zip(bells) {
         let (answer, replies) = unbounded();
-        answers.push((answer, Arc::clone(bell)));
+        answers.push(Answer { replies: answer, bell: Arc::clone(bell) });
         let (writes, reads) = (writes.clone(), reads.clone());
         lanes.push(StoreLane {
             shard,
@@ -168,20 +168,26 @@ impl StoreLane {
     }
 }
 
-/// Where replies go. View: node.
+/// Where replies go, by shard. View: node.
 #[derive(Clone)]
 struct Answers {
-    shards: Vec<(Sender<(Ticket, Reply)>, Arc<Bell>)>,
+    shards: Vec<Answer>,
+}
+
+#[derive(Clone)]
+struct Answer {
+    replies: Sender<(Ticket, Reply)>,
+    bell: Arc<Bell>,
 }
 
 impl Answers {
     fn give(&self, origin: Origin, reply: Reply) {
         // A shard that is gone has been drained: it waits for nothing.
-        let _gone = self.shards[origin.shard.index()].0.send((origin.ticket, reply));
+        let _gone = self.shards[origin.shard.index()].replies.send((origin.ticket, reply));
     }
 
     fn ring(&self, shard: ShardId) {
-        self.shards[shard.index()].1.ring();
+        self.shards[shard.index()].bell.ring();
     }
 }
 
