@@ -21,9 +21,9 @@ use tidings::model::{Mono, ShardId};
 const SHARDS: u16 = 3;
 const TICK: Duration = Duration::from_millis(10);
 const BURSTS: u32 = 200;
-/// More than a channel holds, so that the overflow is on the way too.
 const BURST: u32 = 100;
-const DEPTH: usize = 64;
+/// Room for several bursts: what is kept back waits for two executors to run, which is more than one stall.
+const DEPTH: usize = 4_096;
 /// Threads that never rest, beside the executors.
 const BURNERS: usize = 4;
 
@@ -100,8 +100,7 @@ async fn run(me: ShardId, inbox: Inbox<Mono>, outlets: Outlets<Mono>) -> Duratio
         timer::sleep(TICK).await;
     }
     tick.cancel().await;
-    let worst = end.borrow().worst;
-    worst
+    end.borrow().worst
 }
 
 /// Burns the processor until told to stop; returns the longest time in which it did not run.
@@ -127,20 +126,16 @@ fn pin(cpu: usize) {
 fn no_message_waits_longer_than_the_tick_and_a_stall() {
     let cpu = allowed_cpus()[0];
     let stop = Arc::new(AtomicBool::new(false));
-    let burners: Vec<_> = (0..BURNERS)
-        .map(|_| {
-            let stop = Arc::clone(&stop);
-            thread::spawn(move || burn(cpu, &stop))
-        })
-        .collect();
-    let executors: Vec<_> = (0..SHARDS)
-        .map(ShardId)
-        .zip(mesh(SHARDS, DEPTH))
-        .map(|(me, (inbox, outlets))| {
-            let builder = LocalExecutorBuilder::new(Placement::Fixed(cpu)).io_memory(0);
-            builder.spawn(move || run(me, inbox, outlets)).unwrap()
-        })
-        .collect();
+    let mut burners = Vec::new();
+    for _ in 0..BURNERS {
+        let stop = Arc::clone(&stop);
+        burners.push(thread::spawn(move || burn(cpu, &stop)));
+    }
+    let mut executors = Vec::new();
+    for (me, (inbox, outlets)) in (0..SHARDS).map(ShardId).zip(mesh(SHARDS, DEPTH)) {
+        let builder = LocalExecutorBuilder::new(Placement::Fixed(cpu)).io_memory(0);
+        executors.push(builder.spawn(move || run(me, inbox, outlets)).unwrap());
+    }
     let worst = executors.into_iter().map(|executor| executor.join().unwrap()).max().unwrap();
     stop.store(true, Ordering::Relaxed);
     let stall = burners.into_iter().map(|burner| burner.join().unwrap()).max().unwrap();
