@@ -21,10 +21,12 @@ const BATCH_MAX: usize = 1_024;
 /// Threads that read. Two keep one slow read from standing before all others.
 const READERS: usize = 2;
 
-/// What has expired is removed this often, at most so much at a time, so that writes wait only briefly for it.
-const PURGE_EVERY: Duration = Duration::from_secs(60);
-const PURGE_AGAIN: Duration = Duration::from_secs(1);
-const PURGE_MAX: usize = 1_000;
+/// The writer looks for what has expired this often: while there are writes, and while there are none.
+const PURGE_EVERY: Duration = Duration::from_secs(1);
+const PURGE_IDLE: Duration = Duration::from_secs(60);
+/// Rows it looks at, at least and at most, so that writes wait only briefly for it.
+const PURGE_ROWS_MIN: usize = 1_000;
+const PURGE_ROWS_MAX: usize = 20_000;
 
 /// Who asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +47,8 @@ pub trait Store: Send + 'static {
 
     fn reader(&self) -> Self::Reader;
 
-    /// Removes at most `max` things that have expired by `now`; returns how many.
-    fn purge(&mut self, now: Wall, max: usize) -> usize;
+    /// Removes what has expired by `now` of the next `rows_max` rows, round and round; returns how many.
+    fn purge(&mut self, now: Wall, rows_max: usize) -> usize;
 }
 
 /// Answers reads beside the writer. Owner: a reading thread.
@@ -202,6 +204,7 @@ fn write_all<S: Store>(mut store: S, requests: &Receiver<Batch>, answers: &Answe
     let mut replies = Vec::new();
     let mut rung = vec![false; answers.shards.len()];
     let mut purge_at = clock::mono();
+    let mut writes = 0;
     loop {
         match requests.recv_timeout(purge_at.since(clock::mono())) {
             Ok(mut batch) => {
@@ -211,6 +214,7 @@ fn write_all<S: Store>(mut store: S, requests: &Receiver<Batch>, answers: &Answe
                     batch.extend(more);
                 }
                 let count = batch.len();
+                writes += count;
                 store.apply(batch, &mut replies);
                 assert_eq!(replies.len(), count, "one reply for each request");
                 for (origin, reply) in replies.drain(..) {
@@ -227,15 +231,16 @@ fn write_all<S: Store>(mut store: S, requests: &Receiver<Batch>, answers: &Answe
             Err(RecvTimeoutError::Disconnected) => return,
         }
         if clock::mono() >= purge_at {
-            purge_at = purge(&mut store);
+            purge_at = purge(&mut store, std::mem::take(&mut writes));
         }
     }
 }
 
-/// Returns when to purge next.
-fn purge<S: Store>(store: &mut S) -> Mono {
-    let removed = store.purge(clock::wall(), PURGE_MAX);
-    clock::mono().after(if removed < PURGE_MAX { PURGE_EVERY } else { PURGE_AGAIN })
+/// Looks at more rows than were written since the last time, to keep up. Returns when to look again.
+fn purge<S: Store>(store: &mut S, writes: usize) -> Mono {
+    let rows = writes.saturating_mul(4).clamp(PURGE_ROWS_MIN, PURGE_ROWS_MAX);
+    let removed = store.purge(clock::wall(), rows);
+    clock::mono().after(if writes == 0 && removed == 0 { PURGE_IDLE } else { PURGE_EVERY })
 }
 
 /// Runs a thread that the node cannot do without: when it panics, nothing more would be acknowledged, and shards would
@@ -277,7 +282,7 @@ mod tests {
             self.clone()
         }
 
-        fn purge(&mut self, _now: Wall, _max: usize) -> usize {
+        fn purge(&mut self, _now: Wall, _rows_max: usize) -> usize {
             0
         }
     }
