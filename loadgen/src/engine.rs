@@ -1,0 +1,320 @@
+//! The loop of one thread: sockets, readiness, deadlines. What the load is, a [`Scenario`] says, without seeing a socket.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use tidings::protocol::stomp::{Command, Frame};
+
+use crate::clock;
+use crate::connection::{Connection, Login, Stage};
+use crate::random::Random;
+use crate::socket::{self, Epoll};
+use crate::target::Target;
+
+/// Connections that log in at the same time: fewer than the shortest usual accept queue.
+const OPENING_MAX: usize = 64;
+/// From the TCP connect to the last subscription's receipt.
+const OPENING_NS_MAX: u64 = 20_000_000_000;
+/// A peer that promised heart-beats and sent nothing for this many of them is dead.
+const SILENT_BEATS: u64 = 3;
+/// How often deadlines and heart-beats are looked at.
+const SWEEP_NS: u64 = 100_000_000;
+const SCRATCH_BYTES: usize = 256 * 1024;
+const EVENTS: usize = 1_024;
+
+/// What the scenario wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Call again when something arrived, or at this monotonic time at the latest.
+    Until(u64),
+    Done,
+}
+
+/// What the load is. Frames come in one by one; what is to be sent goes out in [`turn`](Self::turn), after each batch.
+pub trait Scenario {
+    /// The session is CONNECTED and every subscription has its receipt.
+    fn ready(&mut self, slot: usize, now: u64);
+    fn frame(&mut self, slot: usize, frame: &Frame<'_>, now: u64);
+    /// The connection ended, or could not be opened; the engine does not open it again by itself.
+    fn closed(&mut self, slot: usize, why: &str, now: u64);
+    fn turn(&mut self, engine: &mut Engine, now: u64) -> Turn;
+}
+
+pub struct Engine {
+    epoll: Epoll,
+    target: Target,
+    connections: Vec<Connection>,
+    dirty: Vec<usize>,
+    waiting: VecDeque<usize>,
+    opening: usize,
+    random: Random,
+    /// How often connections ended for which reason: at most [`REASONS_MAX`] are told apart.
+    pub reasons: BTreeMap<Box<str>, u64>,
+    closed: Vec<(usize, Box<str>)>,
+}
+
+const REASONS_MAX: usize = 16;
+
+impl Engine {
+    /// # Errors
+    /// When the kernel gives no epoll descriptor.
+    pub fn new(target: Target, random: Random) -> io::Result<Self> {
+        Ok(Self {
+            epoll: Epoll::new()?,
+            target,
+            connections: Vec::new(),
+            dirty: Vec::new(),
+            waiting: VecDeque::new(),
+            opening: 0,
+            random,
+            reasons: BTreeMap::new(),
+            closed: Vec::new(),
+        })
+    }
+
+    /// A place for a connection; nothing is opened yet.
+    pub fn add(&mut self, login: Login) -> usize {
+        self.connections.push(Connection::new(login));
+        self.connections.len() - 1
+    }
+
+    /// Logs in when its turn comes: at most [`OPENING_MAX`] do at a time.
+    pub fn open(&mut self, slot: usize) {
+        assert_eq!(self.connections[slot].stage, Stage::Down);
+        self.waiting.push_back(slot);
+    }
+
+    /// Makes a connected socket, whose peer already sends frames, the slot's connection.
+    ///
+    /// # Errors
+    /// Those of `epoll_ctl`.
+    pub fn adopt(&mut self, slot: usize, fd: OwnedFd) -> io::Result<()> {
+        let connection = &mut self.connections[slot];
+        let raw = fd.as_raw_fd();
+        connection.adopt(fd, clock::mono_ns());
+        self.epoll.add(raw, token(slot, connection.generation), false)
+    }
+
+    /// Queues a frame; all that one turn queues for a connection leaves in one write.
+    pub fn send(&mut self, slot: usize, command: Command, headers: &[(&str, &str)], body: &[u8]) {
+        let connection = &mut self.connections[slot];
+        assert_eq!(connection.stage, Stage::Ready);
+        connection.out.frame(command, headers, body, &mut self.random);
+        mark(&mut self.dirty, slot, connection);
+    }
+
+    /// Drops the connection, by a reset or by closing it cleanly. The scenario is not told: it asked for it.
+    pub fn drop_connection(&mut self, slot: usize, reset: bool) {
+        let connection = &mut self.connections[slot];
+        if let Some(fd) = &connection.fd {
+            if reset {
+                // A socket on which this fails is closed without a reset, which a peer must bear as well.
+                let _ = socket::reset_on_close(fd.as_raw_fd());
+            } else {
+                connection.out.close(&mut self.random);
+                let _ = flush(connection);
+            }
+        }
+        self.end(slot);
+    }
+
+    /// Keeps the first bytes that this connection reads from now on.
+    pub fn capture(&mut self, slot: usize) {
+        self.connections[slot].capture = Some(Vec::new());
+    }
+
+    pub fn captured(&self, slot: usize) -> Option<&[u8]> {
+        self.connections[slot].capture.as_deref()
+    }
+
+    /// Runs until the scenario is done; false when `deadline` came first.
+    ///
+    /// # Errors
+    /// Those of epoll; what goes wrong with one connection is the scenario's to know.
+    pub fn run(&mut self, scenario: &mut impl Scenario, deadline: u64) -> io::Result<bool> {
+        let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS];
+        let mut scratch = vec![0; SCRATCH_BYTES];
+        let mut sweep_at = 0;
+        loop {
+            let now = clock::mono_ns();
+            if now >= deadline {
+                return Ok(false);
+            }
+            if now >= sweep_at {
+                self.sweep(now);
+                sweep_at = now + SWEEP_NS;
+            }
+            self.open_waiting(now);
+            self.tell_closed(scenario, now);
+            let Turn::Until(next) = scenario.turn(self, now) else {
+                self.flush_dirty(now);
+                return Ok(true);
+            };
+            self.flush_dirty(now);
+            let until = if self.closed.is_empty() { next.min(sweep_at).min(deadline) } else { 0 };
+            let wait_ns = until.saturating_sub(clock::mono_ns());
+            let count = self.epoll.wait(&mut events, i32::try_from(wait_ns.div_ceil(1_000_000)).unwrap_or(i32::MAX))?;
+            for event in events.iter().take(count) {
+                self.handle_event(event.u64, event.events, &mut scratch, scenario);
+            }
+        }
+    }
+
+    fn handle_event(&mut self, token: u64, flags: u32, scratch: &mut [u8], scenario: &mut impl Scenario) {
+        let slot = (token & u64::from(u32::MAX)) as usize;
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        if connection.generation != (token >> 32) as u32 || connection.fd.is_none() {
+            return;
+        }
+        let result = if connection.stage == Stage::Connecting {
+            connection.connected(&self.target)
+        } else {
+            let readable = flags & !(libc::EPOLLOUT as u32) != 0;
+            if readable { self.read(slot, scratch, scenario) } else { Ok(()) }
+        };
+        if let Err(why) = result {
+            self.fail(slot, why);
+        } else if self.connections[slot].blocked || !self.connections[slot].out.is_empty() {
+            mark(&mut self.dirty, slot, &mut self.connections[slot]);
+        }
+    }
+
+    /// One read an event: what is left makes the descriptor ready again, and nobody waits behind a busy one.
+    fn read(&mut self, slot: usize, scratch: &mut [u8], scenario: &mut impl Scenario) -> Result<(), Box<str>> {
+        let connection = &mut self.connections[slot];
+        let Some(fd) = &connection.fd else { return Ok(()) };
+        let count = match socket::receive(fd.as_raw_fd(), scratch) {
+            Ok(0) => return Err("closed by the server without a close frame".into()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error.to_string().into()),
+        };
+        let now = clock::mono_ns();
+        connection.read_at = now;
+        let was_ready = connection.stage == Stage::Ready;
+        let bytes = scratch.get_mut(..count).unwrap_or_default();
+        let result = connection.take(bytes, &self.target, &mut self.random, &mut |frame| scenario.frame(slot, frame, now));
+        if !was_ready && connection.stage == Stage::Ready {
+            self.opening -= 1;
+            scenario.ready(slot, now);
+        }
+        result
+    }
+
+    fn open_waiting(&mut self, now: u64) {
+        while self.opening < OPENING_MAX {
+            let Some(slot) = self.waiting.pop_front() else { return };
+            let connection = &mut self.connections[slot];
+            if let Err(error) = connection.open(self.target.address, now) {
+                self.note(slot, format!("connect: {error}").into());
+                continue;
+            }
+            self.opening += 1;
+            connection.blocked = true;
+            let fd = connection.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+            if let Err(error) = self.epoll.add(fd, token(slot, connection.generation), true) {
+                self.fail(slot, error.to_string().into());
+            }
+        }
+    }
+
+    /// Deadlines of logging in, heart-beats due, peers gone silent.
+    fn sweep(&mut self, now: u64) {
+        for slot in 0..self.connections.len() {
+            let connection = &mut self.connections[slot];
+            if connection.fd.is_none() {
+                continue;
+            }
+            if connection.stage != Stage::Ready {
+                if now.saturating_sub(connection.opened_at) > OPENING_NS_MAX {
+                    let why = format!("not logged in in time: {:?}", connection.stage);
+                    self.fail(slot, why.into());
+                }
+                continue;
+            }
+            // Early by a sweep, so that a beat is never late.
+            let quiet = now.saturating_sub(connection.written_at) + 2 * SWEEP_NS;
+            if connection.beat_out_ns > 0 && quiet >= connection.beat_out_ns && connection.out.is_empty() {
+                connection.out.beat(&mut self.random);
+                mark(&mut self.dirty, slot, connection);
+            }
+            if connection.beat_in_ns > 0 && now.saturating_sub(connection.read_at) > SILENT_BEATS * connection.beat_in_ns {
+                self.fail(slot, "the server's heart-beats stopped".into());
+            }
+        }
+    }
+
+    fn flush_dirty(&mut self, now: u64) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for slot in dirty.drain(..) {
+            let connection = &mut self.connections[slot];
+            connection.dirty = false;
+            let Some(fd) = connection.fd.as_ref().map(AsRawFd::as_raw_fd) else { continue };
+            connection.written_at = now;
+            let result = flush(connection).and_then(|()| {
+                let blocked = !connection.out.is_empty();
+                if blocked != connection.blocked {
+                    connection.blocked = blocked;
+                    self.epoll.change(fd, token(slot, connection.generation), blocked)?;
+                }
+                Ok(())
+            });
+            if let Err(error) = result {
+                self.fail(slot, error.to_string().into());
+            }
+        }
+        // Nothing is queued while flushing, so the list's memory is kept for the next turn.
+        self.dirty = dirty;
+    }
+
+    fn fail(&mut self, slot: usize, why: Box<str>) {
+        self.end(slot);
+        self.note(slot, why);
+    }
+
+    fn note(&mut self, slot: usize, why: Box<str>) {
+        let room = self.reasons.len() < REASONS_MAX || self.reasons.contains_key(&why);
+        *self.reasons.entry(if room { why.clone() } else { "other".into() }).or_insert(0) += 1;
+        self.closed.push((slot, why));
+    }
+
+    fn end(&mut self, slot: usize) {
+        let connection = &mut self.connections[slot];
+        match connection.stage {
+            Stage::Down => self.waiting.retain(|waiting| *waiting != slot),
+            Stage::Ready => {}
+            Stage::Connecting | Stage::Upgrading | Stage::Greeting | Stage::Subscribing { .. } => self.opening -= 1,
+        }
+        connection.close();
+    }
+
+    fn tell_closed(&mut self, scenario: &mut impl Scenario, now: u64) {
+        for (slot, why) in std::mem::take(&mut self.closed) {
+            scenario.closed(slot, &why, now);
+        }
+    }
+}
+
+fn token(slot: usize, generation: u32) -> u64 {
+    u64::from(generation) << 32 | slot as u64
+}
+
+fn mark(dirty: &mut Vec<usize>, slot: usize, connection: &mut Connection) {
+    if !connection.dirty {
+        connection.dirty = true;
+        dirty.push(slot);
+    }
+}
+
+fn flush(connection: &mut Connection) -> io::Result<()> {
+    let Some(fd) = &connection.fd else { return Ok(()) };
+    while !connection.out.is_empty() {
+        match socket::send(fd.as_raw_fd(), connection.out.pending()) {
+            Ok(count) => connection.out.consume(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

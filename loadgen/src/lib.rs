@@ -1,0 +1,22 @@
+//! Load for a tidings server, with the checks that make the load worth something: what was lost, doubled or reordered.
+//!
+//! Purpose: open-loop and closed-loop load over STOMP on WebSockets, REST reads of the histories, kills, and the server's
+//! cost in the kernel's accounting. Flows in: options. Flows out: a summary, one line of JSON, and the exit code: 0 when
+//! nothing was lost, doubled or reordered, 1 otherwise, 2 when the load could not be put on.
+//! Of the server it uses the protocol and model rooms only, never its internals.
+
+pub mod clock;
+pub mod codec;
+pub mod connection;
+pub mod engine;
+pub mod history;
+pub mod marker;
+pub mod meter;
+pub mod pairs;
+pub mod random;
+pub mod report;
+pub mod rest;
+pub mod run;
+pub mod sequence;
+pub mod socket;
+pub mod target;

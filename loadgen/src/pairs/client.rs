@@ -1,0 +1,254 @@
+//! One user of a pair: what was sent and what became of it, what came in and in which order. No sockets, no time.
+
+use std::collections::VecDeque;
+
+use tidings::model::MessageId;
+
+use crate::sequence::{Arrival, Bits, Track};
+
+/// A message on its way: sent again, under the same client message id, until it is acknowledged or refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pending {
+    pub number: u64,
+    /// When it should have been sent, monotonic nanoseconds.
+    pub due: u64,
+}
+
+#[derive(Debug)]
+pub struct Client {
+    /// One more than the last number given out.
+    next: u64,
+    /// In their order; the first `on_wire` of them were written to the connection that is open now.
+    pending: VecDeque<Pending>,
+    on_wire: usize,
+    pub acknowledged: Bits,
+    pub refused: Bits,
+    /// The peer's messages, by whatever way they came.
+    inbound: Track,
+    /// The same as this connection saw them.
+    live: Track,
+    /// The newest message delivered on this connection, and on any.
+    live_newest: Option<MessageId>,
+    newest: Option<MessageId>,
+    /// From where the history must be read: set when a connection ended, and void when that was done.
+    behind: Option<Position>,
+    /// Connections so far.
+    epoch: u32,
+    /// Numbers that earlier connections skipped although they were subscribed.
+    skipped: Vec<u64>,
+}
+
+/// The place in the conversation's log up to which everything came, and the connection that asks for what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    pub after: MessageId,
+    pub epoch: u32,
+}
+
+/// How one delivery stands to those before it on this connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    pub arrival: Arrival,
+    /// Its id is later than that of the delivery before.
+    pub id_increases: bool,
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Self {
+            next: 1,
+            pending: VecDeque::new(),
+            on_wire: 0,
+            acknowledged: Bits::default(),
+            refused: Bits::default(),
+            inbound: Track::from_one(),
+            live: Track::from_anywhere(),
+            live_newest: None,
+            newest: None,
+            behind: None,
+            epoch: 0,
+            skipped: Vec::new(),
+        }
+    }
+}
+
+impl Client {
+    /// Takes up one more message that is due.
+    pub fn assign(&mut self, due: u64) {
+        self.pending.push_back(Pending { number: self.next, due });
+        self.next += 1;
+    }
+
+    /// The next message to be written to the open connection; those of an earlier one come first.
+    pub fn next_to_write(&mut self) -> Option<Pending> {
+        let pending = self.pending.get(self.on_wire).copied()?;
+        self.on_wire += 1;
+        Some(pending)
+    }
+
+    /// The RECEIPT of `number`; gives when it was due, and `None` when it was not waited for.
+    pub fn acknowledge(&mut self, number: u64) -> Option<u64> {
+        let due = self.settle(number)?;
+        self.acknowledged.insert(number);
+        Some(due)
+    }
+
+    /// The refusal of `number`; false when it was not waited for.
+    pub fn refuse(&mut self, number: u64) -> bool {
+        let settled = self.settle(number).is_some();
+        if settled {
+            self.refused.insert(number);
+        }
+        settled
+    }
+
+    fn settle(&mut self, number: u64) -> Option<u64> {
+        // Receipts come nearly in order: it is nearly always the first.
+        let at = self.pending.iter().position(|pending| pending.number == number)?;
+        let pending = self.pending.remove(at)?;
+        if at < self.on_wire {
+            self.on_wire -= 1;
+        }
+        Some(pending.due)
+    }
+
+    /// A MESSAGE of the peer's on the open connection.
+    pub fn deliver(&mut self, number: u64, id: MessageId) -> Delivery {
+        self.inbound.take(number);
+        let arrival = self.live.take(number);
+        let id_increases = self.live_newest.is_none_or(|newest| newest < id);
+        self.live_newest = self.live_newest.max(Some(id));
+        self.newest = self.newest.max(Some(id));
+        Delivery { arrival, id_increases }
+    }
+
+    /// A message of the peer's that the history returned.
+    pub fn catch_up(&mut self, number: u64, id: MessageId) {
+        self.inbound.take(number);
+        self.newest = self.newest.max(Some(id));
+    }
+
+    /// The history was read to its end by the connection of this epoch. One that ended since proves nothing about what
+    /// came between it and the present one.
+    pub fn caught_up(&mut self, epoch: u32) {
+        if epoch == self.epoch {
+            self.behind = None;
+        }
+    }
+
+    /// The connection ended: the next one begins anew, and must carry what was not settled.
+    pub fn disconnect(&mut self) {
+        self.on_wire = 0;
+        self.epoch += 1;
+        let live = std::mem::replace(&mut self.live, Track::from_anywhere());
+        self.skipped.extend(live.missing());
+        self.live_newest = None;
+        // What this connection saw live counts only if the gap before it was closed.
+        let after = self.behind.map_or_else(|| self.newest.unwrap_or(MessageId::MIN), |behind| behind.after);
+        self.behind = Some(Position { after, epoch: self.epoch });
+    }
+
+    /// What is to be read from the history once subscribed.
+    pub fn behind(&self) -> Option<Position> {
+        self.behind
+    }
+
+    /// One more than the greatest number given out.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Messages neither acknowledged nor refused.
+    pub fn unsettled(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Whether everything that the peer's receipts promise has come.
+    pub fn has_all_of(&self, peer: &Self) -> bool {
+        self.lost_of(peer) == 0
+    }
+
+    /// How many of the peer's acknowledged messages came by no way.
+    pub fn lost_of(&self, peer: &Self) -> u64 {
+        // The common case, everything in order, costs no walk over the numbers.
+        if self.inbound.next() == peer.next && self.inbound.missing().next().is_none() {
+            return 0;
+        }
+        peer.acknowledged.iter().filter(|number| !self.inbound.has(*number)).count() as u64
+    }
+
+    /// How many of the peer's acknowledged messages a subscribed connection skipped.
+    pub fn skipped_of(&self, peer: &Self) -> u64 {
+        let skipped = self.skipped.iter().copied().chain(self.live.missing());
+        skipped.filter(|number| peer.acknowledged.has(*number)).count() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidings::model::Wall;
+
+    fn id(at: u64) -> MessageId {
+        MessageId::from_parts(Wall(at), 0, 0)
+    }
+
+    fn numbers_written(client: &mut Client) -> Vec<u64> {
+        std::iter::from_fn(|| client.next_to_write()).map(|pending| pending.number).collect()
+    }
+
+    #[test]
+    fn what_was_not_settled_is_written_again_first() {
+        let mut client = Client::default();
+        for due in 10..14 {
+            client.assign(due);
+        }
+        assert_eq!(numbers_written(&mut client), [1, 2, 3, 4]);
+        assert_eq!(client.acknowledge(2), Some(11));
+        assert_eq!(client.acknowledge(2), None);
+        assert!(client.refuse(3));
+        client.disconnect();
+        client.assign(14);
+        assert_eq!(numbers_written(&mut client), [1, 4, 5]);
+        assert_eq!(client.unsettled(), 3);
+        assert!(client.acknowledged.has(2) && client.refused.has(3));
+    }
+
+    #[test]
+    fn a_message_may_come_live_or_by_the_history() {
+        let (mut sender, mut receiver) = (Client::default(), Client::default());
+        for number in 1..=4 {
+            sender.assign(0);
+            sender.next_to_write();
+            sender.acknowledge(number);
+        }
+        assert_eq!(receiver.deliver(1, id(1)).arrival, Arrival::InOrder);
+        receiver.disconnect();
+        assert_eq!(receiver.deliver(4, id(4)), Delivery { arrival: Arrival::InOrder, id_increases: true });
+        assert_eq!(receiver.lost_of(&sender), 2);
+        for number in [2, 3, 4] {
+            receiver.catch_up(number, id(number));
+        }
+        assert!(receiver.has_all_of(&sender));
+        assert_eq!(receiver.skipped_of(&sender), 0);
+    }
+
+    #[test]
+    fn faults_within_a_connection_are_seen() {
+        let (mut sender, mut receiver) = (Client::default(), Client::default());
+        for number in 1..=3 {
+            sender.assign(0);
+            sender.next_to_write();
+            sender.acknowledge(number);
+        }
+        receiver.deliver(1, id(1));
+        assert_eq!(receiver.deliver(1, id(1)), Delivery { arrival: Arrival::Duplicate, id_increases: false });
+        assert_eq!(receiver.deliver(3, id(3)).arrival, Arrival::Ahead);
+        assert_eq!(receiver.skipped_of(&sender), 1);
+        receiver.disconnect();
+        assert_eq!(receiver.skipped_of(&sender), 1);
+        receiver.catch_up(2, id(2));
+        // It came by the history, but a connection that was subscribed skipped it all the same.
+        assert_eq!((receiver.lost_of(&sender), receiver.skipped_of(&sender)), (0, 1));
+    }
+}

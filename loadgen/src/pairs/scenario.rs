@@ -1,0 +1,447 @@
+//! Users in pairs, each sending to the other: the load itself, as frames in and frames out.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use hdrhistogram::Histogram;
+use indicatif::ProgressBar;
+use serde::{Deserialize, Serialize};
+use tidings::model::MessageId;
+use tidings::protocol::stomp::{Command, Frame};
+
+use super::catch_up::CatchUp;
+use super::client::Client;
+use crate::engine::{Engine, Scenario, Turn};
+use crate::marker::{Marker, write_body};
+use crate::meter::Meter;
+use crate::random::Random;
+use crate::report;
+use crate::sequence::Arrival;
+
+/// How messages are paced.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub enum Pace {
+    /// So many a second, whether or not the server keeps up.
+    Rate(f64),
+    /// So many without their receipt at any time.
+    Inflight(u64),
+}
+
+/// One thread's share of the load.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub run: u32,
+    /// Of this thread's first user: an even number, counted over the whole run.
+    pub first_sender: u32,
+    pub users: u32,
+    pub first_user: u64,
+    pub first_conversation: u64,
+    pub messages: u64,
+    /// Length of a SEND's JSON body, or as short as its marker allows.
+    pub bytes: usize,
+    pub pace: Pace,
+    /// Connections dropped a second.
+    pub churn: f64,
+    /// Open again what ended.
+    pub reconnect: bool,
+    /// How long to wait at the end for what was acknowledged, nanoseconds.
+    pub drain_ns: u64,
+}
+
+impl Plan {
+    pub fn user(&self, slot: usize) -> u64 {
+        self.first_user + u64::from(self.first_sender) + slot as u64
+    }
+
+    pub fn conversation(&self, slot: usize) -> u64 {
+        self.first_conversation + (u64::from(self.first_sender) + slot as u64) / 2
+    }
+
+    pub fn sender(&self, slot: usize) -> u32 {
+        self.first_sender + slot as u32
+    }
+}
+
+/// What happened, counted.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Counts {
+    pub assigned: u64,
+    pub acknowledged: u64,
+    pub delivered: u64,
+    pub caught_up: u64,
+    /// Refused by the server, by its code.
+    pub refused: BTreeMap<String, u64>,
+    /// Twice on one connection.
+    pub doubled: u64,
+    /// After a later one of the same conversation, on one connection.
+    pub reordered: u64,
+    /// To someone it was not for, or never sent.
+    pub misdelivered: u64,
+    /// Acknowledged, and come by no way.
+    pub lost: u64,
+    /// Acknowledged, and skipped by a connection that was subscribed.
+    pub skipped: u64,
+    /// Neither acknowledged nor refused at the end.
+    pub unsettled: u64,
+    /// Connections dropped by the churn, and those that ended otherwise.
+    pub churned: u64,
+    pub disconnected: u64,
+    /// Reads of the history that failed, and were tried again.
+    pub history_failed: u64,
+}
+
+impl Counts {
+    pub fn faults(&self) -> u64 {
+        self.doubled + self.reordered + self.misdelivered + self.lost + self.skipped
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        for (code, count) in &other.refused {
+            *self.refused.entry(code.clone()).or_insert(0) += count;
+        }
+        self.assigned += other.assigned;
+        self.acknowledged += other.acknowledged;
+        self.delivered += other.delivered;
+        self.caught_up += other.caught_up;
+        self.doubled += other.doubled;
+        self.reordered += other.reordered;
+        self.misdelivered += other.misdelivered;
+        self.lost += other.lost;
+        self.skipped += other.skipped;
+        self.unsettled += other.unsettled;
+        self.churned += other.churned;
+        self.disconnected += other.disconnected;
+        self.history_failed += other.history_failed;
+    }
+}
+
+pub struct Pairs {
+    pub plan: Plan,
+    pub clients: Vec<Client>,
+    pub counts: Counts,
+    /// From when a message was due to its delivery, and to its RECEIPT, nanoseconds.
+    pub delivery: Histogram<u64>,
+    pub receipt: Histogram<u64>,
+    pub meter: Option<Meter>,
+    /// From the first message due to the last settled.
+    pub started_at: Option<u64>,
+    pub settled_at: u64,
+    up: Vec<bool>,
+    up_count: usize,
+    /// Clients that have something to be written.
+    writable: Vec<usize>,
+    reopen: BinaryHeap<Reverse<(u64, usize)>>,
+    settled: u64,
+    /// Given out by earlier sets of connections.
+    assigned_before: u64,
+    next_slot: usize,
+    churn_at: u64,
+    drained_at: Option<u64>,
+    catch_up: CatchUp,
+    destinations: Vec<String>,
+    random: Random,
+    progress: ProgressBar,
+    body: Vec<u8>,
+}
+
+/// Subscriptions by their ids.
+const MESSAGES: &str = "0";
+const ERRORS: &str = "1";
+pub const DESTINATIONS: [&str; 2] = ["/user/queue/messages", "/user/queue/errors"];
+
+/// A dropped connection comes back within this, nanoseconds.
+const REOPEN_NS: u64 = 200_000_000;
+/// How often to look for what another thread brings, nanoseconds.
+const POLL_NS: u64 = 5_000_000;
+
+impl Pairs {
+    pub fn new(plan: Plan, catch_up: CatchUp, random: Random, progress: ProgressBar) -> Self {
+        assert!(plan.users > 0 && plan.users.is_multiple_of(2));
+        let users = plan.users as usize;
+        let destinations = (0..users).map(|slot| format!("/app/conversations/{}/send", plan.conversation(slot))).collect();
+        Self {
+            clients: (0..users).map(|_| Client::default()).collect(),
+            counts: Counts::default(),
+            delivery: report::histogram(),
+            receipt: report::histogram(),
+            meter: None,
+            started_at: None,
+            settled_at: 0,
+            up: vec![false; users],
+            up_count: 0,
+            writable: Vec::new(),
+            reopen: BinaryHeap::new(),
+            settled: 0,
+            assigned_before: 0,
+            next_slot: 0,
+            churn_at: 0,
+            drained_at: None,
+            catch_up,
+            destinations,
+            random,
+            progress,
+            body: Vec::new(),
+            plan,
+        }
+    }
+
+    /// A new set of connections goes on where the last one ended, up to so many messages in all.
+    pub fn resume(&mut self, messages: u64) {
+        assert!(messages >= self.counts.assigned);
+        self.plan.messages = messages;
+        self.assigned_before = self.counts.assigned;
+        self.started_at = None;
+        self.drained_at = None;
+        self.reopen.clear();
+        self.writable.clear();
+        self.up.fill(false);
+        self.up_count = 0;
+    }
+
+    /// The sums that need a walk over everything, once at the end.
+    pub fn finish(&mut self) {
+        let lost = |slot: usize| self.clients[slot].lost_of(&self.clients[slot ^ 1]);
+        let skipped = |slot: usize| self.clients[slot].skipped_of(&self.clients[slot ^ 1]);
+        self.counts.lost = (0..self.clients.len()).map(lost).sum();
+        self.counts.skipped = (0..self.clients.len()).map(skipped).sum();
+        self.counts.unsettled = self.clients.iter().map(|client| client.unsettled() as u64).sum();
+        self.progress.finish_and_clear();
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.up_count == self.up.len()
+    }
+
+    fn handle_receipt(&mut self, slot: usize, frame: &Frame<'_>, now: u64) {
+        let number = frame.header("receipt-id").and_then(|id| id.strip_prefix('m')?.parse().ok());
+        let Some(due) = number.and_then(|number| self.clients[slot].acknowledge(number)) else {
+            self.counts.misdelivered += 1;
+            return;
+        };
+        self.counts.acknowledged += 1;
+        self.settle(now);
+        self.receipt.saturating_record(now.saturating_sub(due));
+    }
+
+    fn settle(&mut self, now: u64) {
+        self.settled += 1;
+        self.settled_at = now;
+    }
+
+    fn handle_delivery(&mut self, slot: usize, frame: &Frame<'_>, now: u64) {
+        let Some(marker) = Marker::find(frame.body).filter(|marker| marker.run == self.plan.run) else { return };
+        let id = frame.header("message-id").and_then(|id| id.parse::<MessageId>().ok());
+        let peer = slot ^ 1;
+        let ours = marker.sender == self.plan.sender(peer) && marker.number < self.clients[peer].next();
+        let (Some(id), true) = (id, ours) else {
+            self.counts.misdelivered += 1;
+            return;
+        };
+        let delivery = self.clients[slot].deliver(marker.number, id);
+        self.counts.delivered += 1;
+        match delivery.arrival {
+            Arrival::InOrder | Arrival::Ahead if delivery.id_increases => {}
+            Arrival::Duplicate => self.counts.doubled += 1,
+            Arrival::InOrder | Arrival::Ahead | Arrival::Late => self.counts.reordered += 1,
+        }
+        self.delivery.saturating_record(now.saturating_sub(marker.due));
+    }
+
+    fn handle_refusal(&mut self, slot: usize, frame: &Frame<'_>, now: u64) {
+        let mut body = frame.body.to_vec();
+        let Ok(refusal) = simd_json::from_slice::<Refusal>(&mut body) else {
+            self.counts.misdelivered += 1;
+            return;
+        };
+        let number = refusal.receipt.as_deref().and_then(|receipt| receipt.strip_prefix('m')?.parse().ok());
+        if number.is_some_and(|number| self.clients[slot].refuse(number)) {
+            self.settle(now);
+        }
+        *self.counts.refused.entry(refusal.code).or_insert(0) += 1;
+    }
+
+    fn lose_connection(&mut self, slot: usize, at: u64) {
+        if self.up[slot] {
+            self.up[slot] = false;
+            self.up_count -= 1;
+        }
+        self.clients[slot].disconnect();
+        if self.plan.reconnect {
+            self.reopen.push(Reverse((at, slot)));
+        }
+    }
+
+    fn churn(&mut self, engine: &mut Engine, now: u64) {
+        if self.plan.churn <= 0.0 {
+            return;
+        }
+        let interval = (1e9 / self.plan.churn) as u64;
+        if self.churn_at == 0 {
+            self.churn_at = now + interval;
+        }
+        while self.churn_at <= now {
+            self.churn_at += interval.max(1);
+            let slot = self.random.below(self.clients.len() as u64) as usize;
+            if !self.up[slot] {
+                continue;
+            }
+            let reset = self.random.below(2) == 0;
+            engine.drop_connection(slot, reset);
+            self.counts.churned += 1;
+            let at = now + self.random.below(REOPEN_NS);
+            self.lose_connection(slot, at);
+        }
+    }
+
+    fn apply_catch_up(&mut self) {
+        while let Some(page) = self.catch_up.next_page() {
+            let slot = page.slot;
+            match page.entries {
+                Ok(entries) => {
+                    for entry in entries {
+                        let Some(marker) = entry.marker.filter(|marker| marker.run == self.plan.run) else { continue };
+                        if marker.sender == self.plan.sender(slot ^ 1) {
+                            self.clients[slot].catch_up(marker.number, entry.id);
+                            self.counts.caught_up += 1;
+                        }
+                    }
+                    self.clients[slot].caught_up(page.epoch);
+                }
+                // Asked again by the connection that is open then; one that never answers runs into the time limit.
+                Err(_) => {
+                    self.counts.history_failed += 1;
+                    self.ask_history(slot);
+                }
+            }
+        }
+    }
+
+    fn ask_history(&mut self, slot: usize) {
+        if let Some(position) = self.clients[slot].behind().filter(|_| self.up[slot]) {
+            self.catch_up.ask(slot, self.plan.user(slot), self.plan.conversation(slot), position);
+        }
+    }
+
+    /// Gives out what is due; returns when the next one is.
+    fn assign(&mut self, now: u64) -> u64 {
+        let Some(started_at) = self.started_at else { return now + POLL_NS };
+        while self.counts.assigned < self.plan.messages {
+            let due = match self.plan.pace {
+                Pace::Rate(rate) => {
+                    let due = started_at + ((self.counts.assigned - self.assigned_before) as f64 * 1e9 / rate) as u64;
+                    if due > now {
+                        return due;
+                    }
+                    due
+                }
+                Pace::Inflight(most) if self.counts.assigned - self.settled >= most => return u64::MAX,
+                Pace::Inflight(_) => now,
+            };
+            let Some(slot) = self.next_sender() else { return u64::MAX };
+            self.clients[slot].assign(due);
+            self.counts.assigned += 1;
+            self.writable.push(slot);
+        }
+        u64::MAX
+    }
+
+    /// In turn; in a closed loop those who are away are passed over.
+    fn next_sender(&mut self) -> Option<usize> {
+        let users = self.clients.len();
+        let any = matches!(self.plan.pace, Pace::Rate(_));
+        for _ in 0..users {
+            let slot = self.next_slot;
+            self.next_slot = (slot + 1) % users;
+            if any || self.up[slot] {
+                return Some(slot);
+            }
+        }
+        None
+    }
+
+    fn write(&mut self, engine: &mut Engine) {
+        for slot in std::mem::take(&mut self.writable) {
+            if !self.up[slot] {
+                continue;
+            }
+            while let Some(pending) = self.clients[slot].next_to_write() {
+                let Plan { run, bytes, .. } = self.plan;
+                let marker = Marker { run, sender: self.plan.sender(slot), number: pending.number, due: pending.due };
+                write_body(marker, true, bytes, &mut self.body);
+                let receipt = format!("m{}", pending.number);
+                let headers = [
+                    ("destination", self.destinations[slot].as_str()),
+                    ("content-type", "application/json"),
+                    ("receipt", receipt.as_str()),
+                ];
+                engine.send(slot, Command::Send, &headers, &self.body);
+            }
+        }
+    }
+
+    /// Whether there is nothing more to wait for.
+    fn is_drained(&mut self, now: u64) -> bool {
+        if self.counts.assigned < self.plan.messages || self.clients.iter().any(|client| client.unsettled() > 0) {
+            return false;
+        }
+        let drained_at = *self.drained_at.get_or_insert(now + self.plan.drain_ns);
+        let complete = |slot: usize| self.clients[slot].has_all_of(&self.clients[slot ^ 1]);
+        now >= drained_at || (0..self.clients.len()).all(complete)
+    }
+}
+
+/// `{code, message, receipt}` of `/user/queue/errors`.
+#[derive(Deserialize)]
+struct Refusal {
+    code: String,
+    receipt: Option<String>,
+}
+
+impl Scenario for Pairs {
+    fn ready(&mut self, slot: usize, _now: u64) {
+        self.up[slot] = true;
+        self.up_count += 1;
+        self.writable.push(slot);
+        self.ask_history(slot);
+    }
+
+    fn frame(&mut self, slot: usize, frame: &Frame<'_>, now: u64) {
+        match (frame.command, frame.header("subscription")) {
+            (Command::Receipt, _) => self.handle_receipt(slot, frame, now),
+            (Command::Message, Some(MESSAGES)) => self.handle_delivery(slot, frame, now),
+            (Command::Message, Some(ERRORS)) => self.handle_refusal(slot, frame, now),
+            _ => self.counts.misdelivered += 1,
+        }
+    }
+
+    fn closed(&mut self, slot: usize, _why: &str, now: u64) {
+        self.counts.disconnected += 1;
+        self.lose_connection(slot, now + REOPEN_NS);
+    }
+
+    fn turn(&mut self, engine: &mut Engine, now: u64) -> Turn {
+        self.apply_catch_up();
+        while let Some(Reverse((_, slot))) = self.reopen.peek().copied().filter(|Reverse((at, _))| *at <= now) {
+            self.reopen.pop();
+            engine.open(slot);
+        }
+        if self.started_at.is_none() && self.is_up() {
+            self.started_at = Some(now);
+        }
+        if self.started_at.is_some() && self.drained_at.is_none() {
+            self.churn(engine, now);
+        }
+        let due = self.assign(now);
+        self.write(engine);
+        self.progress.set_position(self.settled);
+        if let Some(meter) = &mut self.meter {
+            meter.observe(self.settled);
+        }
+        let all_assigned = self.started_at.is_some() && self.counts.assigned == self.plan.messages;
+        if all_assigned && self.settled == self.counts.assigned && self.is_drained(now) {
+            return Turn::Done;
+        }
+        let busy = self.plan.churn > 0.0 || self.catch_up.is_busy() || !self.reopen.is_empty() || all_assigned;
+        Turn::Until(if busy { due.min(now + POLL_NS) } else { due })
+    }
+}

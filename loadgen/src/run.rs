@@ -1,0 +1,100 @@
+//! What every scenario's run has in common: bounds, threads, seeds, and where the result goes.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::clock;
+use crate::random::Random;
+use crate::report;
+use crate::rest::{Client, PIPELINED_MAX, Request};
+use crate::socket;
+use crate::target::Target;
+
+/// The greatest user id there is asks for the conversations to be made: nobody's own.
+const ADMIN: u64 = tidings::model::ids::ID_MAX;
+
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// First user id; the others follow.
+    #[arg(long, global = true, default_value_t = 1)]
+    pub first_user: u64,
+    /// First conversation id; the others follow.
+    #[arg(long, global = true, default_value_t = 1)]
+    pub first_conversation: u64,
+    /// Threads of the load generator (pairs only).
+    #[arg(long, global = true, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub threads: u32,
+    /// CPUs that the load generator may run on: 1 or 1,3 (cost: the server's one CPU).
+    #[arg(long, global = true, value_delimiter = ',')]
+    pub cpu: Vec<usize>,
+    /// End of the run, whatever it has reached, in seconds.
+    #[arg(long, global = true, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+    /// Append the result to this file as one line of JSON.
+    #[arg(long, global = true)]
+    pub json: Option<PathBuf>,
+    /// Seed of what is left to chance; printed, so that a run can be repeated.
+    #[arg(long, global = true)]
+    pub seed: Option<u64>,
+    /// Process id of the server: its CPU time and memory are read from /proc.
+    #[arg(long, global = true)]
+    pub server_pid: Option<u32>,
+}
+
+impl RunArgs {
+    pub fn deadline(&self) -> u64 {
+        clock::mono_ns() + Duration::from_secs(self.timeout).as_nanos() as u64
+    }
+
+    pub fn seed(&self) -> u64 {
+        self.seed.unwrap_or_else(|| Random::new(clock::mono_ns() ^ u64::from(std::process::id())).next_u64() >> 32)
+    }
+
+    /// Keeps this thread, and those it starts, on the CPUs that were named.
+    ///
+    /// # Errors
+    /// When there is no such CPU.
+    pub fn pin(&self) -> Result<(), String> {
+        if self.cpu.is_empty() {
+            return Ok(());
+        }
+        socket::pin(&self.cpu).map_err(|error| format!("cannot run on CPUs {:?}: {error}", self.cpu))
+    }
+
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_json(&self, value: &impl serde::Serialize) -> Result<(), String> {
+        self.json.as_ref().map_or(Ok(()), |path| report::append_json(path, value))
+    }
+}
+
+/// Makes conversations under their ids, as an import does; those that exist stay as they are.
+///
+/// # Errors
+/// When the server does not answer 200 or 201.
+pub fn put_conversations(
+    target: &Target,
+    kind: &str,
+    conversations: impl Iterator<Item = (u64, std::ops::Range<u64>)>,
+) -> Result<(), String> {
+    let token = target.token(ADMIN, &["admin"])?;
+    let request = |(id, users): (u64, std::ops::Range<u64>)| {
+        let users = users.map(|user| user.to_string()).collect::<Vec<_>>().join(",");
+        let body = format!("{{\"participants\":[{users}],\"kind\":\"{kind}\"}}");
+        Request { method: "PUT", path: format!("/conversations/{id}"), token: &token, body }
+    };
+    let mut client = Client::new(target.address);
+    let mut requests = conversations.map(request).peekable();
+    while requests.peek().is_some() {
+        let batch: Vec<_> = requests.by_ref().take(PIPELINED_MAX).collect();
+        let responses =
+            client.pipeline(&batch).map_err(|error| format!("making conversations at {}: {error}", target.address))?;
+        if let Some((request, refused)) = batch.iter().zip(&responses).find(|(_, response)| !matches!(response.status, 200 | 201))
+        {
+            return Err(format!("PUT {}: {} {}", request.path, refused.status, refused.excerpt()));
+        }
+    }
+    Ok(())
+}
