@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
-use loadgen::{pairs, run, target};
+use loadgen::{guide, idle, pairs, room, run, target};
 
 #[derive(Parser)]
 #[command(
@@ -14,23 +14,41 @@ use loadgen::{pairs, run, target};
 )]
 struct Args {
     #[command(subcommand)]
-    scenario: Scenario,
+    scenario: Option<Scenario>,
+    /// A load that is fixed by name.
+    #[arg(long, value_enum)]
+    profile: Option<Profile>,
     #[command(flatten)]
     target: target::TargetArgs,
     #[command(flatten)]
     run: run::RunArgs,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Profile {
+    /// Ten connections a second for a minute, each sends "Test message" to conversation 1.
+    Guide,
+}
+
 #[derive(Subcommand)]
 enum Scenario {
     /// Users in pairs talk to each other.
     Pairs(pairs::PairsArgs),
+    /// One sender, everybody subscribed to the conversation's topic.
+    Room(room::RoomArgs),
+    /// Connections that do nothing but stay.
+    Idle(idle::IdleArgs),
 }
 
 fn main() -> ExitCode {
-    let Args { scenario, target, run } = Args::parse();
-    let sound = match &scenario {
-        Scenario::Pairs(args) => target.resolve().and_then(|target| pairs::run(args, &run, &target)),
+    let Args { scenario, profile, target, run } = Args::parse();
+    let sound = match (&scenario, profile) {
+        (Some(_), Some(_)) => Err("a scenario and --profile exclude each other".into()),
+        (Some(Scenario::Pairs(args)), _) => target.resolve().and_then(|target| pairs::run(args, &run, &target)),
+        (Some(Scenario::Room(args)), _) => target.resolve().and_then(|target| room::run(args, &run, &target)),
+        (Some(Scenario::Idle(args)), _) => target.resolve().and_then(|target| idle::run(args, &run, &target)),
+        (None, Some(Profile::Guide)) => target.resolve().and_then(|target| guide::run(&run, &target)),
+        (None, None) => Err("name a scenario, or --profile guide".into()),
     };
     match sound {
         Ok(true) => ExitCode::SUCCESS,
