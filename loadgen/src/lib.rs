@@ -8,7 +8,10 @@
 pub mod clock;
 pub mod codec;
 pub mod connection;
+pub mod cost;
+pub mod crash;
 pub mod engine;
+pub mod floor;
 pub mod guide;
 pub mod history;
 pub mod idle;
@@ -21,5 +24,6 @@ pub mod rest;
 pub mod room;
 pub mod run;
 pub mod sequence;
+pub mod server;
 pub mod socket;
 pub mod target;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use loadgen::{guide, idle, pairs, room, run, target};
+use loadgen::{cost, crash, guide, idle, pairs, room, run, target};
 
 #[derive(Parser)]
 #[command(
@@ -38,6 +38,10 @@ enum Scenario {
     Room(room::RoomArgs),
     /// Connections that do nothing but stay.
     Idle(idle::IdleArgs),
+    /// Kills a server of its own under load, and looks for what was acknowledged.
+    Crash(crash::CrashArgs),
+    /// What a server of its own spends on a delivery and on a message, in bare sends.
+    Cost(cost::CostArgs),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +51,8 @@ fn main() -> ExitCode {
         (Some(Scenario::Pairs(args)), _) => target.resolve().and_then(|target| pairs::run(args, &run, &target)),
         (Some(Scenario::Room(args)), _) => target.resolve().and_then(|target| room::run(args, &run, &target)),
         (Some(Scenario::Idle(args)), _) => target.resolve().and_then(|target| idle::run(args, &run, &target)),
+        (Some(Scenario::Crash(args)), _) => crash::run(args, &run, &target),
+        (Some(Scenario::Cost(args)), _) => cost::run(args, &run, &target),
         (None, Some(Profile::Guide)) => target.resolve().and_then(|target| guide::run(&run, &target)),
         (None, None) => Err("name a scenario, or --profile guide".into()),
     };
