@@ -145,12 +145,12 @@ impl Engine {
                 self.sweep(now);
                 sweep_at = now + SWEEP_NS;
             }
-            self.open_waiting(now);
             self.tell_closed(scenario, now);
             let Turn::Until(next) = scenario.turn(self, now) else {
                 self.flush_dirty(now);
                 return Ok(true);
             };
+            self.open_waiting(now);
             self.flush_dirty(now);
             let until = if self.closed.is_empty() { next.min(sweep_at).min(deadline) } else { 0 };
             let wait_ns = until.saturating_sub(clock::mono_ns());
