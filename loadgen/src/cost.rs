@@ -205,6 +205,8 @@ impl Bench<'_> {
             first_conversation: self.run.first_conversation,
             messages: self.args.pairs_messages,
             bytes: 128,
+            // As the clients of the guide write them; nothing is repeated here.
+            client_ids: false,
             pace: Pace::Inflight(inflight),
             churn: 0.0,
             reconnect: true,

@@ -81,6 +81,7 @@ fn rounds(args: &CrashArgs, run: &RunArgs, site: &Site, target: &Target, seed: u
         first_conversation: run.first_conversation,
         messages: u64::MAX,
         bytes: 128,
+        client_ids: true,
         pace: Pace::Inflight(args.inflight),
         churn: 0.0,
         reconnect: false,

@@ -42,6 +42,9 @@ pub struct PairsArgs {
     /// Bytes of a SEND's JSON body, or as few as its marker needs.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(..=4_000))]
     bytes: u16,
+    /// Send without client message ids, as the guide's clients do; what is dropped cannot be repeated then.
+    #[arg(long, conflicts_with = "churn")]
+    no_client_ids: bool,
     /// Connections dropped a second, half of them by a reset; each comes back within 200 ms.
     #[arg(long, default_value_t = 0.0)]
     churn: f64,
@@ -166,6 +169,7 @@ fn split(args: &PairsArgs, run: &RunArgs, pace: Pace, run_id: u32) -> Vec<Plan> 
             first_conversation: run.first_conversation,
             messages: share(args.messages),
             bytes: usize::from(args.bytes),
+            client_ids: !args.no_client_ids,
             pace: match pace {
                 Pace::Rate(rate) => Pace::Rate(rate / f64::from(threads)),
                 Pace::Inflight(most) => Pace::Inflight(share(most).max(1)),

@@ -39,6 +39,8 @@ pub struct Plan {
     pub messages: u64,
     /// Length of a SEND's JSON body, or as short as its marker allows.
     pub bytes: usize,
+    /// Each message carries a client id: needed to repeat one whose receipt was lost.
+    pub client_ids: bool,
     pub pace: Pace,
     /// Connections dropped a second.
     pub churn: f64,
@@ -365,9 +367,9 @@ impl Pairs {
                 continue;
             }
             while let Some(pending) = self.clients[slot].next_to_write() {
-                let Plan { run, bytes, .. } = self.plan;
+                let Plan { run, bytes, client_ids, .. } = self.plan;
                 let marker = Marker { run, sender: self.plan.sender(slot), number: pending.number, due: pending.due };
-                write_body(marker, true, bytes, &mut self.body);
+                write_body(marker, client_ids, bytes, &mut self.body);
                 let receipt = format!("m{}", pending.number);
                 let headers = [
                     ("destination", self.destinations[slot].as_str()),
