@@ -217,3 +217,165 @@ fn unavailable(fault: &Fault) -> Reply {
     tracing::error!(%fault, "a request to the store failed");
     Reply::Failed(Failure::Unavailable)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ids::{ConversationId, MessageId, UserId};
+    use crate::model::message::{Conversation, ConversationKind, Draft, Head};
+    use crate::store::NewMessage;
+
+    fn conversation() -> ConversationId {
+        ConversationId::new(7).unwrap()
+    }
+
+    fn options() -> Options {
+        Options { memtable_bytes: 8 << 10, cache_bytes: 1 << 20, ..Options::default() }
+    }
+
+    fn ask(store: &mut Embedded, request: Request) -> Reply {
+        let mut replies = Vec::new();
+        store.apply([((), request)], &mut replies);
+        replies.pop().unwrap().1
+    }
+
+    fn create(store: &mut Embedded) {
+        let created_by = UserId::new(1).unwrap();
+        let conversation = Conversation {
+            id: conversation(),
+            kind: ConversationKind::Group,
+            title: None,
+            created_by,
+            created_at: Wall(0),
+            participants: Vec::new(),
+        };
+        ask(store, Request::CreateConversation { conversation });
+    }
+
+    fn append(number: u64, keys_expire: Wall) -> Request {
+        let draft = Draft {
+            content: format!("message {number} ").repeat(20).into(),
+            client_id: Some(number.to_string().into()),
+            headers: Vec::new(),
+        };
+        let id = MessageId::from_parts(Wall(number), 0, 0);
+        let messages = vec![NewMessage { id, sender: UserId::new(1).unwrap(), draft }];
+        Request::Append { conversation: conversation(), head: Head::default(), messages, keys_expire, now: Wall(0) }
+    }
+
+    fn everything() -> Request {
+        Request::ReadAfter { conversation: conversation(), after: MessageId::MIN, limit: u16::MAX }
+    }
+
+    #[test]
+    fn expired_rows_go_in_bounded_steps() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = Embedded::open(directory.path(), &options()).unwrap();
+        create(&mut store);
+        for number in 1..=10 {
+            ask(&mut store, append(number, Wall(number)));
+        }
+        let keys = || keys::table(keys::Table::ClientIds);
+        let left = |store: &Embedded| store.tables.rows.range(keys().0..keys().1).count();
+        let mut removed = Vec::new();
+        for _ in 0..8 {
+            removed.push(store.purge(Wall(6), 4));
+        }
+        assert!(removed.iter().all(|removed| *removed <= 4), "{removed:?}");
+        assert_eq!((removed.iter().sum::<usize>(), left(&store)), (6, 4));
+        // Another round finds the rest.
+        for _ in 0..8 {
+            store.purge(Wall(10), 4);
+        }
+        assert_eq!(left(&store), 0);
+        assert!(matches!(store.reader().read(&everything()), Reply::Messages { messages, .. } if messages.len() == 10));
+    }
+
+    #[test]
+    fn readers_on_other_threads_see_every_reply_and_no_half_of_a_batch() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = Embedded::open(directory.path(), &options()).unwrap();
+        create(&mut store);
+        let (replied, done) = (std::sync::atomic::AtomicU64::new(0), std::sync::atomic::AtomicBool::new(false));
+        let reader = store.reader();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                    let least = replied.load(std::sync::atomic::Ordering::SeqCst);
+                    let Reply::Messages { messages, .. } = reader.read(&everything()) else { panic!() };
+                    let count = messages.len() as u64;
+                    assert!(least <= count && count.is_multiple_of(4), "{least} replied, {count} there");
+                }
+            });
+            for batch in 0..50 {
+                let requests = (1..=4).map(|number| ((), append(batch * 4 + number, Wall(0))));
+                store.apply(requests, &mut Vec::new());
+                replied.store(batch * 4 + 4, std::sync::atomic::Ordering::SeqCst);
+            }
+            done.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+    }
+
+    /// Copies what is in use of each file; the journal is mostly hole.
+    fn copy(from: &Path, to: &Path) {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+            let (path, to) = (entry.path(), to.join(entry.file_name()));
+            match entry.metadata().unwrap().is_dir() {
+                true => copy(&path, &to),
+                false if path.extension().is_some_and(|extension| extension == "jnl") => {
+                    let data = std::fs::read(path).unwrap();
+                    let written = data.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+                    std::fs::write(to, &data[..written]).unwrap();
+                }
+                false => _ = std::fs::copy(path, to).unwrap(),
+            }
+        }
+    }
+
+    fn files(directory: &Path, found: &mut Vec<std::path::PathBuf>) {
+        for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
+            match entry.metadata().unwrap() {
+                metadata if metadata.is_dir() => files(&entry.path(), found),
+                metadata if metadata.len() > 0 => found.push(entry.path()),
+                _ => {}
+            }
+        }
+    }
+
+    /// `TIDINGS_FUZZ_ROUNDS` raises the number of flips.
+    #[test]
+    fn a_flipped_bit_anywhere_is_never_silently_wrong() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = Embedded::open(&directory.path().join("live"), &options()).unwrap();
+        create(&mut store);
+        for number in 1..=60 {
+            ask(&mut store, append(number, Wall(0)));
+        }
+        let expect = format!("{:?}", store.reader().read(&everything()));
+        drop(store);
+        copy(&directory.path().join("live"), &directory.path().join("still"));
+        let mut all = Vec::new();
+        files(&directory.path().join("still"), &mut all);
+        all.sort();
+        assert!(all.len() > 10, "tables were written: {all:?}");
+
+        let rounds = std::env::var("TIDINGS_FUZZ_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1);
+        for flip in 0..all.len() * rounds {
+            let flipped = directory.path().join("flipped");
+            copy(&directory.path().join("still"), &flipped);
+            let name = all[flip % all.len()].strip_prefix(directory.path().join("still")).unwrap().to_path_buf();
+            let mut data = std::fs::read(flipped.join(&name)).unwrap();
+            let at = flip.wrapping_mul(0x9E37_79B9_7F4A_7C15) % data.len();
+            data[at] ^= 1 << (flip % 8);
+            std::fs::write(flipped.join(&name), data).unwrap();
+
+            let opened = Embedded::open(&flipped, &options());
+            let reply = opened.map(|store| format!("{:?}", store.reader().read(&everything())));
+            let refused = format!("{:?}", Reply::Failed(Failure::Unavailable));
+            let is_right = reply.is_err() || reply.as_ref().is_ok_and(|reply| *reply == expect || *reply == refused);
+            assert!(is_right, "byte {at} of {}: {reply:?}", name.display());
+            std::fs::remove_dir_all(&flipped).unwrap();
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! The embedded store on a disk that keeps, at a crash, what was synced and nothing else.
+//!
+//! `fsync` and `fdatasync` of this test's process are replaced. Each call notes what it made durable: the bytes of a file,
+//! or the names in a directory. From that a second directory is made as a power failure would leave the first: what
+//! was never synced is gone, or, in the torn variants, there in some sectors and not in others. The engine's own
+//! files pass through the same two functions, so that its tables and manifests are under test with its journal.
+//!
+//! Not covered: a disk that reports a sync it did not do, sectors that tear, metadata that reaches the disk without
+//! being asked to. Also here, as they need the same replacement: syncs that fail, and their order with the replies.
+
+use std::collections::BTreeMap;
+use std::ffi::c_int;
+use std::fs::File;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tidings::model::ids::{ConversationId, MessageId, UserId};
+use tidings::model::message::{Conversation, ConversationKind, Draft, Head, Message, Participant, ParticipantRole};
+use tidings::model::time::Wall;
+use tidings::store::embedded::{Embedded, Options, Trace};
+use tidings::store::{Appended, Failure, NewMessage, Reply, Request};
+
+#[expect(clippy::disallowed_types, reason = "the replaced functions are called from every thread of the process")]
+type Shared<T> = std::sync::Mutex<T>;
+
+/// The disk under the watched directory. One at a time: tests take `TURN` first.
+static DISK: Shared<Option<Disk>> = Shared::new(None);
+static TURN: Shared<()> = Shared::new(());
+/// Calls to sync since the watch began.
+static SYNCS: AtomicU64 = AtomicU64::new(0);
+/// Appends that were acknowledged since the watch began.
+static ACKNOWLEDGED: AtomicU64 = AtomicU64::new(0);
+
+const SECTOR_BYTES: usize = 512;
+
+type Inode = u64;
+
+#[derive(Clone, Default)]
+struct Disk {
+    root: PathBuf,
+    /// Files as of their last sync.
+    files: BTreeMap<Inode, Content>,
+    /// Directories as of their last sync.
+    names: BTreeMap<Inode, BTreeMap<String, (Inode, bool)>>,
+    plan: Plan,
+    /// The picture that the plan asked for.
+    crash: Option<Crash>,
+}
+
+/// What to do at which call to sync.
+#[derive(Clone, Copy, Default)]
+struct Plan {
+    crash_at: Option<u64>,
+    fail_from: Option<u64>,
+    /// Chooses the sectors that reach the disk without a sync; zero: none.
+    torn_seed: u64,
+}
+
+/// What a power failure leaves, and what had been promised by then.
+#[derive(Clone)]
+struct Crash {
+    disk: Box<Disk>,
+    acknowledged: u64,
+}
+
+/// A file that may be long and mostly hole.
+#[derive(Clone, Default, PartialEq, Eq)]
+struct Content {
+    length: u64,
+    data: Vec<u8>,
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn fsync(descriptor: c_int) -> c_int {
+    sync(descriptor, libc::SYS_fsync)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn fdatasync(descriptor: c_int) -> c_int {
+    sync(descriptor, libc::SYS_fdatasync)
+}
+
+fn sync(descriptor: c_int, call: libc::c_long) -> c_int {
+    let mut disk = DISK.lock().unwrap();
+    if let Some(disk) = disk.as_mut() {
+        let number = SYNCS.fetch_add(1, Ordering::SeqCst) + 1;
+        if disk.plan.crash_at == Some(number) {
+            disk.take_picture();
+        }
+        if disk.plan.fail_from.is_some_and(|first| first <= number) {
+            // SAFETY: the address is that of this thread's `errno`.
+            unsafe { *libc::__errno_location() = libc::EIO };
+            return -1;
+        }
+        disk.note(descriptor);
+    }
+    // SAFETY: the same call, with the caller's descriptor, that this function stands for.
+    unsafe { libc::syscall(call, descriptor) as c_int }
+}
+
+impl Disk {
+    fn watch(root: &Path, plan: Plan) {
+        SYNCS.store(0, Ordering::SeqCst);
+        ACKNOWLEDGED.store(0, Ordering::SeqCst);
+        *DISK.lock().unwrap() = Some(Self { root: root.into(), plan, ..Self::default() });
+    }
+
+    fn end() -> Self {
+        DISK.lock().unwrap().take().expect("watching")
+    }
+
+    fn note(&mut self, descriptor: c_int) {
+        let Ok(path) = std::fs::read_link(format!("/proc/self/fd/{descriptor}")) else { return };
+        let Ok(metadata) = std::fs::metadata(&path) else { return };
+        if !path.starts_with(&self.root) {
+            return;
+        }
+        if metadata.is_dir() {
+            self.names.insert(metadata.ino(), names(&path));
+        } else {
+            self.files.insert(metadata.ino(), Content::read(&path));
+        }
+    }
+
+    fn take_picture(&mut self) {
+        let acknowledged = ACKNOWLEDGED.load(Ordering::SeqCst);
+        let mut disk = Self { plan: Plan::default(), crash: None, ..self.clone() };
+        let mut random = Random(self.plan.torn_seed);
+        if self.plan.torn_seed != 0 {
+            disk.tear(&self.root, &mut random);
+        }
+        self.crash = Some(Crash { disk: Box::new(disk), acknowledged });
+    }
+
+    /// Lets some sectors of what was not synced reach the disk.
+    fn tear(&mut self, directory: &Path, random: &mut Random) {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.is_dir() {
+                self.tear(&entry.path(), random);
+            } else if let Some(durable) = self.files.get_mut(&metadata.ino()) {
+                durable.tear(&Content::read(&entry.path()), random);
+            }
+        }
+    }
+
+    /// Makes the directory that the crash left.
+    fn restore(&self, inode: Inode, to: &Path) {
+        std::fs::create_dir_all(to).unwrap();
+        for (name, (inode, is_directory)) in self.names.get(&inode).into_iter().flatten() {
+            if *is_directory {
+                self.restore(*inode, &to.join(name));
+                continue;
+            }
+            let content = self.files.get(inode).cloned().unwrap_or_default();
+            let file = File::create(to.join(name)).unwrap();
+            file.write_all_at(&content.data, 0).unwrap();
+            file.set_len(content.length).unwrap();
+        }
+    }
+}
+
+fn names(directory: &Path) -> BTreeMap<String, (Inode, bool)> {
+    let entries = std::fs::read_dir(directory).unwrap().flatten();
+    let name = |entry: std::fs::DirEntry| {
+        let metadata = entry.metadata().ok()?;
+        Some((entry.file_name().into_string().ok()?, (metadata.ino(), metadata.is_dir())))
+    };
+    entries.filter_map(name).collect()
+}
+
+impl Content {
+    fn read(path: &Path) -> Self {
+        let Ok(file) = File::open(path) else { return Self::default() };
+        let length = file.metadata().unwrap().len();
+        let mut data = vec![0; data_bytes(&file, length)];
+        let read = file.read_at(&mut data, 0).unwrap_or(0);
+        data.truncate(read);
+        Self { length, data }
+    }
+
+    fn tear(&mut self, current: &Self, random: &mut Random) {
+        // Four kinds of failure: hardly any, half of, nearly all, or all sectors arrive.
+        let chance = [10, 50, 95, 100][random.below(4) as usize];
+        let end = current.data.len();
+        for start in (0..end).step_by(SECTOR_BYTES) {
+            let sector = start..end.min(start + SECTOR_BYTES);
+            if random.below(100) < chance {
+                let reached = self.data.len().max(sector.end);
+                self.data.resize(reached, 0);
+                self.data[sector.clone()].copy_from_slice(&current.data[sector]);
+            }
+        }
+        self.length = self.length.max(self.data.len() as u64);
+    }
+}
+
+/// Bytes before the first hole: the journals are one piece of data and a hole.
+fn data_bytes(file: &File, length: u64) -> usize {
+    // SAFETY: `lseek` takes any descriptor; this one is open.
+    let hole = unsafe { libc::lseek(BorrowedFd::borrow_raw(file.as_raw_fd()).as_raw_fd(), 0, libc::SEEK_HOLE) };
+    usize::try_from(hole).unwrap_or(0).min(length as usize)
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// Memory for rows is small, so that tables are written and merged within a few hundred messages.
+fn options() -> Options {
+    Options { memtable_bytes: 24 << 10, heads_max: 8, cache_bytes: 1 << 20, ..Options::default() }
+}
+
+fn conversation(number: u64) -> ConversationId {
+    ConversationId::new(number + 1).unwrap()
+}
+
+const CONVERSATIONS: u64 = 5;
+const NOW: Wall = Wall(17_000_000_000_000_000);
+
+fn create() -> Vec<(u64, Request)> {
+    let user = UserId::new(1).unwrap();
+    let participants = vec![Participant { user, role: ParticipantRole::Member, joined_at: NOW }];
+    let group = |number| Conversation {
+        id: conversation(number),
+        kind: ConversationKind::Group,
+        title: None,
+        created_by: user,
+        created_at: NOW,
+        participants: participants.clone(),
+    };
+    (0..CONVERSATIONS).map(|number| (0, Request::CreateConversation { conversation: group(number) })).collect()
+}
+
+/// The append with this number, from 1: always the same one.
+fn append(number: u64) -> Request {
+    let mut random = Random(number);
+    let content: String = (0..random.below(400)).map(|_| char::from(b'a' + random.below(26) as u8)).collect();
+    let draft = Draft { content: content.into(), client_id: Some(format!("key {number}").into()), headers: Vec::new() };
+    let id = MessageId::from_parts(Wall(NOW.0 + number), 0, 1);
+    Request::Append {
+        conversation: conversation(number % CONVERSATIONS),
+        head: Head::default(),
+        messages: vec![NewMessage { id, sender: UserId::new(1).unwrap(), draft }],
+        keys_expire: Wall(u64::MAX),
+        now: NOW,
+    }
+}
+
+fn is_stored(reply: &Reply) -> bool {
+    matches!(reply, Reply::Appended { results, .. } if matches!(results[..], [Appended::Stored(_)]))
+}
+
+/// Appends in batches of one to nine up to `last`, until one is not acknowledged; the first number of each batch.
+fn run(store: &mut Embedded, last: u64) -> Vec<u64> {
+    let (mut random, mut replies) = (Random(last), Vec::new());
+    store.apply(create(), &mut replies);
+    let (mut next, mut begins) = (1, Vec::new());
+    while next <= last && replies.iter().all(|(_, reply)| !matches!(reply, Reply::Failed(_))) {
+        begins.push(next);
+        let end = next + 1 + random.below(9);
+        replies.clear();
+        store.apply((next..end).map(|number| (number, append(number))), &mut replies);
+        for (number, reply) in &replies {
+            if is_stored(reply) {
+                ACKNOWLEDGED.store(*number, Ordering::SeqCst);
+            }
+        }
+        next = end;
+    }
+    begins
+}
+
+/// The numbers of all messages of a store; each must be what was sent, linked to the one before.
+fn messages(store: &Embedded) -> Vec<u64> {
+    let mut found = Vec::new();
+    for number in 0..CONVERSATIONS {
+        let request = Request::ReadAfter { conversation: conversation(number), after: MessageId::MIN, limit: u16::MAX };
+        let messages = match store.reader().read(&request) {
+            Reply::Messages { messages, .. } => messages,
+            Reply::Missing => continue,
+            other => panic!("{other:?}"),
+        };
+        let mut prev: Option<&Message> = None;
+        for message in &messages {
+            let number = message.id.at().0 - NOW.0;
+            let Request::Append { messages: sent, .. } = append(number) else { unreachable!() };
+            assert_eq!((&message.content, &message.client_id), (&sent[0].draft.content, &sent[0].draft.client_id));
+            assert_eq!(message.prev, prev.map(|prev| prev.id));
+            assert_eq!(message.sequence, prev.map_or(1, |prev| prev.sequence + 1));
+            let index = store.reader().read(&Request::FindMessage { message: message.id });
+            assert!(matches!(index, Reply::Found(Some(found)) if found == message.conversation));
+            found.push(number);
+            prev = Some(message);
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
+/// Crashes at one call to sync, and looks at what is there afterwards.
+fn crash(sync: u64, torn_seed: u64) -> bool {
+    let directory = tempfile::tempdir().unwrap();
+    let live = directory.path().join("live");
+    std::fs::create_dir(&live).unwrap();
+    Disk::watch(&live, Plan { crash_at: Some(sync), torn_seed, ..Plan::default() });
+    let begins = match Embedded::open(&live, &options()) {
+        Ok(mut store) => run(&mut store, 400),
+        Err(error) => panic!("{error}"),
+    };
+    let root = std::fs::metadata(&live).unwrap().ino();
+    let Some(crash) = Disk::end().crash else { return false };
+
+    let left = directory.path().join("left");
+    crash.disk.restore(root, &left);
+    let case = format!("crash at sync {sync}, torn {torn_seed}");
+    let mut store = Embedded::open(&left, &options()).unwrap_or_else(|error| panic!("{case}: {error}"));
+    let found = messages(&store);
+    let count = found.len() as u64;
+    assert_eq!(found, (1..=count).collect::<Vec<_>>(), "{case}: a gap");
+    assert!(crash.acknowledged <= count, "{case}: {} acknowledged, {count} there", crash.acknowledged);
+    // Of the batch under way all is there or nothing.
+    assert!(count == 0 || begins.contains(&(count + 1)) || count >= 400, "{case}: {count} there, batches begin {begins:?}");
+
+    // It goes on from there: what is repeated is not stored twice.
+    run(&mut store, 400);
+    drop(store);
+    let store = Embedded::open(&left, &options()).unwrap_or_else(|error| panic!("{case}, later: {error}"));
+    assert!(messages(&store).len() >= 400, "{case}");
+    true
+}
+
+/// `TIDINGS_FUZZ_ROUNDS` raises the number of torn variants of each crash.
+#[test]
+fn what_was_acknowledged_survives_a_crash_at_any_sync() {
+    let _turn = TURN.lock().unwrap();
+    let rounds = std::env::var("TIDINGS_FUZZ_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1);
+    for torn in 0..=rounds {
+        // The first syncs make the directory, the later ones are mostly batches.
+        let syncs = (1..24).chain((24..).step_by(11));
+        for (case, sync) in syncs.enumerate() {
+            let torn_seed = if torn == 0 { 0 } else { torn * 1_000 + case as u64 };
+            if !crash(sync, torn_seed) {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_failed_sync_acknowledges_nothing_then_or_later() {
+    let _turn = TURN.lock().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = Embedded::open(directory.path(), &options()).unwrap();
+    let mut replies = Vec::new();
+    store.apply(create(), &mut replies);
+    store.apply([(1, append(1))], &mut replies);
+    Disk::watch(directory.path(), Plan { fail_from: Some(1), ..Plan::default() });
+    replies.clear();
+    store.apply([(2, append(2)), (3, append(3))], &mut replies);
+    assert!(replies.iter().all(|(_, reply)| matches!(reply, Reply::Failed(Failure::Unknown))), "{replies:?}");
+    Disk::end();
+    // The disk works again; the store must not trust it.
+    replies.clear();
+    store.apply([(4, append(4))], &mut replies);
+    assert!(matches!(replies[..], [(4, Reply::Failed(Failure::Unavailable))]), "{replies:?}");
+    assert_eq!(store.purge(NOW, 100), 0);
+    // Reads go on, and do not show what was not acknowledged.
+    assert_eq!(messages(&store), [1]);
+    drop(store);
+    // Opened again, the unknown has happened or not, and a repetition settles it.
+    let mut store = Embedded::open(directory.path(), &options()).unwrap();
+    replies.clear();
+    store.apply((2..=4).map(|number| (number, append(number))), &mut replies);
+    assert!(replies.iter().all(|(_, reply)| is_stored(reply)), "{replies:?}");
+    assert_eq!(messages(&store), [1, 2, 3, 4]);
+}
+
+#[test]
+fn a_failed_sync_refuses_the_start() {
+    let _turn = TURN.lock().unwrap();
+    for first in 1..=6 {
+        let directory = tempfile::tempdir().unwrap();
+        Disk::watch(directory.path(), Plan { fail_from: Some(first), ..Plan::default() });
+        assert!(Embedded::open(directory.path(), &options()).is_err(), "from sync {first}");
+        Disk::end();
+        // What was left behind is no obstacle.
+        Embedded::open(directory.path(), &options()).unwrap_or_else(|error| panic!("after sync {first}: {error}"));
+    }
+}
+
+#[test]
+fn replies_come_after_one_sync_for_the_batch() {
+    let _turn = TURN.lock().unwrap();
+    for sync in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = Embedded::open(directory.path(), &Options { sync, ..Options::default() }).unwrap();
+        store.apply(create(), &mut Vec::new());
+        Disk::watch(directory.path(), Plan::default());
+        let (sender, receiver) = std::sync::mpsc::channel();
+        // How many syncs had returned at each step.
+        store.set_trace(Box::new(move |step| sender.send((step, SYNCS.load(Ordering::SeqCst))).unwrap()));
+        let mut replies = Vec::new();
+        store.apply((1..=64).map(|number| (number, append(number))), &mut replies);
+        assert!(replies.iter().all(|(_, reply)| is_stored(reply)));
+        // Nothing to store, nothing to sync.
+        store.apply([(1, append(1)), (2, Request::FindMessage { message: MessageId::MIN })], &mut replies);
+        let syncs = u64::from(sync);
+        let steps = [(Trace::Committed, syncs), (Trace::Replied, syncs), (Trace::Replied, syncs)];
+        assert_eq!(receiver.try_iter().collect::<Vec<_>>(), steps);
+        Disk::end();
+    }
+}
