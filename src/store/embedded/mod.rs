@@ -20,6 +20,7 @@ mod login;
 mod open;
 mod purge;
 mod read;
+mod seen;
 mod tables;
 mod values;
 mod write;
@@ -33,6 +34,7 @@ use crate::store::{Failure, Reply, Request};
 
 use heads::Heads;
 use purge::Purge;
+use seen::Seen;
 use tables::{Fault, Pending, Tables};
 use write::Commit;
 
@@ -50,11 +52,14 @@ pub struct Options {
     pub memtable_bytes: u64,
     /// Conversations whose heads are kept in memory, so that an append to them reads nothing.
     pub heads_max: usize,
+    /// Memory for telling new client message ids from stored ones without asking the engine, in bytes, taken twice:
+    /// about one byte for each message of `limits.idempotency_ttl` keeps it sharp.
+    pub seen_bytes: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { sync: true, cache_bytes: 64 << 20, memtable_bytes: 32 << 20, heads_max: 100_000 }
+        Self { sync: true, cache_bytes: 64 << 20, memtable_bytes: 32 << 20, heads_max: 100_000, seen_bytes: 4 << 20 }
     }
 }
 
@@ -75,6 +80,7 @@ pub struct Embedded {
     epoch: u64,
     mode: PersistMode,
     heads: Heads,
+    seen: Seen,
     purge: Purge,
     scratch: Vec<u8>,
     /// A commit failed: no more writes.
@@ -101,6 +107,8 @@ impl Embedded {
             epoch,
             mode: if options.sync { PersistMode::SyncData } else { PersistMode::Buffer },
             heads: Heads::new(seed, options.heads_max),
+            // The first start finds nothing stored.
+            seen: Seen::new(options.seen_bytes, epoch == 1),
             purge: Purge::default(),
             scratch: Vec::new(),
             failed: false,
@@ -130,7 +138,12 @@ impl Embedded {
     /// with [`Reply::Failed`], and so is every later write. Reads are answered after the writes of the batch.
     pub fn apply<T>(&mut self, batch: impl IntoIterator<Item = (T, Request)>, replies: &mut Vec<(T, Reply)>) {
         let mut answers: Vec<(T, Result<Reply, Request>)> = Vec::new();
-        let mut commit = Commit { rows: Pending::new(&self.tables), heads: &mut self.heads, scratch: &mut self.scratch };
+        let mut commit = Commit {
+            rows: Pending::new(&self.tables),
+            heads: &mut self.heads,
+            seen: &mut self.seen,
+            scratch: &mut self.scratch,
+        };
         for (tag, request) in batch {
             let answer = match () {
                 () if request.is_read() => Err(request),
@@ -157,12 +170,13 @@ impl Embedded {
     /// Removes rows that have expired at `now`: client message ids, codes, refresh tokens and their families.
     ///
     /// Looks at no more than `rows_max` rows and goes on where it ended the last time, round and round: to keep up, look
-    /// at more rows than are written. Answers how many were removed.
+    /// at more rows than are written. Answers how many were removed. The first round after a start also learns which
+    /// client message ids are stored; until it is over, appends with one cost a look into the engine.
     pub fn purge(&mut self, now: Wall, rows_max: usize) -> usize {
         if self.failed {
             return 0;
         }
-        self.purge.step(&self.tables, self.mode, now, rows_max).unwrap_or_else(|fault| {
+        self.purge.step(&self.tables, &mut self.seen, self.mode, now, rows_max).unwrap_or_else(|fault| {
             tracing::error!(%fault, "expired rows cannot be removed");
             // The journal may end in half a batch now: nothing more may be written behind it.
             self.failed = true;

@@ -6,6 +6,7 @@ use crate::model::time::Wall;
 use crate::store::SENT_WINDOW;
 
 use super::keys::{self, Table};
+use super::seen::Seen;
 use super::tables::{Fault, Pending, Row, Rows, Tables};
 use super::values;
 
@@ -22,21 +23,38 @@ pub(super) struct Purge {
 
 impl Purge {
     /// Looks at no more than `rows_max` rows and removes those that have expired at `now`; answers how many.
-    pub(super) fn step(&mut self, tables: &Tables, mode: PersistMode, now: Wall, rows_max: usize) -> Result<usize, Fault> {
-        let (first, beyond) = keys::table(TABLES[self.table]);
+    /// What of the client message ids stays is noted in `seen`.
+    pub(super) fn step(
+        &mut self,
+        tables: &Tables,
+        seen: &mut Seen,
+        mode: PersistMode,
+        now: Wall,
+        rows_max: usize,
+    ) -> Result<usize, Fault> {
+        let table = TABLES[self.table];
+        let (first, beyond) = keys::table(table);
         let mut pending = Pending::new(tables);
-        let (mut removed, mut seen, mut next) = (0, 0, None);
+        let (mut removed, mut count, mut next) = (0, 0, None);
         for row in tables.view().ascend((self.from.take().unwrap_or(first), beyond)) {
             let row = row?;
-            if seen == rows_max {
+            if count == rows_max {
                 next = Some(row.0);
                 break;
             }
-            seen += 1;
-            removed += usize::from(remove_expired(&mut pending, TABLES[self.table], row, now)?);
+            count += 1;
+            let key = row.0.clone();
+            match remove_expired(&mut pending, table, row, now)? {
+                true => removed += 1,
+                false if table == Table::ClientIds => seen.put(&key),
+                false => {}
+            }
         }
         pending.keep();
         if next.is_none() {
+            if table == Table::ClientIds {
+                seen.end_round();
+            }
             self.table = (self.table + 1) % TABLES.len();
         }
         self.from = next;

@@ -8,6 +8,7 @@ use crate::model::time::Wall;
 use crate::store::{Appended, NewMessage, Reply, Request, pair_key};
 
 use super::heads::Heads;
+use super::seen::Seen;
 use super::tables::{Fault, Pending, Rows};
 use super::values::{self, ClientIdRow};
 use super::{keys, login, read};
@@ -16,6 +17,7 @@ use super::{keys, login, read};
 pub(super) struct Commit<'a> {
     pub(super) rows: Pending<'a>,
     pub(super) heads: &'a mut Heads,
+    pub(super) seen: &'a mut Seen,
     pub(super) scratch: &'a mut Vec<u8>,
 }
 
@@ -88,9 +90,11 @@ impl Commit<'_> {
             return Ok(Some(Appended::Stored(message)));
         }
         let Some(client_id) = &new.draft.client_id else { return Ok(None) };
-        let Some(value) = self.rows.find(&keys::client_id(append.conversation, new.sender, client_id))? else {
+        let key = keys::client_id(append.conversation, new.sender, client_id);
+        if !self.seen.may_have(&key) {
             return Ok(None);
-        };
+        }
+        let Some(value) = self.rows.find(&key)? else { return Ok(None) };
         let row = values::client_id(&value)?;
         if row.expires <= append.now {
             return Ok(None);
@@ -119,7 +123,7 @@ impl Commit<'_> {
         assert!(message.prev.is_none_or(|prev| prev < message.id), "a log grows at its end");
         *head = Head { last: Some(message.id), sequence: message.sequence };
 
-        let Self { rows, scratch, .. } = self;
+        let Self { rows, seen, scratch, .. } = self;
         values::put_message(scratch, &message);
         rows.put(keys::log(conversation, message.id), scratch);
         values::put_number(scratch, conversation.value());
@@ -129,7 +133,9 @@ impl Commit<'_> {
         rows.put(keys::mark(conversation, message.sender), scratch);
         if let Some(client_id) = &message.client_id {
             values::put_client_id(scratch, ClientIdRow { message: message.id, expires: append.keys_expire });
-            rows.put(keys::client_id(conversation, message.sender, client_id), scratch);
+            let key = keys::client_id(conversation, message.sender, client_id);
+            seen.put(&key);
+            rows.put(key, scratch);
         }
         message
     }
