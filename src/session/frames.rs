@@ -155,8 +155,9 @@ mod tests {
         let content = Content { message_id: id, content_type: "application/json", headers: &[], body: b"{}" };
         let address = Address { version: Version::V12, destination: "/topic/a", subscription: Some("s:1"), acknowledged: true };
         let frame = message(address, content);
-        let text = std::str::from_utf8(&frame[2..]).unwrap_or("");
-        let text = if frame[1] == 126 { &text[2..] } else { text };
+        // RFC 6455 section 5.2: a length above 125 stands in two bytes more.
+        let payload = if frame[1] == 126 { &frame[4..] } else { &frame[2..] };
+        let text = std::str::from_utf8(payload).unwrap();
         assert!(text.starts_with("MESSAGE\ndestination:/topic/a\nsubscription:s\\c1\nmessage-id:"), "{text:?}");
         assert!(text.contains(&format!("\nack:{id}/s\\c1\n")), "{text:?}");
         assert!(text.ends_with("content-length:2\n\n{}\0"), "{text:?}");
