@@ -29,6 +29,9 @@ mod timers;
 mod topics;
 mod users;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 

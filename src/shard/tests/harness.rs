@@ -1,0 +1,557 @@
+//! Shards in one thread: mail arrives at once or when a test lets it, the store answers at once or when a test lets it,
+//! and time passes when a test says so.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::message::{Conversation, ConversationKind, Participant, ParticipantRole};
+use crate::model::{ConnectionId, ConversationId, Limits, Mono, Now, Redacted, ShardId, UserId, Wall};
+use crate::protocol::stomp::{self, Command, Frame, Version};
+use crate::protocol::websocket::{self, Kind, MessageLimits, Packet};
+use crate::session::Policy;
+use crate::session::policy::Origins;
+use crate::session::token::{Claims, Keys};
+use crate::shard::{Door, Effect, Input, Mail, Shard, ShardSettings};
+use crate::store::memory::Memory;
+use crate::store::{Failure, FamilyId, Reply, Request, Ticket};
+
+const SECRET: &[u8] = b"a secret of more than 32 bytes, for tests only";
+const START: Wall = Wall(1_800_000_000 * Wall::TICKS_PER_SECOND);
+
+/// A client, by the order of its opening.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Client(usize);
+
+/// A node of shards and its clients.
+pub(super) struct Net {
+    pub(super) now: Now,
+    pub(super) shards: Vec<Shard>,
+    pub(super) store: Memory,
+    /// What the store answers instead of carrying a request out; with `Unknown` it is carried out all the same.
+    pub(super) failing: Option<Failure>,
+    store_held: Option<VecDeque<(usize, Ticket, Request)>>,
+    mail_held: Option<VecDeque<(usize, ShardId, Mail)>>,
+    /// Messages of each append that the store was asked for, by their text.
+    pub(super) appends: Vec<String>,
+    /// One-time codes that were sent.
+    pub(super) codes: Vec<String>,
+    /// Shards that said they are drained.
+    pub(super) drained: Vec<usize>,
+    todo: VecDeque<(usize, Effect)>,
+    clients: Vec<Wire>,
+    keys: Keys,
+}
+
+/// Both ends of one connection.
+struct Wire {
+    shard: usize,
+    id: ConnectionId,
+    /// The shard does not want to read.
+    paused: bool,
+    unread: Vec<u8>,
+    /// Bytes that the client's side still takes.
+    room: usize,
+    received: Vec<u8>,
+    end: End,
+    upgraded: bool,
+    websocket: websocket::Decoder,
+    stomp: stomp::Decoder,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Open,
+    /// The server has closed its writing half, or all.
+    Shut,
+    Closed,
+    /// Told by `heard`.
+    Told,
+}
+
+impl Net {
+    pub(super) fn new(shards: u16) -> Self {
+        Self::with(shards, |_| ())
+    }
+
+    pub(super) fn with(shards: u16, change: impl FnOnce(&mut Limits)) -> Self {
+        let mut limits = Limits::default();
+        change(&mut limits);
+        let policy = Arc::new(Policy {
+            limits,
+            keys: Keys::hs256(SECRET),
+            origins: Origins::parse(["https://app.example.com"]).unwrap(),
+            fixed_code: None,
+            admin_phones: vec![Redacted::new("+100000".into())],
+            sanitize: true,
+        });
+        let shard = |id| {
+            let seed = [u8::try_from(id).unwrap(); 32];
+            Shard::new(ShardSettings { id: ShardId(id), shards, node: 1, epoch: 1, seed, policy: policy.clone() })
+        };
+        Self {
+            now: Now { mono: Mono(1), wall: START },
+            shards: (0..shards).map(shard).collect(),
+            store: Memory::new(),
+            failing: None,
+            store_held: None,
+            mail_held: None,
+            appends: Vec::new(),
+            codes: Vec::new(),
+            drained: Vec::new(),
+            todo: VecDeque::new(),
+            clients: Vec::new(),
+            keys: Keys::hs256(SECRET),
+        }
+    }
+
+    // The world.
+
+    pub(super) fn hold_store(&mut self) {
+        self.store_held = Some(VecDeque::new());
+    }
+
+    pub(super) fn release_store(&mut self) {
+        for (shard, ticket, request) in self.store_held.take().unwrap_or_default() {
+            self.store(shard, ticket, request);
+        }
+        self.settle();
+    }
+
+    pub(super) fn hold_mail(&mut self) {
+        self.mail_held = Some(VecDeque::new());
+    }
+
+    pub(super) fn release_mail(&mut self) {
+        for (to, from, mail) in self.mail_held.take().unwrap_or_default() {
+            self.input(to, Input::Mail { from, mail });
+        }
+        self.settle();
+    }
+
+    /// Lets time pass, with every deadline on the way.
+    pub(super) fn pass(&mut self, duration: Duration) {
+        let until = self.now.mono.after(duration);
+        while let Some(at) = self.shards.iter().filter_map(Shard::next_deadline).min().filter(|at| *at <= until) {
+            self.advance(at.max(self.now.mono));
+            for shard in 0..self.shards.len() {
+                if self.shards[shard].next_deadline().is_some_and(|at| at <= self.now.mono) {
+                    self.input(shard, Input::Deadline);
+                }
+            }
+            self.settle();
+        }
+        self.advance(until);
+    }
+
+    fn advance(&mut self, to: Mono) {
+        self.now.wall = self.now.wall.after(to.since(self.now.mono));
+        self.now.mono = to;
+    }
+
+    pub(super) fn drain(&mut self) {
+        for shard in 0..self.shards.len() {
+            self.input(shard, Input::Drain);
+        }
+        self.settle();
+    }
+
+    pub(super) fn input(&mut self, shard: usize, input: Input<'_>) {
+        let mut effects = Vec::new();
+        self.shards[shard].handle(self.now, input, &mut effects);
+        self.todo.extend(effects.into_iter().map(|effect| (shard, effect)));
+    }
+
+    pub(super) fn settle(&mut self) {
+        while let Some((shard, effect)) = self.todo.pop_front() {
+            self.carry_out(shard, effect);
+        }
+    }
+
+    fn carry_out(&mut self, shard: usize, effect: Effect) {
+        match effect {
+            Effect::Flush { connection } => {
+                if let Some(at) = self.find(shard, connection) {
+                    self.flush(at);
+                }
+            }
+            Effect::Pause { connection } => {
+                let wire = self.wire(shard, connection);
+                assert!(!wire.paused, "paused twice");
+                wire.paused = true;
+            }
+            Effect::Resume { connection } => {
+                let wire = self.wire(shard, connection);
+                assert!(wire.paused, "resumed without a pause");
+                wire.paused = false;
+                let unread = std::mem::take(&mut wire.unread);
+                let at = self.find(shard, connection).unwrap();
+                self.deliver(at, unread);
+            }
+            Effect::Shutdown { connection } => {
+                let wire = self.wire(shard, connection);
+                assert!(wire.end == End::Open, "shut twice");
+                wire.end = End::Shut;
+            }
+            Effect::Close { connection } => {
+                let wire = self.wire(shard, connection);
+                if wire.end != End::Told {
+                    wire.end = End::Closed;
+                }
+                wire.id.generation = u32::MAX;
+            }
+            Effect::HandOver { connection, to, handover } => {
+                let at = self.find(shard, connection).unwrap();
+                let id = ConnectionId { index: at as u32, generation: 1 };
+                let wire = &mut self.clients[at];
+                (wire.shard, wire.id, wire.paused) = (to.index(), id, false);
+                let unread = std::mem::take(&mut wire.unread);
+                self.input(to.index(), Input::Adopted { connection: id, handover });
+                self.deliver(at, unread);
+            }
+            Effect::Mail { to, mail } => {
+                assert!(to.index() != shard, "mail to itself");
+                let from = ShardId(u16::try_from(shard).unwrap());
+                match &mut self.mail_held {
+                    Some(held) => held.push_back((to.index(), from, mail)),
+                    None => self.input(to.index(), Input::Mail { from, mail }),
+                }
+            }
+            Effect::Store { ticket, request } => match &mut self.store_held {
+                Some(held) => held.push_back((shard, ticket, request)),
+                None => self.store(shard, ticket, request),
+            },
+            Effect::SendCode { code, .. } => self.codes.push(code.into_exposed().into()),
+            Effect::Drained => self.drained.push(shard),
+        }
+    }
+
+    fn store(&mut self, shard: usize, ticket: Ticket, request: Request) {
+        if let Request::Append { messages, .. } = &request {
+            let texts: Vec<&str> = messages.iter().map(|message| &*message.draft.content).collect();
+            self.appends.push(texts.join(","));
+        }
+        let reply = match self.failing {
+            Some(Failure::Unknown) => {
+                self.store.apply(&request);
+                Reply::Failed(Failure::Unknown)
+            }
+            Some(failure) => Reply::Failed(failure),
+            None => self.store.apply(&request),
+        };
+        self.input(shard, Input::Stored { ticket, reply });
+    }
+
+    fn find(&self, shard: usize, id: ConnectionId) -> Option<usize> {
+        self.clients.iter().position(|wire| wire.shard == shard && wire.id == id)
+    }
+
+    fn wire(&mut self, shard: usize, id: ConnectionId) -> &mut Wire {
+        let at = self.find(shard, id).expect("an effect names a connection that the shard has");
+        &mut self.clients[at]
+    }
+
+    fn flush(&mut self, at: usize) {
+        loop {
+            let Wire { shard, id, room, .. } = self.clients[at];
+            let Some(outbox) = self.shards[shard].outbox(id) else { return };
+            let mut slices = [IoSlice::new(&[]); 8];
+            let count = outbox.slices(&mut slices);
+            let mut bytes: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect();
+            bytes.truncate(room);
+            if outbox.is_empty() {
+                return;
+            }
+            let wire = &mut self.clients[at];
+            wire.received.extend_from_slice(&bytes);
+            wire.room -= bytes.len();
+            let blocked = bytes.is_empty();
+            self.input(shard, Input::Written { connection: id, bytes: bytes.len(), blocked });
+            if blocked {
+                return;
+            }
+        }
+    }
+
+    // Clients.
+
+    pub(super) fn open(&mut self, shard: usize) -> Client {
+        let at = self.clients.len();
+        let id = ConnectionId { index: at as u32, generation: 0 };
+        self.clients.push(Wire {
+            shard,
+            id,
+            paused: false,
+            unread: Vec::new(),
+            room: usize::MAX,
+            received: Vec::new(),
+            end: End::Open,
+            upgraded: false,
+            websocket: websocket::Decoder::client(),
+            stomp: stomp::Decoder::new(stomp::Side::Client),
+        });
+        let peer = Redacted::new(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        self.input(shard, Input::Opened { connection: id, peer, door: Door::Http });
+        self.settle();
+        Client(at)
+    }
+
+    /// The client is gone without a word.
+    pub(super) fn lose(&mut self, client: Client) {
+        let Wire { shard, id, .. } = self.clients[client.0];
+        self.input(shard, Input::Lost { connection: id });
+        self.settle();
+    }
+
+    pub(super) fn write(&mut self, client: Client, bytes: impl AsRef<[u8]>) {
+        self.deliver(client.0, bytes.as_ref().to_vec());
+        self.settle();
+    }
+
+    fn deliver(&mut self, at: usize, mut bytes: Vec<u8>) {
+        let wire = &mut self.clients[at];
+        if wire.paused {
+            wire.unread.append(&mut bytes);
+        } else if !bytes.is_empty() {
+            let (shard, connection) = (wire.shard, wire.id);
+            self.input(shard, Input::Received { connection, bytes: &mut bytes });
+        }
+    }
+
+    /// Frames in one text packet.
+    pub(super) fn stomp(&mut self, client: Client, frames: &[&str]) {
+        self.write(client, packet(frames));
+    }
+
+    /// Sends one frame and checks what comes back.
+    pub(super) fn say(&mut self, client: Client, frame: &str, expect: &[&str]) {
+        self.stomp(client, &[frame]);
+        assert_eq!(self.heard(client), expect, "{frame:?}");
+    }
+
+    pub(super) fn check(&mut self, client: Client, expect: &[&str]) {
+        assert_eq!(self.heard(client), expect);
+    }
+
+    /// The client reads on, `bytes` from now.
+    pub(super) fn take(&mut self, client: Client, bytes: usize) {
+        self.clients[client.0].room = bytes;
+        self.flush(client.0);
+        self.settle();
+    }
+
+    /// Bytes that wait for a client.
+    pub(super) fn queued(&self, client: Client) -> usize {
+        let wire = &self.clients[client.0];
+        self.shards[wire.shard].outbox(wire.id).map_or(0, crate::shard::Outbox::bytes)
+    }
+
+    pub(super) fn is_paused(&self, client: Client) -> bool {
+        self.clients[client.0].paused
+    }
+
+    pub(super) fn shard_of(&self, client: Client) -> usize {
+        self.clients[client.0].shard
+    }
+
+    pub(super) fn connection(&self, client: Client) -> ConnectionId {
+        self.clients[client.0].id
+    }
+
+    /// What was received and not yet looked at, as it came.
+    pub(super) fn raw(&mut self, client: Client) -> String {
+        String::from_utf8_lossy(&std::mem::take(&mut self.clients[client.0].received)).into_owned()
+    }
+
+    /// What was received since the last look, each response, frame and close in a line.
+    pub(super) fn heard(&mut self, client: Client) -> Vec<String> {
+        let wire = &mut self.clients[client.0];
+        let mut lines = Vec::new();
+        while !wire.upgraded && !wire.received.is_empty() {
+            let text = String::from_utf8_lossy(&wire.received).into_owned();
+            let head_bytes = text.find("\r\n\r\n").expect("a whole head") + 4;
+            let status = &text["HTTP/1.1 ".len()..][..3];
+            let length = header(&text[..head_bytes], "Content-Length").map_or(0, |length| length.parse().unwrap());
+            let body = brief(&text[head_bytes..head_bytes + length]);
+            lines.push(if body.is_empty() { status.to_owned() } else { format!("{status} {body}") });
+            wire.received.drain(..head_bytes + length);
+            wire.upgraded = status == "101";
+        }
+        let mut received = std::mem::take(&mut wire.received);
+        let mut input = &mut received[..];
+        let limits = MessageLimits { message_bytes: usize::MAX, fragments: 1 };
+        while let Some(packet) = wire.websocket.next(&mut input, limits).expect("the server's packets are sound") {
+            match packet {
+                Packet::Data { text, bytes, .. } => {
+                    let (mut bytes, mut version) = (bytes, None);
+                    while let Some(item) = wire.stomp.next(&mut bytes, &Limits::default()).expect("sound frames") {
+                        match item {
+                            stomp::Item::HeartBeat => lines.push("beat".to_owned()),
+                            stomp::Item::Frame(frame) => {
+                                let binary = if text { "" } else { " in binary" };
+                                lines.push(line(&frame) + binary);
+                                version = frame.header("version").and_then(Version::parse);
+                            }
+                        }
+                    }
+                    if let Some(version) = version {
+                        wire.stomp.set_version(version);
+                    }
+                }
+                Packet::Ping(_) => lines.push("ping".to_owned()),
+                Packet::Pong(payload) => lines.push(format!("pong {}", String::from_utf8_lossy(payload))),
+                Packet::Close { code, .. } => lines.push(format!("close {}", code.unwrap_or(0))),
+            }
+        }
+        if matches!(wire.end, End::Shut | End::Closed) {
+            wire.end = End::Told;
+            lines.push("end".to_owned());
+        }
+        lines
+    }
+
+    // Fixtures.
+
+    /// Of any user; lives an hour.
+    pub(super) fn token(&self, user: u64) -> String {
+        self.token_with(user, Duration::from_secs(3_600), &[], None)
+    }
+
+    pub(super) fn token_with(&self, user: u64, life: Duration, roles: &[&str], family: Option<FamilyId>) -> String {
+        let roles = roles.iter().map(|role| (*role).into()).collect();
+        let claims = Claims { user: UserId::new(user).unwrap(), roles, expires: self.now.wall.after(life), family };
+        self.keys.sign(&claims, self.now.wall)
+    }
+
+    /// A client that has sent its upgrade, with this query.
+    pub(super) fn upgrade(&mut self, shard: usize, query: &str) -> Client {
+        let client = self.open(shard);
+        self.write(client, upgrade(query, ""));
+        client
+    }
+
+    /// A connected client of this user, from shard 0.
+    pub(super) fn client(&mut self, user: u64) -> Client {
+        let token = self.token(user);
+        self.client_with(&token)
+    }
+
+    pub(super) fn client_with(&mut self, token: &str) -> Client {
+        let client = self.upgrade(0, &format!("?token={token}"));
+        self.stomp(client, &[CONNECT]);
+        self.check(client, &["101", "CONNECTED 1.2"]);
+        client
+    }
+
+    /// A client with subscriptions: each destination's last segment is its id.
+    pub(super) fn subscriber(&mut self, user: u64, destinations: &[&str]) -> Client {
+        let client = self.client(user);
+        for destination in destinations {
+            self.subscribe(client, destination);
+        }
+        client
+    }
+
+    pub(super) fn subscribe(&mut self, client: Client, destination: &str) {
+        let (_, id) = destination.rsplit_once('/').unwrap();
+        self.say(client, &format!("SUBSCRIBE\nid:{id}\ndestination:{destination}\nreceipt:s\n\n"), &["RECEIPT s"]);
+    }
+
+    /// A conversation that the store has: direct for two users, a group of the first one's for more.
+    pub(super) fn conversation(&mut self, id: u64, users: &[u64]) {
+        let kind = if users.len() == 2 { ConversationKind::Direct } else { ConversationKind::Group };
+        let user = |id: u64| UserId::new(id).unwrap();
+        let role = |id: u64| match kind {
+            ConversationKind::Group if id == users[0] => ParticipantRole::Admin,
+            _ => ParticipantRole::Member,
+        };
+        let mut participants: Vec<Participant> =
+            users.iter().map(|id| Participant { user: user(*id), role: role(*id), joined_at: START }).collect();
+        participants.sort_by_key(|participant| participant.user);
+        let id = ConversationId::new(id).unwrap();
+        let created_by = user(users[0]);
+        let conversation = Conversation { id, kind, title: None, created_by, created_at: START, participants };
+        self.store.apply(&Request::CreateConversation { conversation });
+    }
+
+    /// A request over a connection of its own, and the answer.
+    pub(super) fn request(&mut self, user: u64, request: &str, body: &str) -> String {
+        let client = self.open(0);
+        let token = self.token(user);
+        self.write(client, http(request, &format!("Authorization: Bearer {token}\r\n"), body));
+        self.heard(client).join("|")
+    }
+}
+
+pub(super) const CONNECT: &str = "CONNECT\naccept-version:1.0,1.1,1.2\nhost:x\n\n";
+
+/// The first user id above `after` that belongs to a shard.
+pub(super) fn user_on(shard: u16, shards: u16, after: u64) -> u64 {
+    (after + 1..).find(|user| ShardId::of(*user, shards) == ShardId(shard)).unwrap()
+}
+
+/// Masked, in one text packet.
+pub(super) fn packet(frames: &[&str]) -> Vec<u8> {
+    let payload: String = frames.iter().map(|frame| format!("{frame}\0")).collect();
+    binary_packet(Kind::Text, payload.as_bytes())
+}
+
+pub(super) fn binary_packet(kind: Kind, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    websocket::masked_frame(kind, [7, 1, 0, 200], payload, &mut out);
+    out
+}
+
+pub(super) fn upgrade(query: &str, headers: &str) -> String {
+    format!(
+        "GET /ws{query} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
+    )
+}
+
+/// `request` is method and target, `headers` are whole lines.
+pub(super) fn http(request: &str, headers: &str, body: &str) -> String {
+    let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    format!("{request} HTTP/1.1\r\nHost: x\r\n{length}{headers}\r\n{body}")
+}
+
+/// A SEND to `/app/send` with a receipt that is its content.
+pub(super) fn send(conversation: u64, content: &str) -> String {
+    format!("SEND\ndestination:/app/send\nreceipt:{content}\n\n{{\"conversationId\":{conversation},\"content\":\"{content}\"}}")
+}
+
+/// The value of a header in the head of a response.
+pub(super) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}
+
+/// A text member of a JSON object, wherever it stands.
+pub(super) fn member<'a>(json: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = json.split_once(&format!("\"{name}\":\""))?;
+    rest.split_once('"').map(|(value, _)| value)
+}
+
+/// What is told of a body: a message's content, an error's code, or all of it.
+fn brief(body: &str) -> &str {
+    if body.contains("\"messages\":[") {
+        return body;
+    }
+    member(body, "content").or_else(|| member(body, "code")).unwrap_or(body)
+}
+
+fn line(frame: &Frame<'_>) -> String {
+    let value = |name| frame.header(name).unwrap_or("-");
+    let body = String::from_utf8_lossy(frame.body);
+    match frame.command {
+        Command::Connected => format!("CONNECTED {}", value("version")),
+        Command::Receipt => format!("RECEIPT {}", value("receipt-id")),
+        Command::Message => format!("MESSAGE {} {}", value("subscription"), brief(&body)),
+        Command::Error => match frame.header("receipt-id") {
+            Some(receipt) => format!("ERROR {} ({receipt})", value("message")),
+            None => format!("ERROR {}", value("message")),
+        },
+        other => other.name().to_owned(),
+    }
+}

@@ -1,0 +1,11 @@
+//! The shard's rooms through their one seam, with real bytes: what a client sees, and nothing else.
+
+mod connect;
+mod deliver;
+mod harness;
+mod login;
+mod memory;
+mod rest;
+mod send;
+mod subscribe;
+mod times;
