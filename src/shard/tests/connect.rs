@@ -147,3 +147,19 @@ fn sessions_of_a_user_are_bounded() {
     net.lose(first);
     net.client(1);
 }
+
+/// A fault that the decoder finds tells the receipt that the faulty frame asked for.
+#[test]
+fn faults_of_the_framing_carry_the_receipt() {
+    let mut net = Net::new(1);
+    for (frame, message) in [
+        ("SEND\ndestination:/app/send\nreceipt:r\nbad\n\n", "header line without a colon"),
+        ("SEND\ndestination:/app/send\nreceipt:r\nx:\\t\n\n", "undefined escape in a header"),
+    ] {
+        let client = net.client(1);
+        net.stomp(client, &[frame]);
+        let heard = net.heard(client);
+        assert!(heard[0].starts_with("ERROR") && heard[0].ends_with("(r)"), "{message}: {heard:?}");
+        assert_eq!(heard[1..], ["close 1002", "end"]);
+    }
+}
