@@ -12,7 +12,7 @@ use crate::protocol::websocket;
 const GAP: usize = 10;
 
 /// The `message` of the ERROR that answers a CONNECT without a common version.
-pub const UNSUPPORTED_VERSION: &str = "unsupported version: this server speaks 1.2, 1.1 and 1.0";
+pub const UNSUPPORTED_VERSION: &str = "unsupported version, this server speaks 1.2, 1.1 and 1.0";
 
 /// What every receiver of one message gets alike.
 #[derive(Clone, Copy, Debug)]

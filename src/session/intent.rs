@@ -62,14 +62,14 @@ pub const NAME_BYTES_MAX: usize = 256;
 pub fn interpret_connect(frame: &Frame<'_>) -> Result<ConnectRequest, Fault> {
     let version = stomp::negotiate(frame.header("accept-version")).map_err(|_| Fault::protocol(UNSUPPORTED_VERSION))?;
     let heart_beat = stomp::parse_heart_beat(frame.header("heart-beat"))
-        .map_err(|_| Fault::protocol("malformed header heart-beat: two numbers of milliseconds, as in 10000,10000"))?;
+        .map_err(|_| Fault::protocol("malformed header heart-beat, two numbers of milliseconds are expected"))?;
     // STOMP libraries write header names as the application spelled them; Spring's clients write `Authorization`.
     let authorization = frame.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("authorization"));
     let token = match authorization {
         None => None,
         Some((_, value)) => match bearer(value) {
             Some(token) => Some(Redacted::new(token.into())),
-            None => return Err(Fault::policy("malformed header Authorization: Bearer and a token are expected")),
+            None => return Err(Fault::policy("malformed header Authorization, Bearer and a token are expected")),
         },
     };
     Ok(ConnectRequest { version, heart_beat, token, receipt: name(frame, "receipt")?.map(Into::into) })

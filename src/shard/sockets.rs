@@ -203,7 +203,7 @@ impl Shard {
             }
         };
         match (own, handshake) {
-            (None, None) => Err(Fault::policy("a token is needed: Authorization: Bearer ... in CONNECT, or ?token=")),
+            (None, None) => Err(Fault::policy("a token is needed, in the header Authorization or in the query of the URL")),
             (Some(own), Some(handshake)) if own.user != handshake.user => {
                 Err(Fault::policy("the tokens of handshake and CONNECT name different users"))
             }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::harness::{CONNECT, Net, http, packet, upgrade, user_on};
 
+const NEEDED: &str = "ERROR a token is needed, in the header Authorization or in the query of the URL";
+
 /// Upgrades with `query` and sends a CONNECT with `token`; what is heard all in all.
 fn check(net: &mut Net, query: &str, token: Option<&str>, expect: &[&str]) {
     let client = net.upgrade(0, query);
@@ -13,6 +15,33 @@ fn check(net: &mut Net, query: &str, token: Option<&str>, expect: &[&str]) {
     };
     net.stomp(client, &[&connect]);
     assert_eq!(net.heard(client), expect, "{query:?} and {token:?}");
+}
+
+#[test]
+fn a_token_in_the_query_or_in_connect() {
+    for shards in [1, 2] {
+        let mut net = Net::new(shards);
+        let (one, other) = (net.token(1), net.token(2));
+        let expired = net.token_with(1, Duration::ZERO, &[], None);
+        let connected = ["101", "CONNECTED 1.2"];
+        let refused = ["401 unauthorized", "end"];
+        check(&mut net, &format!("?token={one}"), None, &connected);
+        check(&mut net, "", Some(&format!("Bearer {one}")), &connected);
+        check(&mut net, "", Some(&format!("bEARER {one}")), &connected);
+        check(&mut net, &format!("?token={one}"), Some(&format!("Bearer {one}")), &connected);
+        check(&mut net, &format!("?token={one}&token={other}x"), None, &connected);
+        check(&mut net, &format!("?token={other}x&token={one}"), None, &refused);
+        check(&mut net, "?token=", None, &refused);
+        check(&mut net, "?token=x", None, &refused);
+        check(&mut net, &format!("?token={expired}"), None, &refused);
+        check(&mut net, "", None, &["101", NEEDED, "close 1008", "end"]);
+        let malformed = "ERROR malformed header Authorization, Bearer and a token are expected";
+        check(&mut net, "", Some(&one), &["101", malformed, "close 1008", "end"]);
+        check(&mut net, "", Some(&format!("Bearer {expired}")), &["101", "ERROR the token has expired", "close 1008", "end"]);
+        let two = "ERROR the tokens of handshake and CONNECT name different users";
+        let both = Some(format!("Bearer {other}"));
+        check(&mut net, &format!("?token={one}"), both.as_deref(), &["101", two, "close 1008", "end"]);
+    }
 }
 
 #[test]
@@ -52,6 +81,24 @@ fn one_subprotocol_is_echoed() {
     let client = net.open(0);
     net.write(client, upgrade("", "Sec-WebSocket-Protocol: v10.stomp, v12.stomp, v11.stomp\r\n"));
     assert!(net.raw(client).contains("Sec-WebSocket-Protocol: v12.stomp\r\n"));
+}
+
+#[test]
+fn the_highest_common_version_is_spoken() {
+    let mut net = Net::new(1);
+    let token = net.token(1);
+    let unsupported = "ERROR unsupported version, this server speaks 1.2, 1.1 and 1.0";
+    for (header, expect) in [
+        ("accept-version:1.0,1.1,1.2\n", &["101", "CONNECTED 1.2"][..]),
+        ("accept-version:1.1,1.0\n", &["101", "CONNECTED 1.1"]),
+        ("accept-version:2.0,1.1\n", &["101", "CONNECTED 1.1"]),
+        ("", &["101", "CONNECTED 1.0"]),
+        ("accept-version:2.0\n", &["101", unsupported, "close 1002", "end"]),
+    ] {
+        let client = net.upgrade(0, &format!("?token={token}"));
+        net.stomp(client, &[&format!("CONNECT\n{header}\n")]);
+        assert_eq!(net.heard(client), expect, "{header:?}");
+    }
 }
 
 #[test]
