@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::model::command::{Command, Outcome};
 use crate::model::destination::{ANNOUNCEMENTS, SubscribeTarget, Topic, UserQueue};
 use crate::model::message::{Draft, Event};
-use crate::model::{Close, Fault, Refusal, RefusalCode, ShardId, UserId};
+use crate::model::{Close, Fault, Mono, Refusal, RefusalCode, ShardId, UserId};
 use crate::protocol::json;
 use crate::protocol::stomp::{Command as StompCommand, Frame, Version};
 use crate::session::frames::{self, Address, Content};
@@ -16,6 +16,7 @@ use crate::session::state::{Group, Pending};
 use crate::session::{Principal, content};
 use crate::shard::mail::{Ask, Asked, Asker, Mail, SessionKey, Subscriber};
 use crate::shard::storing::Errand;
+use crate::shard::timers::Timer;
 use crate::shard::users::Carrier;
 use crate::shard::{Shard, Turn};
 use crate::store;
@@ -139,11 +140,17 @@ impl Shard {
             let message = format!("more than {} messages a minute", limits.messages_per_minute);
             Refusal::new(RefusalCode::RateLimited, message).retry_after(retry_after_seconds(wait))
         })?;
-        if !known.watched {
-            known.watched = true;
-            self.timers.schedule(known.budget.full_at(), crate::shard::timers::Timer::User(user));
+        if !std::mem::replace(&mut known.watched, true) {
+            let full_at = known.budget.full_at();
+            self.watch_user(user, Some(full_at));
         }
         Ok(())
+    }
+
+    pub(super) fn watch_user(&mut self, user: UserId, next: Option<Mono>) {
+        if let Some(at) = next {
+            self.timers.schedule(at, Timer::User(user));
+        }
     }
 
     /// To the shard of the command's conversation; commands without one are carried out here.
@@ -502,6 +509,7 @@ impl Shard {
             let subscriber = Subscriber { session: key, serial: subscription.serial };
             self.end_subscription(turn, subscriber, &subscription.target);
         }
-        self.users.leave(user, key, turn.now.mono);
+        let next = self.users.leave(user, key, turn.now.mono);
+        self.watch_user(user, next);
     }
 }

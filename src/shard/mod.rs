@@ -213,7 +213,10 @@ impl Shard {
             match timer {
                 Timer::Connection(connection) => self.connection_due(turn, connection, at),
                 Timer::Append(conversation) => self.retry_append(turn, conversation),
-                Timer::User(user) => self.users.forget_if_idle(user, turn.now.mono),
+                Timer::User(user) => {
+                    let next = self.users.look(user, turn.now.mono);
+                    self.watch_user(user, next);
+                }
                 Timer::Sweep => self.sweep_logins(turn),
             }
         }

@@ -46,6 +46,12 @@ impl Sessions {
         self.slab.get_mut(key.index as usize).map(|live| &mut **live).filter(|live| live.generation == key.generation)
     }
 
+    /// The session on a carrier; looks at all of them.
+    pub(super) fn carried_by(&self, carrier: Carrier) -> Option<SessionKey> {
+        let (index, live) = self.slab.iter().find(|(_, live)| live.carrier == carrier)?;
+        Some(SessionKey { index: u32::try_from(index).ok()?, generation: live.generation })
+    }
+
     pub(super) fn remove(&mut self, key: SessionKey) -> Option<Box<Live>> {
         self.find(key)?;
         self.slab.try_remove(key.index as usize)
@@ -57,7 +63,7 @@ impl Sessions {
 pub(super) struct User {
     pub(super) sessions: SmallVec<[SessionKey; 1]>,
     pub(super) budget: Bucket,
-    /// A timer will ask whether the user can be forgotten.
+    /// A timer will look whether the user can be forgotten.
     pub(super) watched: bool,
 }
 
@@ -80,23 +86,29 @@ impl Users {
         self.map.get(&user)
     }
 
-    /// Takes a session off its user.
-    pub(super) fn leave(&mut self, user: UserId, session: SessionKey, now: Mono) {
-        if let Some(known) = self.map.get_mut(&user) {
-            known.sessions.retain(|key| *key != session);
-        }
-        if self.map.get(&user).is_some_and(|known| !known.watched) {
-            self.forget_if_idle(user, now);
-        }
+    /// Takes a session off its user. Gives the time of the next look at the user, as [`look`](Self::look) does.
+    pub(super) fn leave(&mut self, user: UserId, session: SessionKey, now: Mono) -> Option<Mono> {
+        let known = self.map.get_mut(&user)?;
+        known.sessions.retain(|key| *key != session);
+        if known.watched { None } else { self.look(user, now) }
     }
 
-    pub(super) fn forget_if_idle(&mut self, user: UserId, now: Mono) {
-        if let Some(known) = self.map.get_mut(&user) {
-            known.watched = false;
-            if known.sessions.is_empty() && known.budget.full_at() <= now {
-                self.map.remove(&user);
-            }
+    /// Forgets a user without sessions whose budget is full; gives the time at which it will be, when it is not yet.
+    pub(super) fn look(&mut self, user: UserId, now: Mono) -> Option<Mono> {
+        let known = self.map.get_mut(&user)?;
+        known.watched = known.sessions.is_empty() && known.budget.full_at() > now;
+        if known.watched {
+            return Some(known.budget.full_at());
         }
+        if known.sessions.is_empty() {
+            self.map.remove(&user);
+        }
+        None
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.map.is_empty()
     }
 }
 

@@ -153,3 +153,19 @@ fn one_budget_for_all_sessions_and_both_doors() {
     net.pass(Duration::from_secs(1));
     net.say(first, &send(9, "e"), &["RECEIPT e"]);
 }
+
+#[test]
+fn users_are_forgotten_when_their_budget_is_full_again() {
+    let mut net = Net::new(1);
+    net.conversation(9, &[1, 2]);
+    for gap in [0, 500] {
+        net.request(1, "POST /conversations/9/messages", r#"{"content":"c"}"#);
+        net.pass(Duration::from_millis(gap));
+    }
+    let client = net.client(2);
+    net.say(client, &send(9, "a"), &["RECEIPT a"]);
+    net.lose(client);
+    assert!(!net.shards[0].users.is_empty());
+    net.pass(Duration::from_secs(10));
+    assert!(net.shards[0].users.is_empty());
+}
