@@ -151,6 +151,12 @@ impl Session {
         self.subscriptions.iter_mut().find(|known| known.serial == serial)
     }
 
+    /// Whether anything that a receipt was asked for, or that was sent, is still under way.
+    #[must_use]
+    pub fn awaits_answers(&self) -> bool {
+        !self.pending.is_empty() || self.subscriptions.iter().any(|s| s.awaited > 0 && s.receipt.is_some())
+    }
+
     /// Active subscriptions to one of the user's own queues.
     pub fn queue_subscriptions<'a>(&'a self, queue: &'a UserQueue) -> impl Iterator<Item = &'a Subscription> {
         self.subscriptions

@@ -369,6 +369,7 @@ impl Shard {
                 if subscription.awaited == 0 {
                     let receipt = subscription.receipt.take();
                     self.write_receipt(turn, key, receipt.as_deref());
+                    self.finish_disconnect(turn, key);
                 }
             }
             (None, _) => {
@@ -462,7 +463,7 @@ impl Shard {
     /// DISCONNECT waits for the answers of everything before it.
     fn finish_disconnect(&mut self, turn: &mut Turn<'_>, key: SessionKey) {
         let Some(live) = self.sessions.find_mut(key) else { return };
-        if !live.session.pending.is_empty() {
+        if live.session.awaits_answers() {
             return;
         }
         let Some(receipt) = live.session.disconnecting.take() else { return };

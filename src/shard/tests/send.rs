@@ -286,6 +286,31 @@ fn ack_modes_give_messages_an_id_to_acknowledge() {
     }
 }
 
+#[test]
+fn disconnect_waits_for_the_receipts_before_it() {
+    let mut net = net();
+    let client = net.client(1);
+    net.hold_store();
+    net.stomp(client, &[&send(9, "a"), "DISCONNECT\nreceipt:d\n\n"]);
+    net.check(client, &[]);
+    net.release_store();
+    net.check(client, &["RECEIPT a", "RECEIPT d", "close 1000", "end"]);
+    let client = net.client(1);
+    let topic = "SUBSCRIBE\nid:0\ndestination:/topic/conversation/10\nreceipt:s\n\n";
+    net.hold_store();
+    net.stomp(client, &[topic, "DISCONNECT\nreceipt:d\n\n"]);
+    net.check(client, &[]);
+    net.release_store();
+    net.check(client, &["RECEIPT s", "RECEIPT d", "close 1000", "end"]);
+    let client = net.client(1);
+    net.say(client, "DISCONNECT\n\n", &["close 1000", "end"]);
+    let client = net.client(1);
+    net.hold_store();
+    net.stomp(client, &[&send(9, "b"), "DISCONNECT\n\n", "BEGIN\ntransaction:t\n\n"]);
+    net.check(client, &["ERROR no frame may follow DISCONNECT", "close 1002", "end"]);
+    net.release_store();
+}
+
 /// The answer to a command of a session that has ended is nobody's; the message is stored all the same.
 #[test]
 fn a_session_may_end_with_commands_under_way() {
