@@ -87,10 +87,14 @@ impl Shard {
     pub(super) fn written(&mut self, turn: &mut Turn<'_>, id: ConnectionId, bytes: usize, blocked: bool) {
         let Some(connection) = self.connections.find_mut(id) else { return };
         connection.outbox.consume(bytes);
-        if bytes > 0 {
-            connection.blocked_since = None;
-        }
         if !connection.outbox.is_empty() {
+            if bytes > 0 {
+                connection.blocked_since = None;
+                if let Phase::Ending { until, .. } = &mut connection.phase {
+                    // Who reads, however slowly, gets the last of it.
+                    *until = turn.now.mono.after(self.policy.limits.linger);
+                }
+            }
             if blocked && connection.blocked_since.is_none() {
                 connection.blocked_since = Some(turn.now.mono);
                 let at = turn.now.mono.after(self.policy.limits.write_blocked);

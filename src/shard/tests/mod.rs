@@ -7,5 +7,6 @@ mod login;
 mod memory;
 mod rest;
 mod send;
+mod slow;
 mod subscribe;
 mod times;
