@@ -138,8 +138,20 @@ impl Shard {
     /// The peer is gone.
     pub(super) fn lose(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
         let Some(connection) = self.connections.remove(id) else { return };
-        if let Phase::Socket(socket) = connection.phase {
-            self.end_stage(turn, &socket.stage);
+        self.end_phase(turn, id, connection.phase);
+    }
+
+    /// Ends the session of a connection that was taken out.
+    fn end_phase(&mut self, turn: &mut Turn<'_>, id: ConnectionId, phase: Phase) {
+        match phase {
+            Phase::Socket(socket) => self.end_stage(turn, &socket.stage),
+            // Between inputs only a contained panic leaves a phase taken; whose session it was, only its carrier tells.
+            Phase::Taken => {
+                if let Some(session) = self.sessions.carried_by(Carrier::Socket(id)) {
+                    self.end_session(turn, session);
+                }
+            }
+            Phase::Http(_) | Phase::Moving { .. } | Phase::Ending { .. } => {}
         }
     }
 
@@ -260,7 +272,10 @@ impl Shard {
                 SocketStage::Connected(session) => self.session_check(turn, id, session)?,
             },
             Phase::Moving { .. } => blocked_until?,
-            Phase::Taken => unreachable!("no work is under way between inputs"),
+            Phase::Taken => {
+                self.drop_connection(turn, id);
+                return None;
+            }
         };
         Some(blocked_until.map_or(next, |until| until.min(next)))
     }
@@ -317,9 +332,7 @@ impl Shard {
     pub(super) fn drop_connection(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
         let Some(connection) = self.connections.remove(id) else { return };
         turn.effects.push(Effect::Close { connection: id });
-        if let Phase::Socket(socket) = connection.phase {
-            self.end_stage(turn, &socket.stage);
-        }
+        self.end_phase(turn, id, connection.phase);
     }
 
     /// The 101 goes out and STOMP begins.
