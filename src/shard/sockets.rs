@@ -10,7 +10,7 @@ use crate::session::{Principal, Session, frames};
 use crate::shard::connection::{Phase, Socket, SocketStage};
 use crate::shard::handover::{Handover, Stage};
 use crate::shard::users::Carrier;
-use crate::shard::{Shard, Turn};
+use crate::shard::{Outbox, Shard, Turn};
 
 use rand_chacha::rand_core::Rng;
 
@@ -78,7 +78,6 @@ impl Shard {
     fn feed_websocket(&mut self, turn: &mut Turn<'_>, id: ConnectionId, socket: &mut Socket, bytes: &mut &mut [u8]) -> Flow {
         let Socket { websocket, stomp, stage } = socket;
         let limits = &self.policy.limits;
-        let outbox_bytes = limits.outbox_bytes;
         let limits = websocket::MessageLimits { message_bytes: limits.message_bytes, fragments: limits.message_fragments };
         loop {
             match websocket.next(bytes, limits) {
@@ -91,8 +90,8 @@ impl Shard {
                 }
                 Ok(Some(Packet::Ping(payload))) => {
                     let pong = frames::pong(payload);
-                    // A peer that pings and does not read is slow like any other.
-                    if self.outbox(id).is_some_and(|outbox| outbox.bytes() + pong.len() > outbox_bytes) {
+                    let queued = self.outbox(id).map_or(0, Outbox::bytes);
+                    if queued + pong.len() > self.policy.limits.outbox_bytes {
                         self.close_socket(turn, id, Close::SendLimit, None);
                         return Flow::End;
                     }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::harness::{Net, http, send};
+use super::harness::{Net, binary_packet, http, send};
+use crate::protocol::websocket::Kind;
 
 const MESSAGES: &str = "/user/queue/messages";
 
@@ -44,6 +45,18 @@ fn a_blocked_write_is_given_up() {
     net.pass(Duration::from_secs(1));
     net.take(stuck, usize::MAX);
     net.check(stuck, &["MESSAGE messages a", "close 4500", "end"]);
+}
+
+#[test]
+fn a_flood_of_pings_is_bounded() {
+    let mut net = Net::with(1, |limits| limits.outbox_bytes = 1_000);
+    let client = net.client(1);
+    net.take(client, 0);
+    let flood = binary_packet(Kind::Ping, &[b'x'; 125]).repeat(100);
+    net.write(client, flood);
+    assert!(net.queued(client) <= 1_000, "{} bytes", net.queued(client));
+    net.take(client, usize::MAX);
+    assert!(net.heard(client).contains(&"close 4500".to_owned()));
 }
 
 /// The end of a connection waits for a slow reader as long as it reads at all.
