@@ -56,8 +56,11 @@ pub(super) struct Http {
     pub(super) upgrade: Option<Box<http::Request>>,
     /// Bytes that wait for a slot or the upgrade.
     pub(super) held: Vec<u8>,
-    /// When the last whole request came, or the connection; an answer to it counts as well.
-    pub(super) last_request: Mono,
+    /// The first byte of the request under way, or the end of the last exchange: how long the client may take counts
+    /// from here.
+    pub(super) since: Mono,
+    /// A client waits for `100 Continue` before it sends its body.
+    pub(super) expected: bool,
     /// No request after this one is read.
     pub(super) last: bool,
 }
@@ -106,13 +109,21 @@ impl Http {
             next_number: 0,
             upgrade: None,
             held: Vec::new(),
-            last_request: now,
+            since: now,
+            expected: false,
             last: false,
         }
     }
 
-    /// Opens the place of the next answer.
+    /// No byte of a request has come that was not answered.
+    pub(super) fn is_idle(&self) -> bool {
+        self.decoder.is_idle() && self.held.is_empty()
+    }
+
+    /// Opens the place of the next answer. With one that ends the connection, no request behind it is read
+    /// (RFC 9112 section 9.6).
     pub(super) fn open_slot(&mut self, head_only: bool, keep_alive: bool) -> u32 {
+        self.last |= !keep_alive;
         let number = self.next_number;
         self.next_number = self.next_number.wrapping_add(1);
         let context = api::Context::default();

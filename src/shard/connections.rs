@@ -104,13 +104,14 @@ impl Shard {
         }
         connection.flushing = false;
         connection.blocked_since = None;
+        let paused = connection.paused;
         match &mut connection.phase {
             Phase::Ending { shut, .. } if !*shut => {
                 *shut = true;
                 turn.effects.push(Effect::Shutdown { connection: id });
             }
             Phase::Moving { .. } => self.hand_over(turn, id),
-            Phase::Http(http) if http.upgrade.is_some() && http.slots.is_empty() => self.resume_http(turn, id),
+            Phase::Http(_) if paused => self.resume_http(turn, id),
             Phase::Http(_) | Phase::Socket(_) | Phase::Ending { .. } | Phase::Taken => {}
         }
     }

@@ -11,13 +11,13 @@ use crate::session::token::Claims;
 use crate::shard::connection::{Http, Phase};
 use crate::shard::handover::{Handover, Stage};
 use crate::shard::mail::{Ask, Asked, Asker, Mail};
-use crate::shard::{Shard, Turn};
+use crate::shard::{Outbox, Shard, Turn};
 
 impl Shard {
     /// Feeds bytes to an HTTP connection. Takes its state and gives it back, unless the connection upgrades or ends.
     pub(super) fn feed_http(&mut self, turn: &mut Turn<'_>, id: ConnectionId, mut http: Box<Http>, bytes: &[u8]) {
-        if http.last {
-            return self.restore(id, Phase::Http(http));
+        if !bytes.is_empty() && http.is_idle() {
+            http.since = turn.now.mono;
         }
         let held = std::mem::take(&mut http.held);
         let joined;
@@ -27,25 +27,15 @@ impl Shard {
             joined = [&held, bytes].concat();
             &joined
         };
-        let policy = self.policy.clone();
-        while !http.last && http.upgrade.is_none() && http.slots.len() < policy.limits.http_pipelined {
-            match http.decoder.next(&mut input, &policy.limits) {
-                Ok(None) => break,
-                Ok(Some(Event::Continue)) => {
-                    // RFC 9110 section 10.1.1; out of turn it would be taken for the answer to an earlier request.
-                    if http.slots.is_empty() {
-                        self.write(turn, id, Bytes::from_static(http::CONTINUE));
-                    }
-                }
-                Ok(Some(Event::Request(request))) => {
-                    http.last_request = turn.now.mono;
-                    self.handle_request(turn, id, &mut http, request);
-                }
-                Err(refusal) => {
-                    let number = http.open_slot(false, false);
-                    http.fill_slot(number, api::refuse(&refusal));
-                    http.last = true;
-                }
+        loop {
+            self.read_requests(turn, id, &mut http, &mut input);
+            if self.write_answers(turn, id, &mut http) {
+                self.restore(id, Phase::Http(http));
+                return self.end_connection(turn, id);
+            }
+            // Answers have made room for more of what has come.
+            if input.is_empty() || !self.takes_requests(id, &http) {
+                break;
             }
         }
         if !http.last {
@@ -54,8 +44,37 @@ impl Shard {
         self.go_on_http(turn, id, http);
     }
 
-    /// Sends the answers that are ready, and takes the step that waited for them.
-    fn go_on_http(&mut self, turn: &mut Turn<'_>, id: ConnectionId, mut http: Box<Http>) {
+    /// Whether another request may be begun: not too many wait for their answers, and the answers are read.
+    fn takes_requests(&self, id: ConnectionId, http: &Http) -> bool {
+        let limits = &self.policy.limits;
+        let unread = self.outbox(id).map_or(0, Outbox::bytes);
+        !http.last && http.upgrade.is_none() && http.slots.len() < limits.http_pipelined && unread < limits.outbox_bytes
+    }
+
+    fn read_requests(&mut self, turn: &mut Turn<'_>, id: ConnectionId, http: &mut Http, input: &mut &[u8]) {
+        let policy = self.policy.clone();
+        while self.takes_requests(id, http) {
+            match http.decoder.next(input, &policy.limits) {
+                Ok(None) => {
+                    assert!(input.is_empty(), "what follows an upgrade is not given to the decoder");
+                    return;
+                }
+                Ok(Some(Event::Continue)) => http.expected = true,
+                Ok(Some(Event::Request(request))) => {
+                    http.expected = false;
+                    http.since = turn.now.mono;
+                    self.handle_request(turn, id, http, request);
+                }
+                Err(refusal) => {
+                    let number = http.open_slot(false, false);
+                    http.fill_slot(number, api::refuse(&refusal));
+                }
+            }
+        }
+    }
+
+    /// Sends the answers that are ready. True when the last of them was among these.
+    fn write_answers(&mut self, turn: &mut Turn<'_>, id: ConnectionId, http: &mut Http) -> bool {
         let mut out = Vec::new();
         let mut ends = false;
         while let Some(slot) = http.slots.front_mut() {
@@ -67,39 +86,41 @@ impl Shard {
                 break;
             }
         }
+        // RFC 9110 section 10.1.1; out of turn it would be taken for the answer to an earlier request.
+        if http.slots.is_empty() && std::mem::take(&mut http.expected) {
+            out.extend_from_slice(http::CONTINUE);
+        }
         if !out.is_empty() {
+            http.since = turn.now.mono;
             self.write(turn, id, Bytes::from(out));
         }
-        if ends || (http.last && http.slots.is_empty()) {
-            self.restore(id, Phase::Http(http));
-            return self.end_connection(turn, id);
-        }
-        if http.upgrade.is_some() && http.slots.is_empty() && self.outbox(id).is_some_and(crate::shard::Outbox::is_empty) {
+        ends || (http.last && http.slots.is_empty())
+    }
+
+    /// Gives the connection its state back, or takes the upgrade that waited.
+    fn go_on_http(&mut self, turn: &mut Turn<'_>, id: ConnectionId, http: Box<Http>) {
+        if http.upgrade.is_some() && http.slots.is_empty() && self.outbox(id).is_some_and(Outbox::is_empty) {
             return self.upgrade(turn, id, *http);
         }
-        let full = http.upgrade.is_some() || http.slots.len() >= self.policy.limits.http_pipelined;
-        let check_at = turn.now.mono.after(self.policy.limits.http_idle);
+        let full = !self.takes_requests(id, &http);
+        let check_at = http.since.after(self.policy.limits.http_idle);
         self.restore(id, Phase::Http(http));
         if full {
-            self.pause(turn, id)
+            self.pause(turn, id);
         } else {
-            self.resume(turn, id)
+            self.resume(turn, id);
         }
         self.schedule_connection(id, check_at);
     }
 
-    /// A place has become free, or the outbox empty: goes on with what was held.
+    /// An answer has come, or the outbox is empty: goes on with what was held.
     pub(super) fn resume_http(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
         let Some(connection) = self.connections.find_mut(id) else { return };
         if !matches!(connection.phase, Phase::Http(_)) {
             return;
         }
         if let Phase::Http(http) = std::mem::replace(&mut connection.phase, Phase::Taken) {
-            if http.held.is_empty() || http.upgrade.is_some() {
-                self.go_on_http(turn, id, http);
-            } else {
-                self.feed_http(turn, id, http, &[]);
-            }
+            self.feed_http(turn, id, http, &[]);
         }
     }
 
@@ -265,15 +286,16 @@ impl Shard {
     pub(super) fn http_check(&mut self, turn: &mut Turn<'_>, id: ConnectionId) -> Option<Mono> {
         let connection = self.connections.find_mut(id)?;
         let Phase::Http(http) = &mut connection.phase else { return None };
-        let until = http.last_request.after(self.policy.limits.http_idle);
+        let patience = self.policy.limits.http_idle;
+        let until = http.since.after(patience);
         if until > turn.now.mono {
             return Some(until);
         }
         if !http.slots.is_empty() || http.upgrade.is_some() {
             // The answer is ours to give, and the store's patience ends before the client's.
-            return Some(turn.now.mono.after(self.policy.limits.http_idle));
+            return Some(turn.now.mono.after(patience));
         }
-        if http.decoder.is_idle() && http.held.is_empty() {
+        if http.is_idle() {
             self.end_connection(turn, id);
         } else {
             let refusal = Refusal::new(RefusalCode::Timeout, "the request did not come to its end in time");
