@@ -155,10 +155,6 @@ impl Shard {
 
     /// To the shard of the command's conversation; commands without one are carried out here.
     pub(super) fn route(&mut self, turn: &mut Turn<'_>, ask: Ask) {
-        if self.draining.is_some() && ask.asker.shard == self.id && matches!(ask.asker.asked, Asked::Request { .. }) {
-            let refusal = Refusal::new(RefusalCode::Draining, "the server is ending").retry_after(1);
-            return self.answer(turn, ask.asker, Outcome::Refused(refusal));
-        }
         let conversation = match &ask.command {
             Command::Send { conversation, .. }
             | Command::ListReadMarks { conversation }

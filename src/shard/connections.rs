@@ -23,7 +23,7 @@ const DRAIN_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 impl Shard {
     pub(super) fn open(&mut self, turn: &mut Turn<'_>, id: ConnectionId, peer: Redacted<IpAddr>) {
         self.connections.insert(Connection::new(id, peer, Phase::Http(Box::new(Http::new(turn.now.mono)))));
-        self.schedule_connection(id, turn.now.mono.after(self.policy.limits.http_idle));
+        self.schedule_connection(id, turn.now.mono.after(self.http_patience()));
     }
 
     /// A connection that another shard began goes on here, with what was read ahead.
@@ -33,6 +33,9 @@ impl Shard {
         match stage {
             Stage::Upgrade { switching, claims } => {
                 self.begin_socket(turn, id, switching, Some(claims));
+                if self.draining.is_some() {
+                    return self.drain_connection(turn, id);
+                }
                 self.receive(turn, id, &mut bytes);
             }
             Stage::Connect { connect, claims, websocket, payload } => {
@@ -362,7 +365,9 @@ impl Shard {
         if self.draining.is_some() {
             return;
         }
-        self.draining = Some(turn.now.mono.after(DRAIN_PATIENCE));
+        let until = turn.now.mono.after(DRAIN_PATIENCE);
+        self.draining = Some(until);
+        self.timers.schedule(until, Timer::Drain);
         for id in self.connections.ids() {
             self.drain_connection(turn, id);
         }
@@ -372,8 +377,19 @@ impl Shard {
     pub(super) fn drain_connection(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
         let Some(connection) = self.connections.find_mut(id) else { return };
         match &mut connection.phase {
-            Phase::Http(http) if http.slots.is_empty() => self.end_connection(turn, id),
-            Phase::Http(http) => http.last = true,
+            Phase::Http(http) => {
+                if let Some(slot) = http.slots.back_mut() {
+                    slot.keep_alive = false;
+                    http.last = true;
+                } else if http.is_idle() && http.next_number > 0 {
+                    self.end_connection(turn, id);
+                } else {
+                    // Its first request may be on the way; it is answered, if it comes soon.
+                    http.since = turn.now.mono;
+                    let check_at = turn.now.mono.after(self.http_patience());
+                    self.schedule_connection(id, check_at);
+                }
+            }
             Phase::Socket(socket) => {
                 let busy = match socket.stage {
                     SocketStage::AwaitingConnect { .. } => false,
@@ -396,7 +412,7 @@ impl Shard {
                 self.drop_connection(turn, id);
             }
         }
-        if !self.drained && self.connections.is_empty() && self.errands.is_empty() {
+        if !self.drained && self.connections.is_empty() && self.errands.is_empty() && !self.conversations.are_retrying() {
             self.drained = true;
             turn.effects.push(Effect::Drained);
         }

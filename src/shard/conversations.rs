@@ -88,12 +88,18 @@ struct Appending {
 pub(super) struct Conversations {
     map: Map<ConversationId, Live>,
     clock: VecDeque<ConversationId>,
+    /// Appends that wait to be tried again.
+    retrying: usize,
     shards: u16,
 }
 
 impl Conversations {
     pub(super) fn new(seed: u64, shards: u16) -> Self {
-        Self { map: map::map(seed), clock: VecDeque::new(), shards }
+        Self { map: map::map(seed), clock: VecDeque::new(), retrying: 0, shards }
+    }
+
+    pub(super) fn are_retrying(&self) -> bool {
+        self.retrying > 0
     }
 
     fn enter(&mut self, id: ConversationId) -> &mut Live {
@@ -412,6 +418,7 @@ impl Shard {
             store::Reply::Failed(Failure::Unknown) if appending.tries < RETRIES_MAX => {
                 appending.tries += 1;
                 ready.appending = Some(appending);
+                self.conversations.retrying += 1;
                 self.timers.schedule(turn.now.mono.after(RETRY_PAUSE), Timer::Append(id));
             }
             other => {
@@ -429,6 +436,7 @@ impl Shard {
 
     /// The outcome of an append is not known: the same messages again, under the same ids.
     pub(super) fn retry_append(&mut self, turn: &mut Turn<'_>, id: ConversationId) {
+        self.conversations.retrying -= 1;
         let Some(appending) = self.conversations.ready(id).and_then(|ready| ready.appending.as_ref()) else { return };
         let request = appending.request.clone();
         self.insist(turn, request, Errand::Append(id));

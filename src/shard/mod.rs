@@ -218,6 +218,8 @@ impl Shard {
                     self.watch_user(user, next);
                 }
                 Timer::Sweep => self.sweep_logins(turn),
+                // What is to be done follows every input.
+                Timer::Drain => {}
             }
         }
     }

@@ -1,5 +1,7 @@
 //! HTTP on a connection: requests in, answers out in the same order, and the upgrade that ends it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::api::{self, Call};
@@ -103,7 +105,7 @@ impl Shard {
             return self.upgrade(turn, id, *http);
         }
         let full = !self.takes_requests(id, &http);
-        let check_at = http.since.after(self.policy.limits.http_idle);
+        let check_at = http.since.after(self.http_patience());
         self.restore(id, Phase::Http(http));
         if full {
             self.pause(turn, id);
@@ -148,6 +150,9 @@ impl Shard {
             Ok(Call::Health(health)) => {
                 let unready = self.unready(health);
                 self.fill(http, number, &request, api::health(unready.as_ref()));
+            }
+            Ok(Call::Auth(_) | Call::Command(_)) if self.draining.is_some() => {
+                self.fill(http, number, &request, api::refuse(&ending()));
             }
             Ok(Call::Auth(command)) => {
                 self.keep_context(http, number, &request);
@@ -200,9 +205,7 @@ impl Shard {
     fn unready(&self, health: api::Health) -> Option<Refusal> {
         match health {
             api::Health::Live => None,
-            api::Health::Ready if self.draining.is_some() => {
-                Some(Refusal::new(RefusalCode::Draining, "the server is ending").retry_after(1))
-            }
+            api::Health::Ready if self.draining.is_some() => Some(ending()),
             api::Health::Ready if self.store_failing => {
                 Some(Refusal::new(RefusalCode::StoreUnavailable, "the store cannot be reached").retry_after(2))
             }
@@ -250,7 +253,7 @@ impl Shard {
     /// The bytes of the 101, and whom the handshake's token names, if it had one.
     fn handshake(&self, turn: &Turn<'_>, request: &Request) -> Result<(Vec<u8>, Option<Claims>), Refusal> {
         if self.draining.is_some() {
-            return Err(Refusal::new(RefusalCode::Draining, "the server is ending").retry_after(1));
+            return Err(ending());
         }
         // Browsers always send Origin with a WebSocket; what does not is no browser and no page can misuse it.
         let mut origins = request.header_values("origin");
@@ -282,11 +285,16 @@ impl Shard {
         Ok((switching, claims))
     }
 
+    /// How long a client may take for its request; when the server ends, not long.
+    pub(super) fn http_patience(&self) -> Duration {
+        if self.draining.is_some() { self.policy.limits.linger } else { self.policy.limits.http_idle }
+    }
+
     /// A connection without a whole request for too long ends; with a part of one, after 408.
     pub(super) fn http_check(&mut self, turn: &mut Turn<'_>, id: ConnectionId) -> Option<Mono> {
+        let patience = self.http_patience();
         let connection = self.connections.find_mut(id)?;
         let Phase::Http(http) = &mut connection.phase else { return None };
-        let patience = self.policy.limits.http_idle;
         let until = http.since.after(patience);
         if until > turn.now.mono {
             return Some(until);
@@ -303,6 +311,10 @@ impl Shard {
         }
         None
     }
+}
+
+fn ending() -> Refusal {
+    Refusal::new(RefusalCode::Draining, "the server is ending").retry_after(1)
 }
 
 fn with_cors(mut response: Response, origin: Option<&str>) -> Response {

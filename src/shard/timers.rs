@@ -16,6 +16,8 @@ pub(super) enum Timer {
     User(UserId),
     /// Budgets of addresses and revoked logins that no longer matter are dropped.
     Sweep,
+    /// The patience of a shard that ends is over.
+    Drain,
 }
 
 /// Lifetime: the shard's. Owner: the shard. View: shard.

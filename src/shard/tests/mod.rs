@@ -2,6 +2,7 @@
 
 mod connect;
 mod deliver;
+mod drain;
 mod harness;
 mod login;
 mod memory;
