@@ -381,7 +381,7 @@ impl Shard {
                 if let Some(slot) = http.slots.back_mut() {
                     slot.keep_alive = false;
                     http.last = true;
-                } else if http.is_idle() && http.next_number > 0 {
+                } else if http.is_idle() && http.next_number > 0 && http.upgrade.is_none() {
                     self.end_connection(turn, id);
                 } else {
                     // Its first request may be on the way; it is answered, if it comes soon.
