@@ -11,6 +11,9 @@ use crate::session::intent::{AckMode, SendIntent, SubscribeIntent};
 use crate::session::token::Claims;
 use crate::store::FamilyId;
 
+/// Commands for which an idle session keeps room: the least that their table takes at all.
+const IDLE_COMMANDS_MAX: usize = 4;
+
 /// Whom the token named, and how long it is believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
@@ -149,6 +152,16 @@ impl Session {
 
     pub fn subscription_mut(&mut self, serial: u32) -> Option<&mut Subscription> {
         self.subscriptions.iter_mut().find(|known| known.serial == serial)
+    }
+
+    /// An idle session must not keep the room that a burst of commands needed.
+    pub fn forget_burst(&mut self) {
+        if self.pending.is_empty() && self.pending.capacity() > IDLE_COMMANDS_MAX {
+            self.pending = Slab::new();
+        }
+        if self.groups.is_empty() && self.groups.capacity() > 0 {
+            self.groups = Slab::new();
+        }
     }
 
     /// Whether anything that a receipt was asked for, or that was sent, is still under way.

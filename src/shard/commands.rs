@@ -203,6 +203,7 @@ impl Shard {
     fn session_answered(&mut self, turn: &mut Turn<'_>, key: SessionKey, number: usize, outcome: &Outcome) {
         let Some(live) = self.sessions.find_mut(key) else { return };
         let pending = live.session.pending.try_remove(number).expect("a command gets exactly one answer");
+        live.session.forget_burst();
         let inflight = live.session.pending.len();
         let Carrier::Socket(connection) = live.carrier;
         let refused = match outcome {

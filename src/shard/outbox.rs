@@ -5,6 +5,9 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes};
 
+/// Frames for which an idle connection keeps room: the least that a queue takes at all.
+const IDLE_FRAMES_MAX: usize = 4;
+
 /// A queue of byte buffers. Lifetime: its connection's. Owner: the connection's shard. View: one connection.
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -25,6 +28,12 @@ impl Outbox {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Heap bytes of the queue itself.
+    #[cfg(test)]
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.queue.capacity() * size_of::<Bytes>()
     }
 
     #[must_use]
@@ -71,7 +80,7 @@ impl Outbox {
             self.begun = false;
             self.queue.pop_front();
         }
-        if self.queue.is_empty() && self.queue.capacity() > 64 {
+        if self.queue.is_empty() && self.queue.capacity() > IDLE_FRAMES_MAX {
             // An idle connection must not keep what a burst needed.
             self.queue = VecDeque::new();
         }
