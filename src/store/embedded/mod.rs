@@ -138,12 +138,8 @@ impl Embedded {
     /// with [`Reply::Failed`], and so is every later write. Reads are answered after the writes of the batch.
     pub fn apply<T>(&mut self, batch: impl IntoIterator<Item = (T, Request)>, replies: &mut Vec<(T, Reply)>) {
         let mut answers: Vec<(T, Result<Reply, Request>)> = Vec::new();
-        let mut commit = Commit {
-            rows: Pending::new(&self.tables),
-            heads: &mut self.heads,
-            seen: &mut self.seen,
-            scratch: &mut self.scratch,
-        };
+        let mut commit =
+            Commit { rows: Pending::new(&self.tables), heads: &mut self.heads, seen: &mut self.seen, scratch: &mut self.scratch };
         for (tag, request) in batch {
             let answer = match () {
                 () if request.is_read() => Err(request),
