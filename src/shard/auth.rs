@@ -22,10 +22,10 @@ use crate::store::{FamilyId, Reply, Request, SecretHash, User};
 /// Between two looks at what can be forgotten.
 const SWEEP: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// Budgets of addresses, and logins whose tokens count no longer. Owner: the shard. View: shard.
+/// Budgets of networks, and logins whose tokens count no longer. Owner: the shard. View: shard.
 #[derive(Debug)]
 pub(super) struct Logins {
-    addresses: Map<IpAddr, Bucket>,
+    networks: Map<u64, Bucket>,
     /// Until when a revoked login's access tokens would still be in date.
     revoked: Map<FamilyId, Wall>,
     /// The store could not say what was revoked before this start: asked again at the next sweep.
@@ -35,7 +35,7 @@ pub(super) struct Logins {
 
 impl Logins {
     pub(super) fn new(seed: u64) -> Self {
-        Self { addresses: map::map(seed), revoked: map::map(seed), revoked_unknown: false, sweeping: false }
+        Self { networks: map::map(seed), revoked: map::map(seed), revoked_unknown: false, sweeping: false }
     }
 
     pub(super) fn is_revoked(&self, family: FamilyId) -> bool {
@@ -74,6 +74,14 @@ fn unauthorized(message: &'static str) -> Outcome {
     Outcome::Refused(Refusal::new(RefusalCode::Unauthorized, message))
 }
 
+/// What has one budget: an IPv4 address, or the IPv6 network of 64 bits that one customer has.
+fn network(peer: &Redacted<IpAddr>) -> u64 {
+    match peer.expose().to_canonical() {
+        IpAddr::V4(address) => u64::from(address.to_bits()),
+        IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
+    }
+}
+
 impl Shard {
     /// Believes an access token, or says why not.
     pub(super) fn verify(&self, turn: &Turn<'_>, token: &str) -> Result<Claims, Refusal> {
@@ -91,12 +99,7 @@ impl Shard {
 
     /// The shard that keeps an address's budget.
     pub(super) fn address_shard(&self, peer: &Redacted<IpAddr>) -> ShardId {
-        let key = match peer.expose() {
-            IpAddr::V4(address) => u64::from(address.to_bits()),
-            // The upper half is the network that one customer has.
-            IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
-        };
-        ShardId::of(key, self.shards)
+        ShardId::of(network(peer), self.shards)
     }
 
     pub(super) fn authenticate(
@@ -108,7 +111,7 @@ impl Shard {
     ) {
         let limits = self.policy.limits.clone();
         let rate = Rate::new(limits.auth_per_address_minute, limits.auth_per_address_minute);
-        let budget = self.logins.addresses.entry(*peer.expose()).or_insert_with(|| Bucket::new(turn.now.mono));
+        let budget = self.logins.networks.entry(network(peer)).or_insert_with(|| Bucket::new(turn.now.mono));
         if let Err(wait) = budget.take(turn.now.mono, rate) {
             let refusal = Refusal::new(RefusalCode::RateLimited, "too many requests from this address");
             return self.reply_to(turn, to, Outcome::Refused(refusal.retry_after(retry_after_seconds(wait))));
@@ -294,13 +297,31 @@ impl Shard {
     pub(super) fn sweep_logins(&mut self, turn: &mut Turn<'_>) {
         let Mono(now) = turn.now.mono;
         self.logins.sweeping = false;
-        self.logins.addresses.retain(|_, budget| budget.full_at().0 > now);
+        self.logins.networks.retain(|_, budget| budget.full_at().0 > now);
         self.logins.revoked.retain(|_, until| *until > turn.now.wall);
         if std::mem::take(&mut self.logins.revoked_unknown) {
             self.load_revoked(turn);
         }
-        if !self.logins.addresses.is_empty() || !self.logins.revoked.is_empty() {
+        if !self.logins.networks.is_empty() || !self.logins.revoked.is_empty() {
             self.schedule_sweep(turn);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_has_one_budget() {
+        let check = |one: &str, other: &str, same: bool| {
+            let [one_network, other_network] = [one, other].map(|address| network(&Redacted::new(address.parse().unwrap())));
+            assert_eq!(one_network == other_network, same, "{one} {other}");
+        };
+        check("10.0.0.1", "10.0.0.2", false);
+        check("10.0.0.1", "::ffff:10.0.0.1", true);
+        check("::ffff:10.0.0.1", "::ffff:10.0.0.2", false);
+        check("2001:db8::1", "2001:db8::2:1", true);
+        check("2001:db8::1", "2001:db8:0:1::1", false);
     }
 }
