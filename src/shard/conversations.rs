@@ -154,6 +154,14 @@ impl Conversations {
         self.ready(id).map(|ready| ready.by_shard.clone()).unwrap_or_default()
     }
 
+    /// There is nothing to keep. It was looked up a moment ago, so its place is near the end.
+    fn forget(&mut self, id: ConversationId) {
+        self.map.remove(&id);
+        if let Some(at) = self.clock.iter().rposition(|known| *known == id) {
+            self.clock.remove(at);
+        }
+    }
+
     /// Drops conversations out of use until at most `max` are left or one turn of the clock is over.
     fn trim(&mut self, max: usize) {
         let mut steps = self.clock.len();
@@ -286,8 +294,7 @@ impl Shard {
             }
         }
         if refusal.is_some() {
-            self.conversations.map.remove(&id);
-            self.conversations.clock.retain(|known| *known != id);
+            self.conversations.forget(id);
         }
         self.conversations.trim(self.policy.limits.conversations_cached);
     }
