@@ -4,7 +4,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use crate::model::destination::{SubscribeTarget, UserQueue};
-use crate::model::{Fault, Limits, Mono, SessionId, UserId, Wall};
+use crate::model::{Fault, Limits, Mono, Refusal, SessionId, UserId, Wall};
 use crate::protocol::stomp::Version;
 use crate::session::heartbeat::HeartBeats;
 use crate::session::intent::{AckMode, SendIntent, SubscribeIntent};
@@ -71,6 +71,8 @@ pub struct Group {
 pub struct Transaction {
     pub name: Box<str>,
     pub sends: Vec<SendIntent>,
+    /// Why a frame of it was not taken in: it is all or nothing, so COMMIT fails with that.
+    pub refused: Option<Refusal>,
 }
 
 /// An authenticated client. Lifetime: from CONNECT to its end. Owner: its user's shard. View: one session.
@@ -188,7 +190,7 @@ impl Session {
         if self.transactions.len() >= limits.transactions {
             return Err(Fault::policy(format!("more than {} open transactions", limits.transactions)));
         }
-        self.transactions.push(Transaction { name: name.into(), sends: Vec::new() });
+        self.transactions.push(Transaction { name: name.into(), sends: Vec::new(), refused: None });
         Ok(())
     }
 
@@ -220,10 +222,10 @@ impl Session {
     ///
     /// # Errors
     /// A fault when there is no such transaction.
-    pub fn end_transaction(&mut self, name: &str) -> Result<Vec<SendIntent>, Fault> {
+    pub fn end_transaction(&mut self, name: &str) -> Result<Transaction, Fault> {
         self.transaction(name)?;
         let at = self.transactions.iter().position(|known| *known.name == *name).unwrap_or(0);
-        Ok(self.transactions.swap_remove(at).sends)
+        Ok(self.transactions.swap_remove(at))
     }
 
     /// When the session must be looked at next, its token's end included.
@@ -287,7 +289,7 @@ mod tests {
         assert!(session.begin("u", &limits).is_err());
         assert!(session.enlist("t", SendIntent::HeartBeat, &limits).is_ok());
         assert!(session.enlist("t", SendIntent::HeartBeat, &limits).is_err());
-        assert_eq!(session.end_transaction("t").map(|sends| sends.len()), Ok(1));
+        assert_eq!(session.end_transaction("t").map(|transaction| transaction.sends.len()), Ok(1));
         assert!(session.end_transaction("t").is_err());
     }
 

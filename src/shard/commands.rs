@@ -12,7 +12,7 @@ use crate::protocol::stomp::{Command as StompCommand, Frame, Version};
 use crate::session::frames::{self, Address, Content};
 use crate::session::intent::{self, Announcement, SendIntent};
 use crate::session::rate::{Rate, retry_after_seconds};
-use crate::session::state::{Group, Pending};
+use crate::session::state::{Group, Pending, Transaction};
 use crate::session::{Principal, content};
 use crate::shard::mail::{Ask, Asked, Asker, Mail, SessionKey, Subscriber};
 use crate::shard::storing::Errand;
@@ -74,6 +74,9 @@ impl Shard {
         let send = match intent::interpret_send(frame, live.session.id, &policy.limits, &mut self.reader) {
             Ok(send) => send,
             Err(refusal) => {
+                if let Some(name) = transaction {
+                    live.session.transaction(name)?.refused.get_or_insert_with(|| refusal.clone());
+                }
                 self.refuse(turn, key, &refusal, receipt);
                 return Ok(());
             }
@@ -441,7 +444,11 @@ impl Shard {
         match frame.command {
             StompCommand::Begin => live.session.begin(name, &self.policy.limits)?,
             StompCommand::Commit => {
-                let sends = live.session.end_transaction(name)?;
+                let Transaction { sends, refused, .. } = live.session.end_transaction(name)?;
+                if let Some(refusal) = refused {
+                    self.refuse(turn, key, &refusal, receipt);
+                    return Ok(());
+                }
                 if !sends.is_empty() {
                     let group = Group { left: sends.len(), receipt: receipt.map(Into::into), failed: false };
                     let group = live.session.groups.insert(group);

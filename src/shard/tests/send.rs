@@ -252,6 +252,25 @@ fn transactions() {
     }
 }
 
+/// Nobody would learn of the frame that is missing if COMMIT had its receipt.
+#[test]
+fn a_transaction_with_a_refused_frame_fails_whole() {
+    let mut net = net();
+    let receiver = net.subscriber(2, &["/user/queue/messages"]);
+    let good = send(9, "a").replace("SEND\n", "SEND\ntransaction:t\n");
+    let bad = "SEND\ntransaction:t\ndestination:/app/send\n\nnonsense";
+    let commit = "COMMIT\ntransaction:t\nreceipt:commit\n\n";
+    let listening = net.subscriber(1, &[ERRORS]);
+    net.stomp(listening, &["BEGIN\ntransaction:t\n\n", &good, bad]);
+    net.check(listening, &["RECEIPT a", "MESSAGE errors bad_request"]);
+    net.say(listening, commit, &["MESSAGE errors bad_request"]);
+    let deaf = net.client(1);
+    net.stomp(deaf, &["BEGIN\ntransaction:t\n\n", &good, bad, commit]);
+    let heard = net.heard(deaf);
+    assert!(heard[1].starts_with("ERROR bad_request: ") && heard[1].ends_with("(commit)"), "{heard:?}");
+    net.check(receiver, &[]);
+}
+
 /// Only the form of ACK and NACK is looked at: redelivery is not there yet.
 #[test]
 fn acknowledgements_have_the_form_of_their_version() {
