@@ -235,6 +235,7 @@ mod tests {
 
     use super::*;
     use crate::api::request::tests::request;
+    use crate::model::message::Draft;
 
     const ID: &str = "c232ab00-9414-11ec-b3c8-9f6bdeced846";
     const SESSION: &str = "0123456789abcdef0123456789abcdef";
@@ -247,6 +248,12 @@ mod tests {
     /// What a request is routed to, as `Debug` prints it, or status and error code; the same below both prefixes.
     fn outcome(method: Method, target: &str, headers: &[(&str, &str)], body: &str) -> String {
         let print = |target: &str| match routed(&request(method, target, headers, body)) {
+            // A draft keeps its content out of debug output, so it is told here.
+            Ok(Call::Command(Command::Send { conversation, draft, from })) => {
+                let Draft { content, client_id, headers } = draft;
+                let draft = format!("Draft {{ content: {content:?}, client_id: {client_id:?}, headers: {headers:?} }}");
+                format!("Send {{ conversation: {conversation:?}, draft: {draft}, from: {from:?} }}")
+            }
             Ok(Call::Command(command)) => format!("{command:?}"),
             Ok(call) => format!("{call:?}"),
             Err(response) => {

@@ -71,7 +71,7 @@ pub(super) const ROOMS: &[Room] = &[
     pure(
         "session",
         &["model", "protocol", "store"],
-        &["base64", "bytes", "itoa", "jsonwebtoken", "memchr", "serde", "sha2", "simd_json", "smallvec"],
+        &["base64", "bytes", "itoa", "jsonwebtoken", "memchr", "serde", "sha2", "simd_json", "slab", "smallvec"],
     ),
     pure(
         "api",
@@ -81,7 +81,7 @@ pub(super) const ROOMS: &[Room] = &[
     pure(
         "shard",
         &["model", "protocol", "session", "store", "api"],
-        &["bytes", "foldhash", "itoa", "memchr", "rand_chacha", "serde", "sha2", "simd_json", "slab", "smallvec", "tracing"],
+        &["bytes", "foldhash", "indexmap", "rand_chacha", "sha2", "slab", "smallvec", "tracing"],
     ),
     Room { name: "io", rooms: &["*"], crates: &["*"], std_banned: &[], is_unsafe: true },
     pure(

@@ -41,6 +41,7 @@ fn malformed_subscribes() {
     let mut net = Net::new(1);
     for (frame, message) in [
         ("SUBSCRIBE\nid:0\n\n", "header destination is missing"),
+        ("SEND\n\n{}", "header destination is missing"),
         ("SUBSCRIBE\ndestination:/topic/a\n\n", "header id is missing"),
         ("SUBSCRIBE\nid:0\ndestination:/topic/a\nack:often\n\n", "header ack must be auto, client or client-individual"),
         ("UNSUBSCRIBE\n\n", "header id is missing"),
