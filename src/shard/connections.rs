@@ -255,13 +255,12 @@ impl Shard {
         let blocked_until = connection.blocked_since.map(|since| since.after(self.policy.limits.write_blocked));
         let stuck = blocked_until.is_some_and(|until| until <= now);
         let next = match &connection.phase {
-            Phase::Ending { until, .. } => {
-                if *until <= now {
-                    self.drop_connection(turn, id);
-                    return None;
-                }
-                *until
+            Phase::Ending { until, .. } if *until <= now => {
+                self.drop_connection(turn, id);
+                return None;
             }
+            // Its own end is near: how long the last words have been blocked does not matter any more.
+            Phase::Ending { until, .. } => return Some(*until),
             Phase::Http(_) | Phase::Moving { .. } if stuck => {
                 self.drop_connection(turn, id);
                 return None;
