@@ -262,6 +262,7 @@ impl Shard {
     pub(super) fn conversation_loaded(&mut self, turn: &mut Turn<'_>, id: ConversationId, reply: store::Reply) {
         let shards = self.shards;
         let Some(live) = self.conversations.map.get_mut(&id) else { return };
+        let subscribed = live.subscribers.contains(&true);
         let State::Loading { waiting, stale } = std::mem::replace(&mut live.state, State::Unloaded) else { return };
         if stale {
             live.state = State::Loading { waiting, stale: false };
@@ -293,7 +294,8 @@ impl Shard {
                 }
             }
         }
-        if refusal.is_some() {
+        // Who has subscribed still has to hear of what is stored once the store answers again.
+        if refusal.is_some() && !subscribed {
             self.conversations.forget(id);
         }
         self.conversations.trim(self.policy.limits.conversations_cached);
