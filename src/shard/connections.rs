@@ -411,7 +411,8 @@ impl Shard {
                 self.drop_connection(turn, id);
             }
         }
-        if !self.drained && self.connections.is_empty() && self.errands.is_empty() && !self.conversations.are_retrying() {
+        let repeating = self.conversations.are_retrying() || !self.repeats.is_empty();
+        if !self.drained && self.connections.is_empty() && self.errands.is_empty() && !repeating {
             self.drained = true;
             turn.effects.push(Effect::Drained);
         }

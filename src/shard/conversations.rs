@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -16,14 +15,10 @@ use crate::model::message::{Conversation, Draft, Head, Message, SenderSession};
 use crate::model::{ConversationId, MessageId, Refusal, RefusalCode, ShardId, UserId};
 use crate::protocol::json;
 use crate::shard::mail::{Ask, Asker, Delivery, Mail, Subscriber};
-use crate::shard::storing::Errand;
+use crate::shard::storing::{Errand, RETRIES_MAX, RETRY_PAUSE, is_unknown};
 use crate::shard::timers::Timer;
 use crate::shard::{Shard, Turn};
-use crate::store::{self, Appended, Failure};
-
-/// Pause before an append of unknown outcome is tried again, and how often before it is given up.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
-const RETRIES_MAX: u32 = 50;
+use crate::store::{self, Appended};
 
 /// What is known of one conversation. Lifetime: while in use. Owner: its shard. View: shard.
 #[derive(Debug)]
@@ -424,7 +419,7 @@ impl Shard {
                 }
                 self.append_next(turn, id);
             }
-            store::Reply::Failed(Failure::Unknown) if appending.tries < RETRIES_MAX => {
+            reply if is_unknown(&reply, appending.tries) && appending.tries < RETRIES_MAX => {
                 appending.tries += 1;
                 ready.appending = Some(appending);
                 self.conversations.retrying += 1;

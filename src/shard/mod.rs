@@ -52,7 +52,7 @@ pub use seam::{Door, Effect, Input};
 use auth::Logins;
 use connection::Connections;
 use conversations::Conversations;
-use storing::Errand;
+use storing::{Errand, Write};
 use timers::{Timer, Timers};
 use topics::Topics;
 use users::{Sessions, Users};
@@ -87,6 +87,8 @@ pub struct Shard {
     logins: Logins,
     /// What each request under way at the store is for; the key is its ticket.
     errands: Slab<Errand>,
+    /// Writes of unknown outcome, until they are tried again.
+    repeats: Slab<Box<Write>>,
     timers: Timers,
     /// Buffers in which the bodies of SENDs are read.
     reader: Reader,
@@ -127,6 +129,7 @@ impl Shard {
             conversations,
             logins,
             errands: Slab::new(),
+            repeats: Slab::new(),
             timers: Timers::default(),
             reader: Reader::new(),
             local: VecDeque::new(),
@@ -217,6 +220,7 @@ impl Shard {
                     let next = self.users.look(user, turn.now.mono);
                     self.watch_user(user, next);
                 }
+                Timer::Repeat(key) => self.repeat_write(turn, key),
                 Timer::Sweep => self.sweep_logins(turn),
                 // What is to be done follows every input.
                 Timer::Drain => {}

@@ -1,5 +1,7 @@
 //! Requests under way at the store, and what each of them is for.
 
+use std::time::Duration;
+
 use crate::model::command::{Command, Outcome, Position};
 use crate::model::message::ReadMark;
 use crate::model::{ConversationId, Refusal, RefusalCode};
@@ -7,6 +9,7 @@ use crate::shard::auth::Login;
 use crate::shard::mail::{Ask, Asker};
 use crate::shard::membership::Change;
 use crate::shard::seam::Effect;
+use crate::shard::timers::Timer;
 use crate::shard::{Shard, Turn};
 use crate::store::{Failure, Reply, Request, Ticket};
 
@@ -33,6 +36,26 @@ pub(super) enum Errand {
     Me(Asker),
     Login(Box<Login>),
     Revoked,
+    /// A write, with what is needed to ask for it again.
+    Write(Box<Write>),
+}
+
+/// A write whose outcome must be known in the end. Appends have their own, as more of them wait behind.
+#[derive(Debug)]
+pub(super) struct Write {
+    request: Request,
+    errand: Errand,
+    tries: u32,
+}
+
+/// Pause before a write of unknown outcome is tried again, and how often before it is given up.
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const RETRIES_MAX: u32 = 50;
+
+/// Whether a reply leaves open what became of the write. After one unknown outcome no later failure is certain any more:
+/// the first try may have been carried out.
+pub(super) fn is_unknown(reply: &Reply, tries: u32) -> bool {
+    matches!(reply, Reply::Failed(failure) if *failure == Failure::Unknown || tries > 0)
 }
 
 impl Shard {
@@ -41,6 +64,11 @@ impl Shard {
         if self.errands.len() >= self.policy.limits.store_inflight {
             return self.run_errand(turn, errand, Reply::Failed(Failure::Busy));
         }
+        let errand = match errand {
+            Errand::Append(_) => errand,
+            _ if request.is_read() => errand,
+            _ => Errand::Write(Box::new(Write { request: request.clone(), errand, tries: 0 })),
+        };
         self.insist(turn, request, errand);
     }
 
@@ -82,7 +110,23 @@ impl Shard {
             Errand::Me(asker) => self.me_read(turn, asker, reply),
             Errand::Login(login) => self.login_goes_on(turn, *login, reply),
             Errand::Revoked => self.revoked_loaded(turn, reply),
+            Errand::Write(mut write) => {
+                if is_unknown(&reply, write.tries) && write.tries < RETRIES_MAX {
+                    write.tries += 1;
+                    let key = self.repeats.insert(write);
+                    self.timers.schedule(turn.now.mono.after(RETRY_PAUSE), Timer::Repeat(key));
+                } else {
+                    self.run_errand(turn, write.errand, reply);
+                }
+            }
         }
+    }
+
+    /// The outcome of a write is not known: the same request again, which gives the result of having done it once.
+    pub(super) fn repeat_write(&mut self, turn: &mut Turn<'_>, key: usize) {
+        let Some(write) = self.repeats.try_remove(key) else { return };
+        let request = write.request.clone();
+        self.insist(turn, request, Errand::Write(write));
     }
 
     fn pass_on(

@@ -12,6 +12,8 @@ pub(super) enum Timer {
     Connection(ConnectionId),
     /// An append whose outcome is unknown is tried again.
     Append(ConversationId),
+    /// Another write whose outcome is unknown is tried again.
+    Repeat(usize),
     /// The budget is full again: without sessions, nothing of the user need be kept.
     User(UserId),
     /// Budgets of addresses and revoked logins that no longer matter are dropped.
