@@ -47,7 +47,23 @@ enum State {
 #[derive(Debug)]
 enum Waiting {
     Ask(Box<Ask>),
-    Join { from: ShardId, user: UserId, subscriber: Subscriber },
+    Join {
+        from: ShardId,
+        user: UserId,
+        subscriber: Subscriber,
+    },
+    /// A change of a block, to be answered once the conversation goes by it.
+    Block(Asker),
+}
+
+/// What a change of a block has to wait for.
+#[derive(Debug)]
+pub(super) enum Refresh {
+    /// A read with this number.
+    Read(u32),
+    /// The load under way, which answers.
+    Wait,
+    Done,
 }
 
 #[derive(Debug)]
@@ -56,6 +72,8 @@ struct Ready {
     head: Head,
     /// One of the two participants of a direct conversation blocks the other.
     blocked: bool,
+    /// The latest read of `blocked` under way.
+    block_read: Option<u32>,
     /// Participants by the shard of their sessions.
     by_shard: Vec<Arc<[UserId]>>,
     queue: VecDeque<Send>,
@@ -86,11 +104,13 @@ pub(super) struct Conversations {
     /// Appends that wait to be tried again.
     retrying: usize,
     shards: u16,
+    /// Number of the last read of a block.
+    block_reads: u32,
 }
 
 impl Conversations {
     pub(super) fn new(seed: u64, shards: u16) -> Self {
-        Self { map: map::map(seed), clock: VecDeque::new(), retrying: 0, shards }
+        Self { map: map::map(seed), clock: VecDeque::new(), retrying: 0, shards, block_reads: 0 }
     }
 
     pub(super) fn are_retrying(&self) -> bool {
@@ -114,11 +134,34 @@ impl Conversations {
         }
     }
 
-    pub(super) fn set_blocked(&mut self, id: ConversationId, blocked: bool) {
+    /// A block of the pair has changed: what has to be done until the conversation goes by it.
+    pub(super) fn refresh_block(&mut self, id: ConversationId, asker: Asker) -> Refresh {
         match self.map.get_mut(&id).map(|live| &mut live.state) {
-            Some(State::Ready(ready)) => ready.blocked = blocked,
-            Some(State::Loading { stale, .. }) => *stale = true,
-            Some(State::Unloaded) | None => {}
+            Some(State::Ready(ready)) => {
+                self.block_reads = self.block_reads.wrapping_add(1);
+                ready.block_read = Some(self.block_reads);
+                Refresh::Read(self.block_reads)
+            }
+            Some(State::Loading { waiting, stale }) => {
+                *stale = true;
+                waiting.push(Waiting::Block(asker));
+                Refresh::Wait
+            }
+            Some(State::Unloaded) | None => Refresh::Done,
+        }
+    }
+
+    /// Takes over what read `number` has found. False when a later read is under way.
+    pub(super) fn set_blocked(&mut self, id: ConversationId, number: u32, blocked: bool) -> bool {
+        // One that was loaded since then has found it by itself.
+        let Some(ready) = self.ready(id) else { return true };
+        match ready.block_read {
+            Some(latest) if latest == number => {
+                (ready.blocked, ready.block_read) = (blocked, None);
+                true
+            }
+            Some(_) => false,
+            None => true,
         }
     }
 
@@ -270,6 +313,7 @@ impl Shard {
                     conversation: Arc::new(state.conversation),
                     head: state.head,
                     blocked: state.blocked,
+                    block_read: None,
                     queue: VecDeque::new(),
                     appending: None,
                 }));
@@ -282,6 +326,7 @@ impl Shard {
             match (what, &refusal) {
                 (Waiting::Ask(ask), None) => self.ask(turn, *ask),
                 (Waiting::Ask(ask), Some(refusal)) => self.answer(turn, ask.asker, refusal.clone()),
+                (Waiting::Block(asker), _) => self.answer(turn, asker, Outcome::Done),
                 (Waiting::Join { from, user, subscriber }, None) => self.join_conversation(turn, from, id, user, subscriber),
                 (Waiting::Join { from, subscriber, .. }, Some(_)) => {
                     let topic = Some(Topic::Conversation(id));

@@ -136,10 +136,10 @@ pub enum Mail {
         conversation: ConversationId,
         user: UserId,
     },
-    /// To the shard of the pair's conversation.
+    /// To the shard of the pair's conversation, which answers once it goes by what the store holds.
     BlockChanged {
         conversation: ConversationId,
-        blocked: bool,
+        asker: Asker,
     },
     /// To every shard: a login's tokens count no longer.
     Revoked {

@@ -11,6 +11,7 @@ use crate::model::ids::ID_MAX;
 use crate::model::message::{Conversation, ConversationKind, Participant, ParticipantRole};
 use crate::model::{ConversationId, Refusal, RefusalCode, ShardId, UserId, Wall};
 use crate::protocol::json;
+use crate::shard::conversations::Refresh;
 use crate::shard::mail::{Ask, Asker, Mail, Notice};
 use crate::shard::storing::Errand;
 use crate::shard::{Shard, Turn};
@@ -220,16 +221,44 @@ impl Shard {
         }
     }
 
-    /// A block is stored: the pair's conversation must know.
+    /// A block is stored: the pair's conversation must know before anyone is told.
     pub(super) fn block_set(&mut self, turn: &mut Turn<'_>, asker: Asker, reply: &Reply) {
-        let Reply::BlockSet { direct, blocked, .. } = reply else {
-            return self.answer(turn, asker, Outcome::Refused(Self::failed(reply)));
-        };
-        if let Some(conversation) = *direct {
-            let to = ShardId::of(conversation.value(), self.shards);
-            self.mail(turn, to, Mail::BlockChanged { conversation, blocked: *blocked });
+        match reply {
+            Reply::BlockSet { direct: Some(conversation), .. } => {
+                let conversation = *conversation;
+                let to = ShardId::of(conversation.value(), self.shards);
+                self.mail(turn, to, Mail::BlockChanged { conversation, asker });
+            }
+            Reply::BlockSet { direct: None, .. } => self.answer(turn, asker, Outcome::Done),
+            other => self.answer(turn, asker, Outcome::Refused(Self::failed(other))),
         }
-        self.answer(turn, asker, Outcome::Done);
+    }
+
+    /// As the conversation's shard. Both of a pair may change their blocks at once, from two shards, whose mail comes in any
+    /// order: so what is in force is read again, after every change.
+    pub(super) fn refresh_block(&mut self, turn: &mut Turn<'_>, id: ConversationId, asker: Asker) {
+        match self.conversations.refresh_block(id, asker) {
+            Refresh::Read(number) => {
+                let request = Request::ReadConversation { conversation: id };
+                self.insist(turn, request, Errand::BlockRead(asker, id, number));
+            }
+            Refresh::Wait => {}
+            Refresh::Done => self.answer(turn, asker, Outcome::Done),
+        }
+    }
+
+    pub(super) fn block_read(&mut self, turn: &mut Turn<'_>, asker: Asker, id: ConversationId, number: u32, reply: &Reply) {
+        let outcome = match reply {
+            Reply::Conversation { state, .. } if self.conversations.set_blocked(id, number, state.blocked) => Outcome::Done,
+            // Another change came meanwhile, and this read may be older than it.
+            Reply::Conversation { .. } => return self.refresh_block(turn, id, asker),
+            other => {
+                // Too strict until the conversation is read again, never too lax.
+                self.conversations.set_blocked(id, number, true);
+                Outcome::Refused(Self::failed(other))
+            }
+        };
+        self.answer(turn, asker, outcome);
     }
 }
 

@@ -206,7 +206,7 @@ impl Shard {
             Mail::JoinPattern { pattern, user, subscriber } => self.join_pattern(turn, from, pattern, user, subscriber),
             Mail::LeavePattern { subscriber } => self.leave_pattern(from, subscriber),
             Mail::Expel { conversation, user } => self.expel(turn, conversation, user),
-            Mail::BlockChanged { conversation, blocked } => self.conversations.set_blocked(conversation, blocked),
+            Mail::BlockChanged { conversation, asker } => self.refresh_block(turn, conversation, asker),
             Mail::Revoked { user, family } => self.revoked(turn, user, family),
         }
     }

@@ -32,6 +32,8 @@ pub(super) enum Errand {
     Change(Asker, ConversationId, Change),
     Conversations(Asker),
     Block(Asker),
+    /// Whether a pair's conversation is blocked now: the number of the read.
+    BlockRead(Asker, ConversationId, u32),
     Blocks(Asker),
     Me(Asker),
     Login(Box<Login>),
@@ -103,6 +105,7 @@ impl Shard {
             Errand::Change(asker, conversation, change) => self.changed(turn, asker, conversation, &change, &reply),
             Errand::Conversations(asker) => self.conversations_read(turn, asker, reply),
             Errand::Block(asker) => self.block_set(turn, asker, &reply),
+            Errand::BlockRead(asker, conversation, number) => self.block_read(turn, asker, conversation, number, &reply),
             Errand::Blocks(asker) => self.pass_on(turn, asker, reply, |reply| match reply {
                 Reply::Blocks(users) => Ok(Outcome::Blocks(users)),
                 other => Err(other),
