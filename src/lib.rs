@@ -10,6 +10,7 @@ pub mod model;
 pub mod protocol;
 pub mod session;
 pub mod shard;
+pub mod sim;
 pub mod store;
 #[cfg(test)]
 mod tidy;

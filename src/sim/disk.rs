@@ -1,0 +1,146 @@
+//! The store: the reference model behind delays, refusals, lost replies and crashes.
+//!
+//! A write is durable from the moment it is carried out, so what a crash takes is what was not yet carried out.
+//! A planted fault puts a second, slower disk behind the first.
+
+use std::collections::VecDeque;
+
+use crate::model::Mono;
+use crate::sim::Plant;
+use crate::sim::dice::Dice;
+use crate::sim::plan::StoreFaults;
+use crate::store::memory::Memory;
+use crate::store::{Failure, Reply, Request, Ticket};
+
+/// A request of one shard.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) shard: usize,
+    pub(super) ticket: Ticket,
+    pub(super) request: Request,
+}
+
+/// What a request came to: the reply, and whether the write happened, whatever the reply says.
+pub(super) struct Done {
+    pub(super) job: Job,
+    pub(super) reply: Reply,
+    /// What the store answered itself, when it carried the write out.
+    pub(super) carried_out: Option<Reply>,
+}
+
+/// Lifetime: the run's; it outlives the node.
+pub(super) struct Disk {
+    memory: Memory,
+    faults: StoreFaults,
+    /// Until then everything is refused.
+    pub(super) outage_until: Mono,
+    writes: VecDeque<Job>,
+    reads: VecDeque<Job>,
+    plant: Option<Plant>,
+    /// With a planted fault: what a crash leaves.
+    durable: Memory,
+    lagging: VecDeque<(Request, Reply)>,
+}
+
+impl Disk {
+    pub(super) fn new(faults: StoreFaults, plant: Option<Plant>) -> Self {
+        Self {
+            memory: Memory::new(),
+            faults,
+            outage_until: Mono(0),
+            writes: VecDeque::new(),
+            reads: VecDeque::new(),
+            plant,
+            durable: Memory::new(),
+            lagging: VecDeque::new(),
+        }
+    }
+
+    /// Before the run: carried out at once.
+    pub(super) fn prepare(&mut self, request: &Request) -> Reply {
+        self.durable.apply(request);
+        self.memory.apply(request)
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.faults = StoreFaults::default();
+        self.outage_until = Mono(0);
+    }
+
+    /// What would be there after a crash at this moment.
+    pub(super) fn survivor(&self) -> &Memory {
+        if self.lags() { &self.durable } else { &self.memory }
+    }
+
+    pub(super) fn submit(&mut self, job: Job) {
+        if job.request.is_read() { self.reads.push_back(job) } else { self.writes.push_back(job) }
+    }
+
+    pub(super) fn next_read(&mut self, dice: &mut Dice, now: Mono) -> Option<Done> {
+        // Reads stand beside each other: any of them may be the next.
+        if self.reads.is_empty() {
+            return None;
+        }
+        let job = self.reads.remove(dice.below(self.reads.len()))?;
+        let failed = now < self.outage_until || dice.per_mille(self.faults.reads);
+        let failure = dice.pick(&[Failure::Unavailable, Failure::Busy, Failure::Unknown]);
+        let reply = if failed { Reply::Failed(failure) } else { self.memory.read(&job.request) };
+        Some(Done { job, reply, carried_out: None })
+    }
+
+    /// Everything that waits to be written, as one commit.
+    pub(super) fn commit(&mut self, dice: &mut Dice, now: Mono) -> Vec<Done> {
+        let jobs = std::mem::take(&mut self.writes);
+        jobs.into_iter().map(|job| self.write(dice, now, job)).collect()
+    }
+
+    fn write(&mut self, dice: &mut Dice, now: Mono, job: Job) -> Done {
+        let StoreFaults { unavailable, busy, unknown_done, unknown_undone, .. } = self.faults;
+        let rest = 1_000_u32.saturating_sub(unavailable + busy + unknown_done + unknown_undone);
+        let outcome = dice.weighted(&[rest, unavailable, busy, unknown_done, unknown_undone]);
+        let outcome = if now < self.outage_until { 1 } else { outcome };
+        let carried_out = matches!(outcome, 0 | 3).then(|| self.carry_out(&job.request));
+        let reply = match (outcome, &carried_out) {
+            (0, Some(reply)) => reply.clone(),
+            (1, _) => Reply::Failed(Failure::Unavailable),
+            (2, _) => Reply::Failed(Failure::Busy),
+            _ => Reply::Failed(Failure::Unknown),
+        };
+        Done { job, reply, carried_out }
+    }
+
+    fn carry_out(&mut self, request: &Request) -> Reply {
+        let reply = self.memory.apply(request);
+        if self.lags() {
+            self.lagging.push_back((request.clone(), reply.clone()));
+        }
+        reply
+    }
+
+    fn lags(&self) -> bool {
+        matches!(self.plant, Some(Plant::AckBeforeDurable | Plant::LyingDisk))
+    }
+
+    /// With a planted fault: the slower disk follows. What it took in is durable from now on.
+    pub(super) fn follow(&mut self) -> Vec<(Request, Reply)> {
+        let followed: Vec<_> = self.lagging.drain(..).collect();
+        for (request, _) in &followed {
+            self.durable.apply(request);
+        }
+        followed
+    }
+
+    /// The node is gone, and with it everything it had asked for that was not carried out.
+    pub(super) fn crash(&mut self) {
+        self.writes.clear();
+        self.reads.clear();
+        if self.lags() {
+            self.lagging.clear();
+            self.memory = self.durable.clone();
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.writes.is_empty() && self.reads.is_empty()
+    }
+}

@@ -1,0 +1,151 @@
+//! What the oracle knows for certain, and since when.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+
+use crate::model::message::Message;
+use crate::model::{ConversationId, MessageId, Mono, UserId, Wall};
+
+/// A message that some device wanted to send, by the order in which they were thought of.
+pub(super) type SendNo = usize;
+/// A session that some device tried to begin.
+pub(super) type SessionNo = usize;
+/// A login that gave tokens, to be revoked by a logout.
+pub(super) type LoginNo = usize;
+
+/// A message as clients get it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Dto {
+    pub(super) id: String,
+    pub(super) conversation_id: u64,
+    pub(super) sender_id: u64,
+    pub(super) content: String,
+    pub(super) client_message_id: Option<String>,
+    pub(super) prev: Option<String>,
+}
+
+impl Dto {
+    pub(super) fn is_of(&self, message: &Message) -> bool {
+        self.id == message.id.to_string()
+            && self.conversation_id == message.conversation.value()
+            && self.sender_id == message.sender.value()
+            && *self.content == *message.content
+            && self.client_message_id.as_deref() == message.client_id.as_deref()
+            && self.prev == message.prev.map(|prev| prev.to_string())
+    }
+}
+
+/// One message to send, and every time it was tried.
+#[derive(Debug)]
+pub(super) struct Send {
+    pub(super) user: UserId,
+    pub(super) device: usize,
+    pub(super) conversation: ConversationId,
+    /// Different for every message, so that a stored one tells where it came from.
+    pub(super) content: String,
+    pub(super) key: Option<String>,
+    pub(super) attempts: Vec<Attempt>,
+    pub(super) stored: Option<MessageId>,
+    pub(super) acknowledged: bool,
+    /// No attempt can be carried out any more: each was refused for certain.
+    pub(super) refused: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attempt {
+    /// `None`: over REST.
+    pub(super) session: Option<SessionNo>,
+    pub(super) echo: bool,
+    pub(super) at: Mono,
+}
+
+/// A stored message.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) message: std::sync::Arc<Message>,
+    pub(super) send: SendNo,
+    pub(super) at: Mono,
+    pub(super) wall: Wall,
+    /// How often the wall clock had jumped.
+    pub(super) jumps: u32,
+    pub(super) delivered: bool,
+}
+
+/// A user and a group.
+#[derive(Debug, Default)]
+pub(super) struct Member {
+    /// What the store holds.
+    pub(super) stored: bool,
+    /// A participant, and known as one to the server, without interruption since then.
+    pub(super) inside_since: Option<Mono>,
+    /// Not a participant, and a removal was answered, without a change since then.
+    pub(super) outside_since: Option<Mono>,
+    /// Requests under way, and a count of their beginnings and ends: one that saw no other knows what it has done.
+    pub(super) changing: u32,
+    pub(super) version: u64,
+}
+
+/// One user's block of another.
+#[derive(Debug, Default)]
+pub(super) struct Block {
+    pub(super) stored: bool,
+    /// In force since an answer said so.
+    pub(super) since: Option<Mono>,
+    pub(super) changing: u32,
+    pub(super) version: u64,
+}
+
+/// What a subscription is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Messages,
+    Errors,
+    Acks,
+    Topic(ConversationId),
+    /// `/topic/**`
+    All,
+    /// `/topic/conversation/*`
+    Conversations,
+}
+
+impl Kind {
+    pub(super) fn destination(self, user: UserId, long: bool) -> String {
+        match self {
+            Self::Messages if long => format!("/user/{user}/queue/messages"),
+            Self::Messages => "/user/queue/messages".into(),
+            Self::Errors => "/user/queue/errors".into(),
+            Self::Acks => "/user/queue/acks".into(),
+            Self::Topic(conversation) => format!("/topic/conversation/{conversation}"),
+            Self::All => "/topic/**".into(),
+            Self::Conversations => "/topic/conversation/*".into(),
+        }
+    }
+}
+
+/// One subscription of one session, as the client sees it.
+#[derive(Debug)]
+pub(super) struct Sub {
+    pub(super) kind: Kind,
+    pub(super) destination: String,
+    /// Its RECEIPT came.
+    pub(super) active_since: Option<Mono>,
+    /// The RECEIPT of its UNSUBSCRIBE came.
+    pub(super) ended: bool,
+    /// What it was sent, kept when the same id is subscribed anew to the same destination.
+    pub(super) seen: BTreeSet<MessageId>,
+    pub(super) last: BTreeMap<ConversationId, MessageId>,
+}
+
+#[derive(Debug)]
+pub(super) struct SessionFact {
+    pub(super) user: UserId,
+    pub(super) login: Option<LoginNo>,
+    pub(super) expires: Wall,
+    pub(super) jumps: u32,
+    pub(super) live: bool,
+    pub(super) subs: BTreeMap<String, Sub>,
+    /// First attempts of this session, in their order.
+    pub(super) sends: Vec<SendNo>,
+}

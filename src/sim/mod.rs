@@ -1,0 +1,157 @@
+//! The whole node in one thread from one seed: its shards, the network, the store, clients, and everything that goes
+//! wrong, with an oracle that knows what must hold all the same.
+//!
+//! Flows in: a seed and a number of steps. Flows out: a hash of all that happened, or the first violation, which the same
+//! seed brings about again. Uses only the pure rooms; never imports io, a socket, the system's clock or its randomness.
+//!
+//! Invariants: one source of chance; one queue of events, ordered by time and then by their making; nothing depends on the
+//! iteration order of a hash map; the shards are driven through [`Shard::handle`](crate::shard::Shard::handle) alone,
+//! as io drives them.
+
+mod device;
+mod dice;
+mod disk;
+mod facts;
+mod link;
+mod network;
+mod oracle;
+mod pages;
+mod plan;
+mod rest;
+mod sockets;
+mod trace;
+mod workload;
+mod world;
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use world::World;
+
+/// A fault planted into the world, to see that the oracle finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plant {
+    /// The store answers before a write is durable.
+    AckBeforeDurable,
+    /// The store says that a write is durable, and a crash takes it away.
+    LyingDisk,
+    /// A delivery between two shards is lost now and then.
+    DropDelivery,
+    /// Mail between two shards overtakes other mail.
+    ReorderMesh,
+}
+
+impl Plant {
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("ack-before-durable", Self::AckBeforeDurable),
+        ("lying-disk", Self::LyingDisk),
+        ("drop-delivery", Self::DropDelivery),
+        ("reorder-mesh", Self::ReorderMesh),
+    ];
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    pub seed: u64,
+    /// Events of the stormy part; afterwards everything comes to rest.
+    pub steps: u64,
+    pub plant: Option<Plant>,
+    /// Print every event.
+    pub print: bool,
+}
+
+/// What a run that went well came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Of all inputs and effects, with their times.
+    pub hash: u64,
+    pub steps: u64,
+    pub sent: usize,
+    pub stored: usize,
+    pub acknowledged: u64,
+    pub delivered: u64,
+    pub sessions: usize,
+    pub crashes: u32,
+}
+
+/// What must not be.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    pub seed: u64,
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "seed {}: {}", self.seed, self.what)
+    }
+}
+
+impl std::error::Error for Violation {}
+
+/// Runs one seed.
+///
+/// # Errors
+/// The first violation, a panic of a shard included.
+pub fn run(options: Options) -> Result<Report, Violation> {
+    let violation = |what| Violation { seed: options.seed, what };
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let mut world = World::new(&options);
+        let steps = world.run(options.steps);
+        (world, steps)
+    }));
+    let (world, steps) = outcome.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        violation(format!("panic: {}", text.unwrap_or_default()))
+    })?;
+    if let Some(what) = world.oracle.broken() {
+        return Err(violation(format!("after {steps} steps, {:.3} s: {what}", world.now.0 as f64 / 1e9)));
+    }
+    Ok(Report {
+        hash: world.trace.hash(),
+        steps,
+        sent: world.oracle.sends.len(),
+        stored: world.oracle.log.values().map(Vec::len).sum(),
+        acknowledged: world.oracle.acknowledged,
+        delivered: world.oracle.delivered,
+        sessions: world.oracle.sessions.len(),
+        crashes: world.crashes,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEPS: u64 = 3_000;
+
+    fn check(seed: u64) -> Report {
+        match run(Options { seed, steps: STEPS, plant: None, print: false }) {
+            Ok(report) => report,
+            Err(violation) => panic!("{violation}"),
+        }
+    }
+
+    #[test]
+    fn a_few_seeds_pass() {
+        for seed in 1..=8 {
+            check(seed);
+        }
+    }
+
+    #[test]
+    fn the_same_seed_is_the_same_run() {
+        assert_eq!(check(1), check(1));
+        assert_ne!(check(1).hash, check(2).hash);
+    }
+
+    #[test]
+    fn planted_faults_are_found() {
+        for (name, plant) in Plant::ALL {
+            let found =
+                (1..=50).find(|seed| run(Options { seed: *seed, steps: STEPS, plant: Some(plant), print: false }).is_err());
+            assert!(found.is_some(), "{name} was not found in 50 seeds");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Byte streams between clients and shards: bounded, cut anywhere, reset at any time.
+
+use std::collections::VecDeque;
+
+use crate::model::{ConnectionId, Mono};
+use crate::sim::dice::Dice;
+
+/// A stream for the whole run. Never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct WireId(pub(super) u64);
+
+/// Which of a device's two streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Line {
+    Socket,
+    Rest,
+}
+
+/// Where the server's end of a stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In the listener's queue.
+    Waiting,
+    At(usize, ConnectionId),
+    /// Between two shards.
+    Moving,
+    Gone,
+}
+
+/// One TCP connection.
+#[derive(Debug)]
+pub(super) struct Wire {
+    pub(super) device: usize,
+    pub(super) line: Line,
+    pub(super) place: Place,
+    /// From the client, not yet read by the server.
+    pub(super) up: VecDeque<u8>,
+    /// The client sends nothing after `up`.
+    pub(super) up_ends: bool,
+    /// From the server, not yet read by the client; at most `capacity` bytes.
+    pub(super) down: VecDeque<u8>,
+    pub(super) down_ends: bool,
+    pub(super) capacity: usize,
+    /// Bytes of one read or write at most.
+    chunk: usize,
+    pub(super) reset: bool,
+    /// The client's end is closed: who writes to it is told so by a reset.
+    pub(super) client_gone: bool,
+    pub(super) paused: bool,
+    /// A flush is under way, as the seam has it.
+    pub(super) flushing: bool,
+    /// The client does not read before this.
+    pub(super) stalled_until: Mono,
+    /// One event of each kind at most is in the queue.
+    pub(super) read_due: bool,
+    pub(super) write_due: bool,
+    pub(super) arrive_due: bool,
+}
+
+impl Wire {
+    pub(super) fn new(dice: &mut Dice, device: usize, line: Line) -> Self {
+        Self {
+            device,
+            line,
+            place: Place::Waiting,
+            up: VecDeque::new(),
+            up_ends: false,
+            down: VecDeque::new(),
+            down_ends: false,
+            capacity: dice.pick(&[600, 4_096, 65_536]),
+            chunk: dice.pick(&[40, 200, 400, 1_500, 1_500, 65_536, 65_536, 65_536]),
+            reset: false,
+            client_gone: false,
+            paused: false,
+            flushing: false,
+            stalled_until: Mono(0),
+            read_due: false,
+            write_due: false,
+            arrive_due: false,
+        }
+    }
+
+    /// How many of `available` bytes go in one piece; at least one when there is one.
+    pub(super) fn piece(&self, dice: &mut Dice, available: usize) -> usize {
+        let most = available.min(self.chunk);
+        if most <= 1 || dice.percent(40) { most } else { dice.between(1, most) }
+    }
+
+    /// From now on the network is quick, and the client reads.
+    pub(super) fn calm(&mut self, now: Mono) {
+        self.chunk = 65_536;
+        self.stalled_until = now;
+    }
+
+    pub(super) fn room(&self) -> usize {
+        self.capacity.saturating_sub(self.down.len())
+    }
+
+    /// Takes the first `count` bytes off a queue.
+    pub(super) fn take(queue: &mut VecDeque<u8>, count: usize) -> Vec<u8> {
+        queue.drain(..count).collect()
+    }
+}
+
+/// Ids of connections on one shard: a free index, and a generation that was never there.
+#[derive(Debug, Default)]
+pub(super) struct Ids {
+    generations: Vec<u32>,
+    free: Vec<u32>,
+}
+
+impl Ids {
+    pub(super) fn take(&mut self) -> ConnectionId {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.generations.push(0);
+            self.generations.len() as u32 - 1
+        });
+        ConnectionId { index, generation: self.generations[index as usize] }
+    }
+
+    pub(super) fn release(&mut self, id: ConnectionId) {
+        self.generations[id.index as usize] += 1;
+        self.free.push(id.index);
+    }
+}

@@ -1,0 +1,153 @@
+//! What one run is like: sizes, limits and kinds of trouble, drawn from the seed, so that seeds differ in more than luck.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::{ConversationId, Limits, Redacted, UserId};
+use crate::session::Policy;
+use crate::session::policy::Origins;
+use crate::session::token::Keys;
+use crate::sim::dice::Dice;
+
+/// The code that always works, so that clients can log in without reading anybody's phone.
+pub(super) const CODE: &str = "000000";
+
+/// Out of a thousand requests of its kind, how many fail in this way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct StoreFaults {
+    pub(super) unavailable: u32,
+    pub(super) busy: u32,
+    /// The reply is lost, and the write happened.
+    pub(super) unknown_done: u32,
+    /// The reply is lost, and the write did not happen.
+    pub(super) unknown_undone: u32,
+    pub(super) reads: u32,
+}
+
+/// Out of a thousand turns of the fault finder, how many bring this.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Troubles {
+    pub(super) crash: u32,
+    pub(super) drain: u32,
+    pub(super) wall_jump: u32,
+    pub(super) reset: u32,
+    pub(super) outage: u32,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    pub(super) id: ConversationId,
+    pub(super) participants: Vec<UserId>,
+    /// A pair's own, whose participants do not change.
+    pub(super) direct: bool,
+}
+
+pub(super) struct Plan {
+    pub(super) shards: u16,
+    pub(super) users: Vec<UserId>,
+    /// Devices of each user.
+    pub(super) devices: usize,
+    pub(super) conversations: Vec<Group>,
+    pub(super) policy: Arc<Policy>,
+    pub(super) store: StoreFaults,
+    pub(super) troubles: Troubles,
+    /// The longest that mail between two shards takes, in microseconds.
+    pub(super) mesh_us: u64,
+    pub(super) store_us: u64,
+    /// Replies of the store come in the order of the requests.
+    pub(super) replies_in_order: bool,
+    /// Pause between two steps of a device, in milliseconds.
+    pub(super) pause_ms: u64,
+    /// Participants come and go, and block each other, so often that it happens at once.
+    pub(super) quarrels: bool,
+    /// Of a hundred tokens, those that live for seconds only.
+    pub(super) short_tokens: u32,
+}
+
+impl Plan {
+    pub(super) fn draw(dice: &mut Dice) -> Self {
+        let shards = dice.between(2, 4) as u16;
+        let users: Vec<UserId> =
+            (0..dice.between(4, 6)).filter_map(|at| UserId::new(1 + at as u64 * 7 + dice.below(7) as u64).ok()).collect();
+        let mild = dice.percent(30);
+        let rate = |dice: &mut Dice, most: usize| if mild || dice.percent(30) { 0 } else { dice.below(most) as u32 };
+        let store = StoreFaults {
+            unavailable: rate(dice, 40),
+            busy: rate(dice, 40),
+            unknown_done: rate(dice, 80),
+            unknown_undone: rate(dice, 80),
+            reads: rate(dice, 60),
+        };
+        let troubles = Troubles {
+            crash: rate(dice, 40),
+            drain: rate(dice, 20),
+            wall_jump: rate(dice, 80),
+            reset: rate(dice, 400),
+            outage: rate(dice, 40),
+        };
+        Self {
+            shards,
+            conversations: conversations(dice, &users),
+            users,
+            devices: dice.between(1, 3),
+            policy: Arc::new(policy(dice)),
+            store,
+            troubles,
+            mesh_us: dice.pick(&[5, 200, 2_000, 30_000]),
+            store_us: dice.pick(&[100, 2_000, 20_000, 100_000]),
+            replies_in_order: dice.percent(50),
+            pause_ms: dice.pick(&[5, 30, 100]),
+            quarrels: dice.percent(30),
+            short_tokens: dice.pick(&[0, 0, 10, 40]),
+        }
+    }
+}
+
+fn conversations(dice: &mut Dice, users: &[UserId]) -> Vec<Group> {
+    let mut groups = Vec::new();
+    let mut add = |dice: &mut Dice, participants: Vec<UserId>, direct| {
+        let id = 1 + groups.len() as u64 * 11 + dice.below(11) as u64;
+        groups.extend(ConversationId::new(id).map(|id| Group { id, participants, direct }));
+    };
+    add(dice, users.to_vec(), false);
+    add(dice, users[..users.len() - 1].to_vec(), false);
+    if dice.percent(60) {
+        add(dice, users[1..].to_vec(), false);
+    }
+    for pair in users.windows(2) {
+        if dice.percent(70) {
+            add(dice, pair.to_vec(), true);
+        }
+    }
+    groups
+}
+
+/// Limits small enough to be met.
+fn policy(dice: &mut Dice) -> Policy {
+    let default = Limits::default();
+    let limits = Limits {
+        http_pipelined: dice.pick(&[1, 2, 16]),
+        session_inflight: dice.pick(&[1, 3, 256]),
+        outbox_bytes: dice.pick(&[12 * 1024, 64 * 1024, default.outbox_bytes]),
+        write_blocked: Duration::from_secs(dice.pick(&[2, 20])),
+        ping: Duration::from_secs(dice.pick(&[2, 25])),
+        linger: Duration::from_secs(dice.pick(&[1, 5])),
+        first_frame: Duration::from_secs(dice.pick(&[5, 30])),
+        messages_per_minute: dice.pick(&[60, 6_000, 60_000]),
+        messages_burst: dice.pick(&[20, 1_000]),
+        conversation_pending: dice.pick(&[2, 1_024]),
+        append_batch: dice.pick(&[1, 3, 256]),
+        store_inflight: dice.pick(&[4, 64, 8_192]),
+        conversations_cached: dice.pick(&[1, 3, 100]),
+        auth_per_address_minute: 60_000,
+        ..default
+    };
+    Policy {
+        limits,
+        keys: Keys::hs256(b"a secret of thirty-two bytes, or more"),
+        origins: Origins::all(),
+        fixed_code: Some(Redacted::new(CODE.into())),
+        admin_phones: Vec::new(),
+        sanitize: true,
+    }
+}

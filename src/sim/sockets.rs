@@ -1,0 +1,376 @@
+//! The sockets' side of the world: bytes between devices and shards, and the trouble that befalls them.
+
+use std::io::IoSlice;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use crate::model::{ConnectionId, Redacted};
+use crate::shard::{Door, Handover, Input};
+use crate::sim::device::{Do, Season};
+use crate::sim::network::{Place, Wire, WireId};
+use crate::sim::world::{Event, World};
+
+/// Over the limit of an outbox stand at most the last words: an ERROR, a RECEIPT, a close frame.
+const LAST_WORDS_BYTES: usize = 2_048;
+/// One way through the network, in microseconds.
+const NETWORK_US: (u64, u64) = (20, 3_000);
+
+impl World {
+    /// What a device does to its streams.
+    pub(super) fn carry_out_for(&mut self, device: usize, action: Do) {
+        match action {
+            Do::Open(line) => {
+                let id = WireId(self.next_wire);
+                self.next_wire += 1;
+                let mut wire = Wire::new(&mut self.dice, device, line);
+                if self.season != Season::Storm {
+                    wire.calm(self.now);
+                }
+                self.wires.insert(id, wire);
+                self.lines.insert((device, line), id);
+                self.trace.note(self.now, format_args!("device {device} opens {line:?} as {id:?}"));
+                self.read_soon(id);
+            }
+            Do::Send(line, bytes) => {
+                let Some(&id) = self.lines.get(&(device, line)) else { return };
+                let Some(wire) = self.wires.get_mut(&id) else { return };
+                if !wire.up_ends {
+                    wire.up.extend(bytes);
+                    self.read_soon(id);
+                }
+            }
+            Do::Finish(line) => {
+                let Some(&id) = self.lines.get(&(device, line)) else { return };
+                if let Some(wire) = self.wires.get_mut(&id) {
+                    wire.up_ends = true;
+                    self.read_soon(id);
+                }
+            }
+            Do::Close(line) => {
+                let Some(id) = self.lines.remove(&(device, line)) else { return };
+                let by_reset = self.dice.percent(40);
+                let Some(wire) = self.wires.get_mut(&id) else { return };
+                (wire.client_gone, wire.up_ends, wire.reset) = (true, true, by_reset);
+                self.read_soon(id);
+                self.write_soon(id);
+            }
+            Do::Stall(line, pause) => {
+                let until = self.now.after(pause);
+                let Some(id) = self.lines.get(&(device, line)) else { return };
+                if let Some(wire) = self.wires.get_mut(id) {
+                    wire.stalled_until = until;
+                }
+            }
+        }
+    }
+
+    fn soon(&mut self) -> Duration {
+        self.dice.micros(NETWORK_US.0, NETWORK_US.1)
+    }
+
+    fn read_soon(&mut self, id: WireId) {
+        let Some(wire) = self.wires.get_mut(&id).filter(|wire| !wire.read_due) else { return };
+        wire.read_due = true;
+        let pause = self.soon();
+        self.later(pause, Event::Read(id));
+    }
+
+    fn write_soon(&mut self, id: WireId) {
+        let Some(wire) = self.wires.get_mut(&id).filter(|wire| !wire.write_due) else { return };
+        wire.write_due = true;
+        // A flush comes at the end of the turn.
+        self.later(Duration::from_micros(1), Event::Write(id));
+    }
+
+    fn arrive_soon(&mut self, id: WireId) {
+        let now = self.now;
+        let Some(wire) = self.wires.get_mut(&id).filter(|wire| !wire.arrive_due) else { return };
+        wire.arrive_due = true;
+        let stall = wire.stalled_until.since(now);
+        let pause = self.soon();
+        self.later(pause.max(stall), Event::Arrive(id));
+    }
+
+    /// The server's end looks for bytes.
+    pub(super) fn read(&mut self, id: WireId) {
+        let Some(wire) = self.wires.get_mut(&id) else { return };
+        wire.read_due = false;
+        let reset = wire.reset;
+        match wire.place {
+            Place::Waiting => return self.accept(id),
+            Place::Moving => {}
+            Place::Gone => {
+                if wire.client_gone {
+                    self.wires.remove(&id);
+                }
+            }
+            Place::At(..) if wire.paused => {}
+            Place::At(seat, connection) if reset || (wire.up.is_empty() && wire.up_ends) => {
+                self.lose(id, seat, connection);
+            }
+            Place::At(seat, connection) if !wire.up.is_empty() => {
+                let count = wire.piece(&mut self.dice, wire.up.len());
+                let mut bytes = Wire::take(&mut wire.up, count);
+                let more = !wire.up.is_empty() || wire.up_ends;
+                self.trace.bytes(self.now, format_args!("shard {seat} reads {connection:?}"), &bytes);
+                self.handle(seat, Input::Received { connection, bytes: &mut bytes });
+                if more {
+                    self.read_soon(id);
+                }
+            }
+            Place::At(..) => {}
+        }
+    }
+
+    fn accept(&mut self, id: WireId) {
+        if self.seats.is_empty() || self.draining {
+            return self.refuse(id);
+        }
+        let seat = self.dice.below(self.seats.len());
+        let connection = self.seats[seat].ids.take();
+        self.seats[seat].wires.insert(connection, id);
+        let Some(wire) = self.wires.get_mut(&id) else { return };
+        wire.place = Place::At(seat, connection);
+        let peer = IpAddr::V4(Ipv4Addr::new(10, 0, 0, wire.device as u8));
+        self.trace.note(self.now, format_args!("shard {seat} accepts {id:?} as {connection:?}"));
+        self.handle(seat, Input::Opened { connection, peer: Redacted::new(peer), door: Door::Http });
+        self.read_soon(id);
+    }
+
+    fn refuse(&mut self, id: WireId) {
+        let Some(wire) = self.wires.get_mut(&id) else { return };
+        (wire.place, wire.reset) = (Place::Gone, true);
+        self.arrive_soon(id);
+    }
+
+    /// Takes a connection off its shard: its index is free again.
+    pub(super) fn release(&mut self, seat: usize, connection: ConnectionId, place: Place) -> WireId {
+        let wire = self.seats[seat].wires.remove(&connection).expect("a shard names connections that it has");
+        self.seats[seat].ids.release(connection);
+        if let Some(wire) = self.wires.get_mut(&wire) {
+            (wire.place, wire.paused, wire.flushing) = (place, false, false);
+        }
+        wire
+    }
+
+    fn lose(&mut self, id: WireId, seat: usize, connection: ConnectionId) {
+        self.trace.note(self.now, format_args!("shard {seat} loses {connection:?}"));
+        self.release(seat, connection, Place::Gone);
+        if let Some(wire) = self.wires.get_mut(&id) {
+            // What was on its way when the socket was closed may arrive or not.
+            if wire.reset || self.dice.percent(50) {
+                wire.down.clear();
+            }
+            wire.down_ends = true;
+        }
+        self.handle(seat, Input::Lost { connection });
+        self.arrive_soon(id);
+    }
+
+    pub(super) fn adopt(&mut self, seat: usize, id: WireId, handover: Box<Handover>) {
+        let connection = self.seats[seat].ids.take();
+        self.seats[seat].wires.insert(connection, id);
+        if let Some(wire) = self.wires.get_mut(&id) {
+            wire.place = Place::At(seat, connection);
+        }
+        self.trace.note(self.now, format_args!("shard {seat} adopts {id:?} as {connection:?}"));
+        self.handle(seat, Input::Adopted { connection, handover });
+        self.read_soon(id);
+    }
+
+    fn wire_of(&mut self, seat: usize, connection: ConnectionId) -> Option<(WireId, &mut Wire)> {
+        let id = *self.seats[seat].wires.get(&connection)?;
+        self.wires.get_mut(&id).map(|wire| (id, wire))
+    }
+
+    pub(super) fn flush(&mut self, seat: usize, connection: ConnectionId) {
+        let Some((id, wire)) = self.wire_of(seat, connection) else {
+            return self.oracle.violate(format!("shard {seat} flushes {connection:?}, which it does not have"));
+        };
+        let twice = std::mem::replace(&mut wire.flushing, true);
+        if twice {
+            self.oracle.violate(format!("shard {seat} flushes {connection:?} while a flush is under way"));
+        }
+        self.write_soon(id);
+    }
+
+    pub(super) fn pause(&mut self, seat: usize, connection: ConnectionId, paused: bool) {
+        let Some((id, wire)) = self.wire_of(seat, connection) else { return };
+        wire.paused = paused;
+        if !paused {
+            self.read_soon(id);
+        }
+    }
+
+    pub(super) fn shut(&mut self, seat: usize, connection: ConnectionId) {
+        self.trace.note(self.now, format_args!("shard {seat} shuts {connection:?}"));
+        let Some((id, wire)) = self.wire_of(seat, connection) else { return };
+        wire.down_ends = true;
+        self.arrive_soon(id);
+    }
+
+    pub(super) fn close(&mut self, seat: usize, connection: ConnectionId) {
+        self.trace.note(self.now, format_args!("shard {seat} closes {connection:?}"));
+        let id = self.release(seat, connection, Place::Gone);
+        if let Some(wire) = self.wires.get_mut(&id) {
+            // Closing with unread bytes resets.
+            wire.reset |= !wire.up.is_empty();
+            wire.down_ends = true;
+        }
+        self.arrive_soon(id);
+        self.read_soon(id);
+    }
+
+    /// The server's end writes what its outbox holds, as far as there is room.
+    pub(super) fn write(&mut self, id: WireId) {
+        let Some(wire) = self.wires.get_mut(&id) else { return };
+        wire.write_due = false;
+        let Place::At(seat, connection) = wire.place else { return };
+        if !wire.flushing {
+            return;
+        }
+        if wire.reset || wire.client_gone {
+            return self.lose(id, seat, connection);
+        }
+        let Some(outbox) = self.seats[seat].shard.outbox(connection) else {
+            return self.oracle.violate(format!("shard {seat} has forgotten {connection:?}, and did not say so"));
+        };
+        let waiting = outbox.bytes();
+        let mut slices = [IoSlice::new(&[]); 8];
+        let count = outbox.slices(&mut slices);
+        let mut bytes: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect();
+        let offered = bytes.len();
+        bytes.truncate(wire.room());
+        let piece = wire.piece(&mut self.dice, bytes.len());
+        bytes.truncate(piece);
+        wire.down.extend(&bytes);
+        let blocked = bytes.len() < offered && wire.room() == 0;
+        wire.flushing = bytes.len() < waiting;
+        let goes_on = wire.flushing && !blocked;
+        self.check_outbox(waiting, connection, seat);
+        self.trace.bytes(self.now, format_args!("shard {seat} writes {connection:?} of {waiting}, blocked {blocked}:"), &bytes);
+        self.handle(seat, Input::Written { connection, bytes: bytes.len(), blocked });
+        self.arrive_soon(id);
+        if goes_on {
+            self.write_soon(id);
+        }
+    }
+
+    fn check_outbox(&mut self, waiting: usize, connection: ConnectionId, seat: usize) {
+        let limits = &self.plan.policy.limits;
+        // A page of history for each pipelined request of a REST connection.
+        let pages = limits.http_pipelined * usize::from(limits.page_max) * 4_000;
+        let is_rest = self.wire_of(seat, connection).is_some_and(|(_, wire)| wire.line == crate::sim::network::Line::Rest);
+        let most = if is_rest { pages } else { self.plan.policy.limits.outbox_bytes + LAST_WORDS_BYTES };
+        if waiting > most {
+            self.oracle.violate(format!("shard {seat}: {waiting} bytes wait for {connection:?}, at most {most} may"));
+        }
+    }
+
+    /// The client's end looks for bytes.
+    pub(super) fn arrive(&mut self, id: WireId) {
+        let now = self.now;
+        let Some(wire) = self.wires.get_mut(&id) else { return };
+        wire.arrive_due = false;
+        if wire.client_gone {
+            return self.read_soon(id);
+        }
+        if now < wire.stalled_until && !wire.reset {
+            return self.arrive_soon(id);
+        }
+        let (device, line) = (wire.device, wire.line);
+        if wire.reset || (wire.down.is_empty() && wire.down_ends) {
+            (wire.client_gone, wire.up_ends) = (true, true);
+            self.lines.remove(&(device, line));
+            self.trace.note(now, format_args!("device {device} sees the end of {line:?}"));
+            self.read_soon(id);
+            self.write_soon(id);
+            return self.with_device(device, |device, ctx| device.ended(ctx, line));
+        }
+        if wire.down.is_empty() {
+            return;
+        }
+        let count = wire.piece(&mut self.dice, wire.down.len());
+        let bytes = Wire::take(&mut wire.down, count);
+        let (more, flushing) = (!wire.down.is_empty() || wire.down_ends, wire.flushing);
+        self.trace.bytes(now, format_args!("device {device} reads {line:?}"), &bytes);
+        if more {
+            self.arrive_soon(id);
+        }
+        if flushing {
+            self.write_soon(id);
+        }
+        self.with_device(device, |device, ctx| device.received(ctx, line, &bytes));
+    }
+
+    /// Something goes wrong, or not.
+    pub(super) fn trouble(&mut self) {
+        if self.season != Season::Storm {
+            return;
+        }
+        let pause = self.dice.millis(5, 100);
+        self.later(pause, Event::Trouble);
+        let troubles = self.plan.troubles;
+        if self.dice.per_mille(troubles.reset) && !self.wires.is_empty() {
+            let ids: Vec<WireId> = self.wires.keys().copied().collect();
+            let id = self.dice.pick(&ids);
+            if let Some(wire) = self.wires.get_mut(&id) {
+                wire.reset = true;
+                self.read_soon(id);
+                self.arrive_soon(id);
+            }
+        }
+        if self.dice.per_mille(troubles.wall_jump) {
+            let most = self.dice.pick(&[1, 60, 3_600]) * 10_000_000;
+            let jump = (self.dice.bits() % (2 * most as u64)) as i64 - most;
+            self.wall_offset = (self.wall_offset + jump).clamp(-72_000_000_000, 72_000_000_000);
+            self.jumps += 1;
+            self.trace.note(self.now, format_args!("the wall clock jumps by {jump}"));
+        }
+        if self.dice.per_mille(troubles.outage) {
+            let pause = self.dice.millis(10, 2_000);
+            self.disk.outage_until = self.now.after(pause);
+        }
+        if self.seats.is_empty() {
+            return;
+        }
+        if self.dice.per_mille(troubles.crash) {
+            self.stop_node(false);
+        } else if self.dice.per_mille(troubles.drain) && !self.draining {
+            self.draining = true;
+            for seat in 0..self.seats.len() {
+                // The last of them to have nothing left ends the node.
+                if seat < self.seats.len() {
+                    self.trace.note(self.now, format_args!("shard {seat} is to drain"));
+                    self.handle(seat, Input::Drain);
+                }
+            }
+        }
+    }
+
+    /// The node is gone, and its end of every stream with it.
+    pub(super) fn break_wires(&mut self, by_reset: bool) {
+        let ids: Vec<WireId> = self.wires.keys().copied().collect();
+        for id in ids {
+            let Some(wire) = self.wires.get_mut(&id) else { continue };
+            if wire.place == Place::Gone || wire.place == Place::Waiting {
+                continue;
+            }
+            (wire.place, wire.down_ends) = (Place::Gone, true);
+            wire.reset |= by_reset;
+            self.arrive_soon(id);
+        }
+    }
+
+    /// From now on nobody stalls.
+    pub(super) fn calm_wires(&mut self) {
+        let ids: Vec<WireId> = self.wires.keys().copied().collect();
+        for id in ids {
+            if let Some(wire) = self.wires.get_mut(&id) {
+                wire.calm(self.now);
+                wire.arrive_due = false;
+                self.arrive_soon(id);
+            }
+        }
+    }
+}

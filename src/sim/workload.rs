@@ -1,0 +1,296 @@
+//! What devices do of their own accord, chosen by the dice.
+
+use crate::model::command::Position;
+use crate::model::{ConversationId, MessageId, UserId};
+use crate::sim::device::{Ctx, Device, Do, Season};
+use crate::sim::facts::{Attempt, Kind};
+use crate::sim::link::Stage;
+use crate::sim::network::Line;
+use crate::sim::rest::Question;
+
+/// Steps and how often each is taken, in proportion.
+const STEPS: [(Step, u32); 18] = [
+    (Step::Send, 400),
+    (Step::SendBurst, 30),
+    (Step::SendRest, 80),
+    (Step::Retry, 60),
+    (Step::Page, 40),
+    (Step::Subscribe, 40),
+    (Step::Unsubscribe, 25),
+    (Step::Resubscribe, 20),
+    (Step::Change, 40),
+    (Step::Block, 25),
+    (Step::MarkRead, 15),
+    (Step::Ask, 10),
+    (Step::Ping, 10),
+    (Step::Disconnect, 8),
+    (Step::Drop, 8),
+    (Step::HalfClose, 4),
+    (Step::Stall, 6),
+    (Step::LogOut, 10),
+];
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Send,
+    SendBurst,
+    SendRest,
+    Retry,
+    Page,
+    Subscribe,
+    Unsubscribe,
+    Resubscribe,
+    Change,
+    Block,
+    MarkRead,
+    Ask,
+    Ping,
+    Disconnect,
+    Drop,
+    HalfClose,
+    Stall,
+    LogOut,
+}
+
+impl Device {
+    /// One turn of the device.
+    pub(super) fn act(&mut self, ctx: &mut Ctx<'_>) {
+        if self.keep_up(ctx) || ctx.season == Season::Rest {
+            return;
+        }
+        let online = self.link.as_ref().is_some_and(|link| link.stage == Stage::Online);
+        if !online {
+            return;
+        }
+        if ctx.season == Season::Recovery {
+            return self.retry_one(ctx);
+        }
+        let weights = STEPS.map(|(step, weight)| match step {
+            Step::Change | Step::Block if ctx.plan.quarrels => 8 * weight,
+            _ => weight,
+        });
+        let step = STEPS[ctx.dice.weighted(&weights)].0;
+        self.take_step(ctx, step);
+        if let Some(link) = self.link.as_mut().filter(|link| link.stage != Stage::Upgrading) {
+            link.flush(ctx);
+        }
+    }
+
+    fn take_step(&mut self, ctx: &mut Ctx<'_>, step: Step) {
+        match step {
+            Step::Send => self.send(ctx, false),
+            Step::SendBurst => {
+                for _ in 0..ctx.dice.between(2, 12) {
+                    self.send(ctx, false);
+                }
+            }
+            Step::SendRest => {
+                for _ in 0..ctx.dice.pick(&[1, 1, 1, 4]) {
+                    self.send(ctx, true);
+                }
+            }
+            Step::Retry => self.retry_one(ctx),
+            Step::Page => self.page(ctx),
+            Step::Subscribe => self.subscribe(ctx),
+            Step::Unsubscribe => self.unsubscribe(ctx),
+            Step::Resubscribe => self.resubscribe(ctx),
+            Step::Change => self.change(ctx),
+            Step::Block => self.block(ctx),
+            Step::MarkRead => self.mark_read(ctx),
+            Step::Ask => {
+                let path = ctx.dice.pick(&["/users/me", "/conversations", "/users/me/blocks"]);
+                self.ask(ctx, ("GET", path, ""), Question::Other);
+            }
+            Step::Ping => {
+                let count = ctx.dice.pick(&[1, 1, 200]);
+                let bytes = ctx.dice.between(0, 125);
+                if let Some(link) = &mut self.link {
+                    for _ in 0..count {
+                        link.ping(ctx, bytes);
+                    }
+                }
+            }
+            Step::Disconnect => {
+                if let Some(link) = &mut self.link {
+                    link.disconnect();
+                }
+            }
+            Step::Drop => {
+                let line = ctx.dice.pick(&[Line::Socket, Line::Rest]);
+                ctx.out.push(Do::Close(line));
+                self.ended(ctx, line);
+            }
+            Step::HalfClose => ctx.out.push(Do::Finish(ctx.dice.pick(&[Line::Socket, Line::Rest]))),
+            Step::Stall => {
+                let line = ctx.dice.pick(&[Line::Socket, Line::Socket, Line::Rest]);
+                let pause = ctx.dice.pick(&[200, 3_000, 30_000]);
+                ctx.out.push(Do::Stall(line, ctx.dice.millis(0, pause)));
+            }
+            Step::LogOut => self.log_out(ctx),
+        }
+    }
+
+    /// Mostly one that the user takes part in.
+    fn choose_conversation(&self, ctx: &mut Ctx<'_>) -> ConversationId {
+        let mine: Vec<ConversationId> = ctx
+            .plan
+            .conversations
+            .iter()
+            .filter(|group| {
+                let member = ctx.oracle.members.get(&(group.id, self.user));
+                (group.direct && group.participants.contains(&self.user)) || member.is_some_and(|member| member.stored)
+            })
+            .map(|group| group.id)
+            .collect();
+        if mine.is_empty() || ctx.dice.percent(4) {
+            ctx.plan.conversations[ctx.dice.below(ctx.plan.conversations.len())].id
+        } else {
+            ctx.dice.pick(&mine)
+        }
+    }
+
+    fn send(&mut self, ctx: &mut Ctx<'_>, over_rest: bool) {
+        let conversation = self.choose_conversation(ctx);
+        let keyed = ctx.dice.percent(70);
+        let words = ctx.dice.pick(&[0, 0, 0, 3, 30, 300]);
+        let number = ctx.oracle.intend(self.number, self.user, conversation, keyed, words);
+        self.send_number(ctx, number, over_rest);
+    }
+
+    fn send_number(&mut self, ctx: &mut Ctx<'_>, number: usize, over_rest: bool) {
+        if !over_rest {
+            if let Some(link) = &mut self.link {
+                link.send(ctx, number);
+            }
+            return;
+        }
+        let send = &ctx.oracle.sends[number];
+        let path = format!("/conversations/{}/messages", send.conversation);
+        let key = send.key.as_ref().map(|key| format!(",\"clientMessageId\":\"{key}\"")).unwrap_or_default();
+        let body = format!("{{\"content\":\"{}\"{key}}}", send.content);
+        let attempt = Attempt { session: None, echo: false, at: ctx.moment.mono };
+        if self.ask(ctx, ("POST", &path, &body), Question::Send(number)) {
+            ctx.oracle.attempt(number, attempt);
+        }
+    }
+
+    fn retry_one(&mut self, ctx: &mut Ctx<'_>) {
+        let Some(number) = self.retry.pop() else { return };
+        if !ctx.oracle.sends[number].acknowledged {
+            let over_rest = ctx.dice.percent(50);
+            self.send_number(ctx, number, over_rest);
+            if let Some(link) = &mut self.link {
+                link.flush(ctx);
+            }
+        }
+    }
+
+    fn page(&mut self, ctx: &mut Ctx<'_>) {
+        let conversation = self.choose_conversation(ctx);
+        let known: Vec<MessageId> = self.known.get(&conversation).into_iter().flatten().copied().collect();
+        let from = match known.as_slice() {
+            [] => Position::Newest,
+            known => {
+                let id = ctx.dice.pick(known);
+                ctx.dice.pick(&[Position::Newest, Position::Before(id), Position::After(id)])
+            }
+        };
+        let limit = ctx.dice.pick(&[1, 3, 20, 100]);
+        self.read_history(ctx, conversation, from, limit, None);
+    }
+
+    fn subscribe(&mut self, ctx: &mut Ctx<'_>) {
+        let conversation = self.choose_conversation(ctx);
+        let kind = ctx.dice.pick(&[
+            Kind::Topic(conversation),
+            Kind::Topic(conversation),
+            Kind::Messages,
+            Kind::All,
+            Kind::Conversations,
+        ]);
+        let id = format!("x{}", ctx.dice.below(6));
+        let Some(link) = &mut self.link else { return };
+        let taken = ctx.oracle.sessions[link.session].subs.get(&id).is_some_and(|sub| !sub.ended);
+        if !taken {
+            link.subscribe(ctx, &id, kind);
+        }
+    }
+
+    /// Subscriptions of the workload that are in force.
+    fn extra_subscription(&self, ctx: &mut Ctx<'_>) -> Option<String> {
+        let link = self.link.as_ref()?;
+        let subs = &ctx.oracle.sessions[link.session].subs;
+        let active = subs.iter().filter(|(id, sub)| id.starts_with('x') && !sub.ended && sub.active_since.is_some());
+        let active: Vec<&String> = active.map(|(id, _)| id).collect();
+        if active.is_empty() { None } else { Some(ctx.dice.pick(&active).clone()) }
+    }
+
+    fn unsubscribe(&mut self, ctx: &mut Ctx<'_>) {
+        let Some(id) = self.extra_subscription(ctx) else { return };
+        if let Some(link) = &mut self.link {
+            link.unsubscribe(ctx, &id);
+        }
+    }
+
+    fn resubscribe(&mut self, ctx: &mut Ctx<'_>) {
+        let Some(id) = self.extra_subscription(ctx) else { return };
+        if let Some(link) = &mut self.link {
+            link.resubscribe(ctx, &id);
+        }
+    }
+
+    /// Adds a participant to a group, or removes one; the first two of a group are its admins and stay.
+    fn change(&mut self, ctx: &mut Ctx<'_>) {
+        let groups: Vec<_> = ctx
+            .plan
+            .conversations
+            .iter()
+            .filter(|group| !group.direct && group.participants[..2].contains(&self.user))
+            .map(|group| (group.id, [group.participants[0], group.participants[1]]))
+            .collect();
+        if groups.is_empty() {
+            return;
+        }
+        let (conversation, admins) = ctx.dice.pick(&groups);
+        let others: Vec<UserId> = ctx.plan.users.iter().copied().filter(|user| !admins.contains(user)).collect();
+        let user = ctx.dice.pick(&others);
+        let adding = ctx.dice.percent(50);
+        let path = format!("/conversations/{conversation}/participants");
+        let version = ctx.oracle.version_of_member(conversation, user) + 1;
+        let question = Question::Change { conversation, user, adding, version };
+        let asked = if adding {
+            self.ask(ctx, ("POST", &path, &format!("{{\"userId\":{user}}}")), question)
+        } else {
+            self.ask(ctx, ("DELETE", &format!("{path}/{user}"), ""), question)
+        };
+        if asked {
+            ctx.oracle.changing(conversation, user, adding);
+        }
+    }
+
+    fn block(&mut self, ctx: &mut Ctx<'_>) {
+        let pairs = ctx.oracle.pairs.values().filter(|pair| pair.0 == self.user || pair.1 == self.user);
+        let others: Vec<UserId> = pairs.map(|pair| if pair.0 == self.user { pair.1 } else { pair.0 }).collect();
+        if others.is_empty() {
+            return;
+        }
+        let user = ctx.dice.pick(&others);
+        let blocked = ctx.dice.percent(50);
+        let method = if blocked { "PUT" } else { "DELETE" };
+        let version = ctx.oracle.version_of_block(self.user, user) + 1;
+        let question = Question::Block { user, blocked, version };
+        if self.ask(ctx, (method, &format!("/users/{user}/block"), ""), question) {
+            ctx.oracle.blocking(self.user, user, blocked);
+        }
+    }
+
+    fn mark_read(&mut self, ctx: &mut Ctx<'_>) {
+        let conversation = self.choose_conversation(ctx);
+        let known: Vec<MessageId> = self.known.get(&conversation).into_iter().flatten().copied().collect();
+        if let (false, Some(link)) = (known.is_empty(), &mut self.link) {
+            let message = ctx.dice.pick(&known);
+            let named = ctx.dice.percent(50).then_some(conversation);
+            link.mark_read(named, message);
+        }
+    }
+}
