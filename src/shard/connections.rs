@@ -245,6 +245,7 @@ impl Shard {
         }
         connection.timer = None;
         if let Some(next) = self.connection_check(turn, id) {
+            assert!(next > turn.now.mono, "what is due has been done");
             self.schedule_connection(id, next);
         }
     }

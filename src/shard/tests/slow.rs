@@ -47,6 +47,21 @@ fn a_blocked_write_is_given_up() {
     net.check(stuck, &["MESSAGE messages a", "close 4500", "end"]);
 }
 
+/// The write had been blocked for longer than it may be while the connection still lingered: its timer came up for that
+/// again and again, at the same time.
+#[test]
+fn a_blocked_connection_that_ends_is_looked_at_once() {
+    let mut net = Net::new(1);
+    net.conversation(9, &[1, 2]);
+    let stuck = net.subscriber(2, &[MESSAGES]);
+    net.take(stuck, 10);
+    net.request(1, "POST /conversations/9/messages", r#"{"content":"a"}"#);
+    net.pass(Duration::from_secs(18));
+    net.stomp(stuck, &["DISCONNECT\n\n"]);
+    net.pass(Duration::from_secs(5));
+    assert!(net.shards[0].outbox(net.connection(stuck)).is_none());
+}
+
 #[test]
 fn a_flood_of_pings_is_bounded() {
     let mut net = Net::with(1, |limits| limits.outbox_bytes = 1_000);
