@@ -113,6 +113,11 @@ impl Conversations {
         Self { map: map::map(seed), clock: VecDeque::new(), retrying: 0, shards, block_reads: 0 }
     }
 
+    #[cfg(test)]
+    pub(super) fn have_subscribers(&self) -> bool {
+        self.map.values().any(|live| live.subscribers.contains(&true))
+    }
+
     pub(super) fn are_retrying(&self) -> bool {
         self.retrying > 0
     }

@@ -71,6 +71,11 @@ impl Topics {
         self.patterns.iter().filter(|interest| interest.pattern.matches(topic))
     }
 
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.listeners.is_empty() && self.interest.is_empty() && self.patterns.is_empty()
+    }
+
     pub(super) fn has_patterns(&self) -> bool {
         !self.patterns.is_empty()
     }

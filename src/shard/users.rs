@@ -46,6 +46,11 @@ impl Sessions {
         self.slab.get_mut(key.index as usize).map(|live| &mut **live).filter(|live| live.generation == key.generation)
     }
 
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.slab.is_empty()
+    }
+
     /// The session on a carrier; looks at all of them.
     pub(super) fn carried_by(&self, carrier: Carrier) -> Option<SessionKey> {
         let (index, live) = self.slab.iter().find(|(_, live)| live.carrier == carrier)?;

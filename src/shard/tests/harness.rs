@@ -9,14 +9,17 @@ use std::time::Duration;
 
 use crate::model::message::{Conversation, ConversationKind, Participant, ParticipantRole};
 use crate::model::{ConnectionId, ConversationId, Limits, Mono, Now, Redacted, ShardId, UserId, Wall};
-use crate::protocol::stomp::{self, Command, Frame, Version};
-use crate::protocol::websocket::{self, Kind, MessageLimits, Packet};
+use crate::protocol::stomp::{self, Version};
+use crate::protocol::websocket::{self, MessageLimits, Packet};
 use crate::session::Policy;
 use crate::session::policy::Origins;
 use crate::session::token::{Claims, Keys};
 use crate::shard::{Door, Effect, Input, Mail, Shard, ShardSettings};
 use crate::store::memory::Memory;
 use crate::store::{Failure, FamilyId, Reply, Request, Ticket};
+
+pub(super) use super::bytes::{CONNECT, binary_packet, header, http, member, packet, send, upgrade, user_on};
+use super::bytes::{brief, line};
 
 const SECRET: &[u8] = b"a secret of more than 32 bytes, for tests only";
 const START: Wall = Wall(1_800_000_000 * Wall::TICKS_PER_SECOND);
@@ -110,7 +113,7 @@ impl Net {
     // The world.
 
     pub(super) fn hold_store(&mut self) {
-        self.store_held = Some(VecDeque::new());
+        self.store_held.get_or_insert_default();
     }
 
     pub(super) fn release_store(&mut self) {
@@ -121,7 +124,7 @@ impl Net {
     }
 
     pub(super) fn hold_mail(&mut self) {
-        self.mail_held = Some(VecDeque::new());
+        self.mail_held.get_or_insert_default();
     }
 
     pub(super) fn release_mail(&mut self) {
@@ -301,8 +304,11 @@ impl Net {
     /// The client is gone without a word.
     pub(super) fn lose(&mut self, client: Client) {
         let Wire { shard, id, .. } = self.clients[client.0];
-        self.input(shard, Input::Lost { connection: id });
-        self.settle();
+        // A shard that has closed a connection does not hear of it again.
+        if self.shards[shard].outbox(id).is_some() {
+            self.input(shard, Input::Lost { connection: id });
+            self.settle();
+        }
     }
 
     pub(super) fn write(&mut self, client: Client, bytes: impl AsRef<[u8]>) {
@@ -358,6 +364,12 @@ impl Net {
 
     pub(super) fn connection(&self, client: Client) -> ConnectionId {
         self.clients[client.0].id
+    }
+
+    /// Whether the answer to the handshake has come.
+    pub(super) fn is_upgraded(&self, client: Client) -> bool {
+        let wire = &self.clients[client.0];
+        wire.upgraded || wire.received.windows(12).any(|window| window == b"HTTP/1.1 101")
     }
 
     /// What was received and not yet looked at, as it came.
@@ -482,76 +494,5 @@ impl Net {
         let token = self.token(user);
         self.write(client, http(request, &format!("Authorization: Bearer {token}\r\n"), body));
         self.heard(client).join("|")
-    }
-}
-
-pub(super) const CONNECT: &str = "CONNECT\naccept-version:1.0,1.1,1.2\nhost:x\n\n";
-
-/// The first user id above `after` that belongs to a shard.
-pub(super) fn user_on(shard: u16, shards: u16, after: u64) -> u64 {
-    (after + 1..).find(|user| ShardId::of(*user, shards) == ShardId(shard)).unwrap()
-}
-
-/// Masked, in one text packet.
-pub(super) fn packet(frames: &[&str]) -> Vec<u8> {
-    let payload: String = frames.iter().map(|frame| format!("{frame}\0")).collect();
-    binary_packet(Kind::Text, payload.as_bytes())
-}
-
-pub(super) fn binary_packet(kind: Kind, payload: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    websocket::masked_frame(kind, [7, 1, 0, 200], payload, &mut out);
-    out
-}
-
-pub(super) fn upgrade(query: &str, headers: &str) -> String {
-    format!(
-        "GET /ws{query} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
-    )
-}
-
-/// `request` is method and target, `headers` are whole lines.
-pub(super) fn http(request: &str, headers: &str, body: &str) -> String {
-    let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
-    format!("{request} HTTP/1.1\r\nHost: x\r\n{length}{headers}\r\n{body}")
-}
-
-/// A SEND to `/app/send` with a receipt that is its content.
-pub(super) fn send(conversation: u64, content: &str) -> String {
-    format!("SEND\ndestination:/app/send\nreceipt:{content}\n\n{{\"conversationId\":{conversation},\"content\":\"{content}\"}}")
-}
-
-/// The value of a header in the head of a response.
-pub(super) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-}
-
-/// A text member of a JSON object, wherever it stands.
-pub(super) fn member<'a>(json: &'a str, name: &str) -> Option<&'a str> {
-    let (_, rest) = json.split_once(&format!("\"{name}\":\""))?;
-    rest.split_once('"').map(|(value, _)| value)
-}
-
-/// What is told of a body: a message's content, an error's code, or all of it.
-fn brief(body: &str) -> &str {
-    if body.contains("\"messages\":[") {
-        return body;
-    }
-    member(body, "content").or_else(|| member(body, "code")).unwrap_or(body)
-}
-
-fn line(frame: &Frame<'_>) -> String {
-    let value = |name| frame.header(name).unwrap_or("-");
-    let body = String::from_utf8_lossy(frame.body);
-    match frame.command {
-        Command::Connected => format!("CONNECTED {}", value("version")),
-        Command::Receipt => format!("RECEIPT {}", value("receipt-id")),
-        Command::Message => format!("MESSAGE {} {}", value("subscription"), brief(&body)),
-        Command::Error => match frame.header("receipt-id") {
-            Some(receipt) => format!("ERROR {} ({receipt})", value("message")),
-            None => format!("ERROR {}", value("message")),
-        },
-        other => other.name().to_owned(),
     }
 }

@@ -1,5 +1,6 @@
 //! The shard's rooms through their one seam, with real bytes: what a client sees, and nothing else.
 
+mod bytes;
 mod connect;
 mod deliver;
 mod drain;
@@ -9,5 +10,6 @@ mod memory;
 mod rest;
 mod send;
 mod slow;
+mod storm;
 mod subscribe;
 mod times;

@@ -1,0 +1,148 @@
+//! Anything in any order: nothing panics, and when everybody has gone nothing is left.
+
+use std::time::Duration;
+
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use super::harness::{CONNECT, Client, Net, binary_packet, http, packet, upgrade};
+use crate::protocol::websocket::Kind;
+use crate::store::Failure;
+
+const USERS: u64 = 5;
+
+struct Dice(ChaCha20Rng);
+
+impl Dice {
+    fn below(&mut self, bound: usize) -> usize {
+        (self.0.next_u64() % bound as u64) as usize
+    }
+
+    fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+        &choices[self.below(choices.len())]
+    }
+
+    fn user(&mut self) -> u64 {
+        1 + self.below(USERS as usize) as u64
+    }
+}
+
+fn frame(dice: &mut Dice) -> String {
+    let conversation = 20 + dice.below(4);
+    let id = dice.below(3);
+    let destination =
+        *dice.pick(&["/topic/a", "/topic/*", "/topic/**", "/user/queue/messages", "/user/queue/errors", "/user/9/queue/x"]);
+    let transaction = *dice.pick(&["", "", "transaction:t\n"]);
+    match dice.below(12) {
+        0 => format!("SUBSCRIBE\nid:{id}\ndestination:{destination}\nreceipt:s\n\n"),
+        1 | 2 => format!("SUBSCRIBE\nid:{id}\ndestination:/topic/conversation/{conversation}\n\n"),
+        3 | 4 => format!("UNSUBSCRIBE\nid:{id}\nreceipt:u\n\n"),
+        5 => "BEGIN\ntransaction:t\n\n".to_owned(),
+        6 => "COMMIT\ntransaction:t\nreceipt:c\n\n".to_owned(),
+        7 => dice.pick(&["DISCONNECT\nreceipt:d\n\n", "ACK\nid:1\n\n", "NONSENSE\n\n", CONNECT]).to_string(),
+        8 => format!("SEND\n{transaction}destination:/app/announcements\nreceipt:a\n\nhello"),
+        _ => format!("SEND\n{transaction}destination:/app/conversations/{conversation}/send\nreceipt:r\n\n{{\"content\":\"x\"}}"),
+    }
+}
+
+fn step(net: &mut Net, dice: &mut Dice, clients: &mut Vec<Client>) {
+    let shard = dice.below(net.shards.len());
+    match dice.below(20) {
+        0..3 => {
+            let token = net.token_with(dice.user(), Duration::from_secs(200), &["admin"], None);
+            let client = net.open(shard);
+            clients.push(client);
+            let connect = CONNECT.replace("\n\n", &format!("\nAuthorization:Bearer {token}\nheart-beat:0,10000\n\n"));
+            let query = if dice.below(2) == 0 { format!("?token={token}") } else { String::new() };
+            let mut bytes = upgrade(&query, "").into_bytes();
+            bytes.extend(packet(&[&connect, &frame(dice)]));
+            let cut = dice.below(bytes.len());
+            net.write(client, &bytes[..cut]);
+            net.write(client, &bytes[cut..]);
+        }
+        3 => {
+            let token = net.token(dice.user());
+            let (conversation, user) = (20 + dice.below(4), dice.user());
+            let target = dice
+                .pick(&["GET /conversations/C/messages", "GET /healthz", "DELETE /conversations/C/participants/U"])
+                .to_owned();
+            let target = target.replace('C', &conversation.to_string()).replace('U', &user.to_string());
+            let client = net.open(shard);
+            clients.push(client);
+            net.write(client, http(&target, &format!("Authorization: Bearer {token}\r\n"), "").repeat(1 + dice.below(3)));
+        }
+        4 => net.hold_mail(),
+        5 | 6 => net.release_mail(),
+        7 => net.hold_store(),
+        8 | 9 => net.release_store(),
+        10 => net.failing = *dice.pick(&[None, None, Some(Failure::Unknown), Some(Failure::Unavailable), Some(Failure::Busy)]),
+        11 => net.pass(Duration::from_millis(dice.below(30_000) as u64)),
+        _ if clients.is_empty() => {}
+        12 => {
+            let client = clients.swap_remove(dice.below(clients.len()));
+            net.lose(client);
+        }
+        13 => {
+            let room = *dice.pick(&[0, 10, 300, usize::MAX]);
+            net.take(*dice.pick(clients), room);
+        }
+        14 => net.write(*dice.pick(clients), binary_packet(*dice.pick(&[Kind::Ping, Kind::Close, Kind::Pong]), b"")),
+        _ => {
+            let frames: Vec<String> = (0..=dice.below(4)).map(|_| frame(dice)).collect();
+            let frames: Vec<&str> = frames.iter().map(String::as_str).collect();
+            let client = *dice.pick(clients);
+            if net.is_upgraded(client) {
+                net.stomp(client, &frames);
+            }
+        }
+    }
+}
+
+fn run(seed: u64) {
+    let mut dice = Dice(ChaCha20Rng::seed_from_u64(seed));
+    let mut net = Net::with(1 + dice.below(4) as u16, |limits| {
+        (limits.session_inflight, limits.conversation_pending, limits.append_batch) = (3, 4, 2);
+        (limits.http_pipelined, limits.outbox_bytes) = (2, 2_000);
+    });
+    net.conversation(20, &[1, 2]);
+    net.conversation(21, &[1, 2, 3, 4]);
+    net.conversation(22, &[2, 3, 4, 5]);
+    let mut clients = Vec::new();
+    for _ in 0..150 {
+        step(&mut net, &mut dice, &mut clients);
+    }
+    let drains = dice.below(2) == 0;
+    if drains {
+        net.drain();
+    }
+    net.failing = None;
+    net.release_mail();
+    net.release_store();
+    net.pass(Duration::from_millis(200));
+    net.release_mail();
+    for client in clients {
+        net.lose(client);
+    }
+    net.pass(Duration::from_secs(3_600));
+    assert_eq!(net.drained.len(), if drains { net.shards.len() } else { 0 }, "seed {seed}");
+    for shard in &net.shards {
+        let left = [
+            ("connections", !shard.connections.is_empty()),
+            ("sessions", !shard.sessions.is_empty()),
+            ("users", !shard.users.is_empty()),
+            ("topics", !shard.topics.is_empty()),
+            ("subscribers of conversations", shard.conversations.have_subscribers()),
+            ("appends", shard.conversations.are_retrying()),
+            ("errands", !shard.errands.is_empty()),
+            ("mail", !shard.local.is_empty()),
+        ];
+        assert!(left.iter().all(|(_, any)| !any), "seed {seed}: on {:?} there are left {left:?}", shard.id);
+    }
+}
+
+#[test]
+fn nothing_is_left_of_anything() {
+    for seed in 0..200 {
+        run(seed);
+    }
+}
