@@ -41,6 +41,10 @@ fn main() {
         load.append(&mut store, batch, messages);
     }
     load.read_pages(&store);
+    drop(store);
+    let begun = Instant::now();
+    Embedded::open(directory.path(), &Options::default()).expect("the store opens again");
+    println!("opened again in {} ms", begun.elapsed().as_millis());
 }
 
 struct Load {

@@ -6,15 +6,16 @@
 //! files pass through the same two functions, so that its tables and manifests are under test with its journal.
 //!
 //! Not covered: a disk that reports a sync it did not do, sectors that tear, metadata that reaches the disk without
-//! being asked to. Also here, as they need the same replacement: syncs that fail, and their order with the replies.
+//! being asked to. Also here, as they need the same replacement: syncs that fail, a disk that is full, and the order of
+//! syncs and replies.
 
 use std::collections::BTreeMap;
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tidings::model::ids::{ConversationId, MessageId, UserId};
 use tidings::model::message::{Conversation, ConversationKind, Draft, Head, Message, Participant, ParticipantRole};
@@ -32,6 +33,9 @@ static TURN: Shared<()> = Shared::new(());
 static SYNCS: AtomicU64 = AtomicU64::new(0);
 /// Appends that were acknowledged since the watch began.
 static ACKNOWLEDGED: AtomicU64 = AtomicU64::new(0);
+
+/// Whether nothing can be written to a journal.
+static FULL: AtomicBool = AtomicBool::new(false);
 
 const SECTOR_BYTES: usize = 512;
 
@@ -80,6 +84,21 @@ extern "C" fn fsync(descriptor: c_int) -> c_int {
 #[unsafe(no_mangle)]
 extern "C" fn fdatasync(descriptor: c_int) -> c_int {
     sync(descriptor, libc::SYS_fdatasync)
+}
+
+/// A disk that is full: for the journals, which is where a commit goes.
+#[unsafe(no_mangle)]
+extern "C" fn write(descriptor: c_int, bytes: *const c_void, length: usize) -> isize {
+    if FULL.load(Ordering::SeqCst) {
+        let path = std::fs::read_link(format!("/proc/self/fd/{descriptor}")).unwrap_or_default();
+        if path.extension().is_some_and(|extension| extension == "jnl") {
+            // SAFETY: the address is that of this thread's `errno`.
+            unsafe { *libc::__errno_location() = libc::ENOSPC };
+            return -1;
+        }
+    }
+    // SAFETY: the same call, with the caller's arguments, that this function stands for.
+    unsafe { libc::syscall(libc::SYS_write, descriptor, bytes, length) as isize }
 }
 
 fn sync(descriptor: c_int, call: libc::c_long) -> c_int {
@@ -383,6 +402,30 @@ fn a_failed_sync_acknowledges_nothing_then_or_later() {
     store.apply((2..=4).map(|number| (number, append(number))), &mut replies);
     assert!(replies.iter().all(|(_, reply)| is_stored(reply)), "{replies:?}");
     assert_eq!(messages(&store), [1, 2, 3, 4]);
+}
+
+#[test]
+fn a_full_disk_acknowledges_nothing_and_loses_nothing() {
+    let _turn = TURN.lock().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = Embedded::open(directory.path(), &options()).unwrap();
+    run(&mut store, 50);
+    let before = messages(&store);
+    FULL.store(true, Ordering::SeqCst);
+    let mut replies = Vec::new();
+    for number in 100..103 {
+        store.apply([(number, append(number))], &mut replies);
+    }
+    FULL.store(false, Ordering::SeqCst);
+    assert!(matches!(replies[0].1, Reply::Failed(Failure::Unknown)), "{replies:?}");
+    assert!(matches!(replies[1..], [(_, Reply::Failed(Failure::Unavailable)), (_, Reply::Failed(Failure::Unavailable))]));
+    assert_eq!(messages(&store), before);
+    drop(store);
+    let mut store = Embedded::open(directory.path(), &options()).unwrap();
+    assert!(messages(&store).starts_with(&before));
+    replies.clear();
+    store.apply((100..103).map(|number| (number, append(number))), &mut replies);
+    assert!(replies.iter().all(|(_, reply)| is_stored(reply)), "{replies:?}");
 }
 
 #[test]

@@ -8,7 +8,8 @@
 //! - a write takes effect whole or not at all, also over a crash;
 //! - writes take effect in the order in which they were given, and a read sees every write replied to before it;
 //! - [`Reply::Failed`] with `Unknown` means that the write may or may not have happened: repeating the same request
-//!   gives the result of having done it once.
+//!   gives the result of having done it once. Only `changed` and `created` tell of the repetition itself;
+//! - what has expired at `now` is as good as absent, whether or not it has been removed yet.
 
 pub mod embedded;
 pub mod memory;
@@ -50,8 +51,12 @@ pub struct NewMessage {
 pub enum Request {
     /// Appends to one conversation, in order. The store looks client message ids up, links `prev` and counts
     /// `sequence` from `head`; it answers [`Reply::Appended`] with one [`Appended`] for each message.
+    /// A message with the client id of an earlier one of the same request is a repetition of that.
     /// Sending moves the sender's read mark.
-    /// A repetition after an unknown outcome (same ids) answers as the first time would have.
+    /// A repetition after an unknown outcome (same ids) answers as the first time would have, also when the keys have
+    /// expired meanwhile; `head` may then be behind. A store that has the conversation at hand takes the head from it,
+    /// and `head` for a hint. An id that is neither later than the conversation's last nor stored fails the request
+    /// whole, with `Unavailable`: whoever sends it is wrong about the conversation.
     Append {
         conversation: ConversationId,
         head: Head,
@@ -60,19 +65,22 @@ pub enum Request {
         now: Wall,
     },
     /// Makes a conversation under a free id. A direct one of a pair that has one already, or any under an id that is
-    /// taken, changes nothing and answers what is there.
+    /// taken, changes nothing and answers what is there: the pair's before that of the id.
     CreateConversation {
         conversation: Conversation,
     },
+    /// Adds a participant, or changes the role of one that is there, who keeps the time of joining.
     PutParticipant {
         conversation: ConversationId,
         participant: Participant,
     },
+    /// Removes a participant and the read mark with it; what was sent stays.
     RemoveParticipant {
         conversation: ConversationId,
         user: UserId,
     },
     /// Monotonic: an older mark changes nothing. Answers [`Reply::Marked`] with the mark in force.
+    /// The message must be a stored one of the conversation, so that a mark never is beyond the head.
     Mark {
         conversation: ConversationId,
         mark: ReadMark,
@@ -83,7 +91,8 @@ pub enum Request {
         other: UserId,
         blocked: bool,
     },
-    /// A new one-time code for a login; the earlier one is void. At most `per_hour` within an hour.
+    /// A new one-time code for a login; the earlier one is void. At most `per_hour` within [`SENT_WINDOW`].
+    /// The live code with the same expiry is a repetition.
     PutCode {
         login: Box<str>,
         code: SecretHash,
@@ -92,6 +101,7 @@ pub enum Request {
         per_hour: u32,
     },
     /// Uses a code up, or counts a wrong attempt; at `attempts_max` wrong ones the code is void.
+    /// The last attempt once more, at the same `now`, is a repetition.
     TakeCode {
         login: Box<str>,
         code: SecretHash,
@@ -113,7 +123,8 @@ pub enum Request {
         family: FamilyId,
         expires: Wall,
     },
-    /// Replaces a refresh token by the next of its family. One used before revokes the family.
+    /// Replaces a refresh token by the next of its family. One used before revokes the family, unless it was for the
+    /// same `next`: that is a repetition.
     RotateRefresh {
         token: SecretHash,
         next: SecretHash,
@@ -164,7 +175,8 @@ pub enum Request {
     ReadUser {
         user: UserId,
     },
-    /// Families revoked at or after `since`: what a starting shard must not accept.
+    /// Families revoked at or after `since`, in the order of that time: what a starting shard must not accept. One whose
+    /// tokens have all expired may be missing.
     ReadRevoked {
         since: Wall,
     },
@@ -207,7 +219,7 @@ pub enum Reply {
         state: ConversationState,
         created: bool,
     },
-    /// `changed`: false when it was so already.
+    /// `changed`: false when it was so already, by this request's first time or otherwise.
     Done {
         changed: bool,
     },

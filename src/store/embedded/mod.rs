@@ -9,7 +9,7 @@
 //! - after a commit that failed nothing is acknowledged until the directory is opened again, as a disk that failed to
 //!   sync once may have dropped what it was given and report success the next time;
 //! - a row is read back as it was written or not at all: blocks and journal have checksums, and the journal is checked
-//!   before the engine may cut it ([`journal`]).
+//!   before the engine may cut it (`journal.rs`).
 //!
 //! `docs/decisions/0002-embedded-store.md` tells why this engine.
 
@@ -240,7 +240,7 @@ mod tests {
     }
 
     fn options() -> Options {
-        Options { memtable_bytes: 8 << 10, cache_bytes: 1 << 20, ..Options::default() }
+        Options { memtable_bytes: 8 << 10, cache_bytes: 1 << 20, sync: false, ..Options::default() }
     }
 
     fn ask(store: &mut Embedded, request: Request) -> Reply {
