@@ -59,11 +59,20 @@ enum Waiting {
 /// What a change of a block has to wait for.
 #[derive(Debug)]
 pub(super) enum Refresh {
-    /// A read with this number.
-    Read(u32),
-    /// The load under way, which answers.
+    Read,
+    /// A read or a load under way, which answers.
     Wait,
     Done,
+}
+
+/// A read of whether a pair's conversation is blocked, under way at the store.
+#[derive(Debug)]
+pub(super) struct BlockRead {
+    /// Whose changes it will see, and whose it may not.
+    pub(super) askers: Vec<Asker>,
+    pub(super) next: Vec<Asker>,
+    /// The conversation was loaded since: what it knows is newer.
+    overtaken: bool,
 }
 
 #[derive(Debug)]
@@ -72,8 +81,6 @@ struct Ready {
     head: Head,
     /// One of the two participants of a direct conversation blocks the other.
     blocked: bool,
-    /// The latest read of `blocked` under way.
-    block_read: Option<u32>,
     /// Participants by the shard of their sessions.
     by_shard: Vec<Arc<[UserId]>>,
     queue: VecDeque<Send>,
@@ -104,13 +111,12 @@ pub(super) struct Conversations {
     /// Appends that wait to be tried again.
     retrying: usize,
     shards: u16,
-    /// Number of the last read of a block.
-    block_reads: u32,
+    block_reads: Map<ConversationId, BlockRead>,
 }
 
 impl Conversations {
     pub(super) fn new(seed: u64, shards: u16) -> Self {
-        Self { map: map::map(seed), clock: VecDeque::new(), retrying: 0, shards, block_reads: 0 }
+        Self { map: map::map(seed), clock: VecDeque::new(), retrying: 0, shards, block_reads: map::map(seed) }
     }
 
     #[cfg(test)]
@@ -142,11 +148,17 @@ impl Conversations {
     /// A block of the pair has changed: what has to be done until the conversation goes by it.
     pub(super) fn refresh_block(&mut self, id: ConversationId, asker: Asker) -> Refresh {
         match self.map.get_mut(&id).map(|live| &mut live.state) {
-            Some(State::Ready(ready)) => {
-                self.block_reads = self.block_reads.wrapping_add(1);
-                ready.block_read = Some(self.block_reads);
-                Refresh::Read(self.block_reads)
-            }
+            Some(State::Ready(_)) => match self.block_reads.get_mut(&id) {
+                // The read under way may be older than this change.
+                Some(read) => {
+                    read.next.push(asker);
+                    Refresh::Wait
+                }
+                None => {
+                    self.block_reads.insert(id, BlockRead { askers: vec![asker], next: Vec::new(), overtaken: false });
+                    Refresh::Read
+                }
+            },
             Some(State::Loading { waiting, stale }) => {
                 *stale = true;
                 waiting.push(Waiting::Block(asker));
@@ -156,18 +168,13 @@ impl Conversations {
         }
     }
 
-    /// Takes over what read `number` has found. False when a later read is under way.
-    pub(super) fn set_blocked(&mut self, id: ConversationId, number: u32, blocked: bool) -> bool {
-        // One that was loaded since then has found it by itself.
-        let Some(ready) = self.ready(id) else { return true };
-        match ready.block_read {
-            Some(latest) if latest == number => {
-                (ready.blocked, ready.block_read) = (blocked, None);
-                true
-            }
-            Some(_) => false,
-            None => true,
+    /// Takes over what a read of the block has found; gives back who waited for it.
+    pub(super) fn finish_block_read(&mut self, id: ConversationId, blocked: bool) -> BlockRead {
+        let read = self.block_reads.remove(&id).expect("a read under way is known");
+        if let (false, Some(ready)) = (read.overtaken, self.ready(id)) {
+            ready.blocked = blocked;
         }
+        read
     }
 
     pub(super) fn leave(&mut self, id: ConversationId, shard: ShardId) {
@@ -313,12 +320,14 @@ impl Shard {
         }
         let refusal = match reply {
             store::Reply::Conversation { state, .. } => {
+                if let Some(read) = self.conversations.block_reads.get_mut(&id) {
+                    read.overtaken = true;
+                }
                 live.state = State::Ready(Box::new(Ready {
                     by_shard: by_shard(&state.conversation, shards),
                     conversation: Arc::new(state.conversation),
                     head: state.head,
                     blocked: state.blocked,
-                    block_read: None,
                     queue: VecDeque::new(),
                     appending: None,
                 }));

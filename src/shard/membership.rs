@@ -238,27 +238,25 @@ impl Shard {
     /// order: so what is in force is read again, after every change.
     pub(super) fn refresh_block(&mut self, turn: &mut Turn<'_>, id: ConversationId, asker: Asker) {
         match self.conversations.refresh_block(id, asker) {
-            Refresh::Read(number) => {
-                let request = Request::ReadConversation { conversation: id };
-                self.insist(turn, request, Errand::BlockRead(asker, id, number));
-            }
+            Refresh::Read => self.insist(turn, Request::ReadConversation { conversation: id }, Errand::BlockRead(id)),
             Refresh::Wait => {}
             Refresh::Done => self.answer(turn, asker, Outcome::Done),
         }
     }
 
-    pub(super) fn block_read(&mut self, turn: &mut Turn<'_>, asker: Asker, id: ConversationId, number: u32, reply: &Reply) {
-        let outcome = match reply {
-            Reply::Conversation { state, .. } if self.conversations.set_blocked(id, number, state.blocked) => Outcome::Done,
-            // Another change came meanwhile, and this read may be older than it.
-            Reply::Conversation { .. } => return self.refresh_block(turn, id, asker),
-            other => {
-                // Too strict until the conversation is read again, never too lax.
-                self.conversations.set_blocked(id, number, true);
-                Outcome::Refused(Self::failed(other))
-            }
+    pub(super) fn block_read(&mut self, turn: &mut Turn<'_>, id: ConversationId, reply: &Reply) {
+        let (blocked, outcome) = match reply {
+            Reply::Conversation { state, .. } => (state.blocked, Outcome::Done),
+            // Too strict until the conversation is read again, never too lax.
+            other => (true, Outcome::Refused(Self::failed(other))),
         };
-        self.answer(turn, asker, outcome);
+        let read = self.conversations.finish_block_read(id, blocked);
+        for asker in read.askers {
+            self.answer(turn, asker, outcome.clone());
+        }
+        for asker in read.next {
+            self.refresh_block(turn, id, asker);
+        }
     }
 }
 

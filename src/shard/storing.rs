@@ -32,8 +32,8 @@ pub(super) enum Errand {
     Change(Asker, ConversationId, Change),
     Conversations(Asker),
     Block(Asker),
-    /// Whether a pair's conversation is blocked now: the number of the read.
-    BlockRead(Asker, ConversationId, u32),
+    /// Whether a pair's conversation is blocked now.
+    BlockRead(ConversationId),
     Blocks(Asker),
     Me(Asker),
     Login(Box<Login>),
@@ -105,7 +105,7 @@ impl Shard {
             Errand::Change(asker, conversation, change) => self.changed(turn, asker, conversation, &change, &reply),
             Errand::Conversations(asker) => self.conversations_read(turn, asker, reply),
             Errand::Block(asker) => self.block_set(turn, asker, &reply),
-            Errand::BlockRead(asker, conversation, number) => self.block_read(turn, asker, conversation, number, &reply),
+            Errand::BlockRead(conversation) => self.block_read(turn, conversation, &reply),
             Errand::Blocks(asker) => self.pass_on(turn, asker, reply, |reply| match reply {
                 Reply::Blocks(users) => Ok(Outcome::Blocks(users)),
                 other => Err(other),
@@ -244,3 +244,19 @@ fn roles(asker: &Asker) -> Vec<Box<str>> {
 
 /// Kept small: thousands are under way at a busy store.
 const _: () = assert!(size_of::<Errand>() <= 80);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_failure_is_certain_after_an_unknown_outcome() {
+        let check = |failure, tries, expect| assert_eq!(is_unknown(&Reply::Failed(failure), tries), expect, "{failure:?}");
+        check(Failure::Unknown, 0, true);
+        for failure in [Failure::Busy, Failure::Unavailable] {
+            check(failure, 0, false);
+            check(failure, 1, true);
+        }
+        assert!(!is_unknown(&Reply::Done { changed: true }, 1));
+    }
+}
