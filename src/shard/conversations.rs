@@ -362,6 +362,9 @@ impl Shard {
             return self.answer(turn, asker, not_participant());
         }
         match command {
+            Command::AddParticipant { .. } | Command::SetRole { .. } | Command::RemoveParticipant { .. } => {
+                self.change_participants(turn, id, Ask { asker, command });
+            }
             Command::Send { draft, from, .. } => self.take_in(turn, id, Send { asker, from, draft }),
             Command::ReadConversation { .. } => {
                 let conversation = ready.conversation.clone();
@@ -379,11 +382,6 @@ impl Shard {
             Command::ListReadMarks { .. } => {
                 self.ask_store(turn, store::Request::ReadMarks { conversation: id }, Errand::Marks(asker));
             }
-            Command::AddParticipant { user, role, .. } | Command::SetRole { user, role, .. } => {
-                let adding = matches!(command, Command::AddParticipant { .. });
-                self.put_participant(turn, asker, id, user, role, adding);
-            }
-            Command::RemoveParticipant { user, .. } => self.remove_participant(turn, asker, id, user),
             _ => unreachable!("commands without a conversation are not asked of one"),
         }
     }

@@ -1,5 +1,6 @@
 //! Conversations are made, and people come and go.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use rand_chacha::rand_core::Rng;
 use crate::model::command::{Command, Outcome};
 use crate::model::destination::UserQueue;
 use crate::model::ids::ID_MAX;
+use crate::model::map::{self, Map};
 use crate::model::message::{Conversation, ConversationKind, Participant, ParticipantRole};
 use crate::model::{ConversationId, Refusal, RefusalCode, ShardId, UserId, Wall};
 use crate::protocol::json;
@@ -22,6 +24,43 @@ use crate::store::{Reply, Request};
 pub(super) enum Change {
     Put(Participant),
     Remove(UserId),
+}
+
+/// Conversations with a change under way, and the changes that wait for its end: the store may answer in any order, so
+/// memory follows it only when they are made one after another. Owner: the shard. View: shard.
+#[derive(Debug)]
+pub(super) struct Changes {
+    waiting: Map<ConversationId, VecDeque<Ask>>,
+}
+
+impl Changes {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { waiting: map::map(seed) }
+    }
+
+    /// Keeps a change for later when another is under way; gives it back when it can begin.
+    fn defer(&mut self, id: ConversationId, ask: Ask) -> Option<Ask> {
+        match self.waiting.get_mut(&id) {
+            Some(waiting) => {
+                waiting.push_back(ask);
+                None
+            }
+            None => Some(ask),
+        }
+    }
+
+    fn count(&self, id: ConversationId) -> usize {
+        self.waiting.get(&id).map_or(0, VecDeque::len)
+    }
+
+    fn begin(&mut self, id: ConversationId) {
+        let before = self.waiting.insert(id, VecDeque::new());
+        assert!(before.is_none(), "one change of a conversation is under way at a time");
+    }
+
+    fn end(&mut self, id: ConversationId) -> VecDeque<Ask> {
+        self.waiting.remove(&id).expect("the change that ends has begun")
+    }
 }
 
 fn refused(code: RefusalCode, message: &'static str) -> Outcome {
@@ -124,7 +163,27 @@ impl Shard {
         self.answer(turn, asker, outcome);
     }
 
-    pub(super) fn put_participant(
+    /// As the conversation's shard, for one of its participants: begins a change, or lets it wait for the one under way.
+    pub(super) fn change_participants(&mut self, turn: &mut Turn<'_>, id: ConversationId, ask: Ask) {
+        if self.changes.count(id) >= self.policy.limits.conversation_pending {
+            let refusal = Refusal::new(RefusalCode::StoreBusy, "too many changes wait for the store").retry_after(1);
+            return self.answer(turn, ask.asker, Outcome::Refused(refusal));
+        }
+        let Some(Ask { asker, command }) = self.changes.defer(id, ask) else { return };
+        match command {
+            Command::AddParticipant { user, role, .. } => self.put_participant(turn, asker, id, user, role, true),
+            Command::SetRole { user, role, .. } => self.put_participant(turn, asker, id, user, role, false),
+            Command::RemoveParticipant { user, .. } => self.remove_participant(turn, asker, id, user),
+            _ => unreachable!("not a change of participants"),
+        }
+    }
+
+    fn begin_change(&mut self, turn: &mut Turn<'_>, asker: Asker, id: ConversationId, request: Request, change: Change) {
+        self.changes.begin(id);
+        self.ask_store(turn, request, Errand::Change(asker, id, change));
+    }
+
+    fn put_participant(
         &mut self,
         turn: &mut Turn<'_>,
         asker: Asker,
@@ -156,13 +215,13 @@ impl Shard {
                 let joined_at = known.map_or(turn.now.wall, |known| known.joined_at);
                 let participant = Participant { user, role, joined_at };
                 let request = Request::PutParticipant { conversation: id, participant };
-                return self.ask_store(turn, request, Errand::Change(asker, id, Change::Put(participant)));
+                return self.begin_change(turn, asker, id, request, Change::Put(participant));
             }
         };
         self.answer(turn, asker, outcome);
     }
 
-    pub(super) fn remove_participant(&mut self, turn: &mut Turn<'_>, asker: Asker, id: ConversationId, user: UserId) {
+    fn remove_participant(&mut self, turn: &mut Turn<'_>, asker: Asker, id: ConversationId, user: UserId) {
         let Some(conversation) = self.conversations.loaded(id) else { return };
         let outcome = if conversation.kind == ConversationKind::Direct {
             refused(RefusalCode::Conflict, "the participants of a direct conversation do not change")
@@ -172,13 +231,22 @@ impl Shard {
             refused(RefusalCode::NotFound, "the user is not a participant")
         } else {
             let request = Request::RemoveParticipant { conversation: id, user };
-            return self.ask_store(turn, request, Errand::Change(asker, id, Change::Remove(user)));
+            return self.begin_change(turn, asker, id, request, Change::Remove(user));
         };
         self.answer(turn, asker, outcome);
     }
 
-    /// The store has changed the participants: memory follows, and a removed one hears nothing more.
+    /// A change has come to its end: the next may begin.
     pub(super) fn changed(&mut self, turn: &mut Turn<'_>, asker: Asker, id: ConversationId, change: &Change, reply: &Reply) {
+        let waiting = self.changes.end(id);
+        self.follow_change(turn, asker, id, change, reply);
+        for ask in waiting {
+            self.ask(turn, ask);
+        }
+    }
+
+    /// The store has changed the participants: memory follows, and a removed one hears nothing more.
+    fn follow_change(&mut self, turn: &mut Turn<'_>, asker: Asker, id: ConversationId, change: &Change, reply: &Reply) {
         if !matches!(reply, Reply::Done { .. }) {
             return self.answer(turn, asker, Outcome::Refused(Self::failed(reply)));
         }

@@ -52,6 +52,7 @@ pub use seam::{Door, Effect, Input};
 use auth::Logins;
 use connection::Connections;
 use conversations::Conversations;
+use membership::Changes;
 use storing::{Errand, Write};
 use timers::{Timer, Timers};
 use topics::Topics;
@@ -84,6 +85,7 @@ pub struct Shard {
     users: Users,
     topics: Topics,
     conversations: Conversations,
+    changes: Changes,
     logins: Logins,
     /// What each request under way at the store is for; the key is its ticket.
     errands: Slab<Errand>,
@@ -115,6 +117,7 @@ impl Shard {
         let mut random = ChaCha20Rng::from_seed(seed);
         let mut map_seed = || random.next_u64();
         let (users, topics) = (Users::new(map_seed()), Topics::new(map_seed()));
+        let changes = Changes::new(map_seed());
         let (conversations, logins) = (Conversations::new(map_seed(), shards), Logins::new(map_seed()));
         Self {
             id,
@@ -127,6 +130,7 @@ impl Shard {
             users,
             topics,
             conversations,
+            changes,
             logins,
             errands: Slab::new(),
             repeats: Slab::new(),
