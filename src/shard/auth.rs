@@ -14,7 +14,7 @@ use crate::session::rate::{Bucket, Rate, retry_after_seconds};
 use crate::session::token::Claims;
 use crate::shard::mail::{Asked, Mail};
 use crate::shard::seam::Effect;
-use crate::shard::storing::Errand;
+use crate::shard::storing::{Errand, RETRY_PAUSE};
 use crate::shard::timers::Timer;
 use crate::shard::{Shard, Turn};
 use crate::store::{FamilyId, Reply, Request, SecretHash, User};
@@ -28,14 +28,12 @@ pub(super) struct Logins {
     networks: Map<u64, Bucket>,
     /// Until when a revoked login's access tokens would still be in date.
     revoked: Map<FamilyId, Wall>,
-    /// The store could not say what was revoked before this start: asked again at the next sweep.
-    revoked_unknown: bool,
     sweeping: bool,
 }
 
 impl Logins {
     pub(super) fn new(seed: u64) -> Self {
-        Self { networks: map::map(seed), revoked: map::map(seed), revoked_unknown: false, sweeping: false }
+        Self { networks: map::map(seed), revoked: map::map(seed), sweeping: false }
     }
 
     pub(super) fn is_revoked(&self, family: FamilyId) -> bool {
@@ -279,9 +277,9 @@ impl Shard {
                 }
             }
             _ => {
+                // Until it is known, a login that was revoked before this start counts as good.
                 tracing::warn!(shard = self.id.0, "revoked logins could not be read, trying again");
-                self.logins.revoked_unknown = true;
-                self.schedule_sweep(turn);
+                self.timers.schedule(turn.now.mono.after(RETRY_PAUSE), Timer::Revoked);
             }
         }
     }
@@ -299,9 +297,6 @@ impl Shard {
         self.logins.sweeping = false;
         self.logins.networks.retain(|_, budget| budget.full_at().0 > now);
         self.logins.revoked.retain(|_, until| *until > turn.now.wall);
-        if std::mem::take(&mut self.logins.revoked_unknown) {
-            self.load_revoked(turn);
-        }
         if !self.logins.networks.is_empty() || !self.logins.revoked.is_empty() {
             self.schedule_sweep(turn);
         }

@@ -225,6 +225,7 @@ impl Shard {
                     self.watch_user(user, next);
                 }
                 Timer::Repeat(key) => self.repeat_write(turn, key),
+                Timer::Revoked => self.load_revoked(turn),
                 Timer::Sweep => self.sweep_logins(turn),
                 // What is to be done follows every input.
                 Timer::Drain => {}

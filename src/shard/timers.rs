@@ -16,6 +16,8 @@ pub(super) enum Timer {
     Repeat(usize),
     /// The budget is full again: without sessions, nothing of the user need be kept.
     User(UserId),
+    /// What was revoked before the start is asked for again.
+    Revoked,
     /// Budgets of addresses and revoked logins that no longer matter are dropped.
     Sweep,
     /// The patience of a shard that ends is over.
