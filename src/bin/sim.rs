@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use tidings::sim::{self, Options, Plant};
 
 #[derive(Parser)]
@@ -24,30 +24,16 @@ struct Arguments {
     #[arg(long)]
     trace: bool,
     /// Plant a fault, which the run must then find.
-    #[arg(long)]
-    plant: Option<Planted>,
+    #[arg(long, value_parser = parse_plant)]
+    plant: Option<Plant>,
     /// Go on after a violation.
     #[arg(long)]
     keep_going: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Planted {
-    AckBeforeDurable,
-    LyingDisk,
-    DropDelivery,
-    ReorderMesh,
-}
-
-impl From<Planted> for Plant {
-    fn from(planted: Planted) -> Self {
-        match planted {
-            Planted::AckBeforeDurable => Self::AckBeforeDurable,
-            Planted::LyingDisk => Self::LyingDisk,
-            Planted::DropDelivery => Self::DropDelivery,
-            Planted::ReorderMesh => Self::ReorderMesh,
-        }
-    }
+fn parse_plant(name: &str) -> Result<Plant, String> {
+    let known = Plant::ALL.iter().find(|(known, _)| *known == name);
+    known.map(|(_, plant)| *plant).ok_or_else(|| format!("one of {}", Plant::ALL.map(|(known, _)| known).join(", ")))
 }
 
 fn main() -> ExitCode {
@@ -58,7 +44,7 @@ fn main() -> ExitCode {
     };
     let (mut passed, mut failed) = (0, 0);
     for seed in seeds {
-        let options = Options { seed, steps: arguments.steps, plant: arguments.plant.map(Into::into), print: arguments.trace };
+        let options = Options { seed, steps: arguments.steps, plant: arguments.plant, print: arguments.trace };
         match sim::run(options) {
             Ok(report) => {
                 passed += 1;
@@ -67,7 +53,9 @@ fn main() -> ExitCode {
             Err(violation) => {
                 failed += 1;
                 println!("FAILED {violation}");
-                println!("again: cargo run --release --bin sim -- --seed {seed} --steps {} --trace", arguments.steps);
+                let plant = Plant::ALL.iter().find(|(_, plant)| Some(*plant) == arguments.plant);
+                let plant = plant.map(|(name, _)| format!(" --plant {name}")).unwrap_or_default();
+                println!("again: cargo run --release --bin sim -- --seed {seed} --steps {}{plant} --trace", arguments.steps);
                 if !arguments.keep_going {
                     break;
                 }

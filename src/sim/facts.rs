@@ -129,6 +129,7 @@ impl Kind {
 pub(super) struct Sub {
     pub(super) kind: Kind,
     pub(super) destination: String,
+    pub(super) asked_at: Mono,
     /// Its RECEIPT came.
     pub(super) active_since: Option<Mono>,
     /// The RECEIPT of its UNSUBSCRIBE came.

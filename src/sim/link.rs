@@ -211,7 +211,7 @@ impl Link {
     }
 
     fn subscribe_to(&mut self, ctx: &mut Ctx<'_>, id: &str, kind: Kind, destination: String) {
-        ctx.oracle.subscribe(self.session, id, kind, destination.clone());
+        ctx.oracle.subscribe(ctx.moment, self.session, id, kind, destination.clone());
         let receipt = self.receipt(Awaited::Subscribe(id.to_owned()));
         self.write(Command::Subscribe, &[("id", id), ("destination", &destination), ("receipt", &receipt)], None);
     }

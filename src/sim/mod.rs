@@ -19,6 +19,7 @@ mod pages;
 mod plan;
 mod rest;
 mod sockets;
+mod storage;
 mod trace;
 mod workload;
 mod world;
@@ -39,14 +40,17 @@ pub enum Plant {
     DropDelivery,
     /// Mail between two shards overtakes other mail.
     ReorderMesh,
+    /// A user's shard is never told that the user was removed from a conversation.
+    DropExpulsion,
 }
 
 impl Plant {
-    pub const ALL: [(&'static str, Self); 4] = [
+    pub const ALL: [(&'static str, Self); 5] = [
         ("ack-before-durable", Self::AckBeforeDurable),
         ("lying-disk", Self::LyingDisk),
         ("drop-delivery", Self::DropDelivery),
         ("reorder-mesh", Self::ReorderMesh),
+        ("drop-expulsion", Self::DropExpulsion),
     ];
 }
 
@@ -124,7 +128,7 @@ pub fn run(options: Options) -> Result<Report, Violation> {
 mod tests {
     use super::*;
 
-    const STEPS: u64 = 3_000;
+    const STEPS: u64 = 6_000;
 
     fn check(seed: u64) -> Report {
         match run(Options { seed, steps: STEPS, plant: None, print: false }) {

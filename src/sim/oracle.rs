@@ -195,11 +195,14 @@ impl Oracle {
         self.sessions[session].live = false;
     }
 
-    pub(super) fn subscribe(&mut self, session: SessionNo, id: &str, kind: Kind, destination: String) {
+    pub(super) fn subscribe(&mut self, moment: Moment, session: SessionNo, id: &str, kind: Kind, destination: String) {
         let subs = &mut self.sessions[session].subs;
         let before = subs.remove(id).filter(|sub| sub.kind == kind);
         let (seen, last) = before.map(|sub| (sub.seen, sub.last)).unwrap_or_default();
-        subs.insert(id.to_owned(), Sub { kind, destination, active_since: None, ended: false, seen, last });
+        subs.insert(
+            id.to_owned(),
+            Sub { kind, destination, asked_at: moment.mono, active_since: None, ended: false, seen, last },
+        );
     }
 
     pub(super) fn subscribed(&mut self, moment: Moment, session: SessionNo, id: &str) {
@@ -338,7 +341,7 @@ impl Oracle {
         match sub.kind {
             Kind::Messages => !self.sends[entry.send].attempts.iter().any(|a| a.session == Some(session) && !a.echo),
             // A removal ends the subscription for good.
-            Kind::Topic(of) => of == conversation && inside <= active,
+            Kind::Topic(of) => of == conversation && inside <= sub.asked_at,
             Kind::All | Kind::Conversations => true,
             Kind::Errors | Kind::Acks => false,
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::model::{ConnectionId, Redacted};
 use crate::shard::{Door, Handover, Input};
 use crate::sim::device::{Do, Season};
-use crate::sim::network::{Place, Wire, WireId};
+use crate::sim::network::{Line, Place, Wire, WireId};
 use crate::sim::world::{Event, World};
 
 /// Over the limit of an outbox stand at most the last words: an ERROR, a RECEIPT, a close frame.
@@ -97,7 +97,7 @@ impl World {
         wire.read_due = false;
         let reset = wire.reset;
         match wire.place {
-            Place::Waiting => return self.accept(id),
+            Place::Waiting => self.accept(id),
             Place::Moving => {}
             Place::Gone => {
                 if wire.client_gone {
@@ -260,7 +260,7 @@ impl World {
         let limits = &self.plan.policy.limits;
         // A page of history for each pipelined request of a REST connection.
         let pages = limits.http_pipelined * usize::from(limits.page_max) * 4_000;
-        let is_rest = self.wire_of(seat, connection).is_some_and(|(_, wire)| wire.line == crate::sim::network::Line::Rest);
+        let is_rest = self.wire_of(seat, connection).is_some_and(|(_, wire)| wire.line == Line::Rest);
         let most = if is_rest { pages } else { self.plan.policy.limits.outbox_bytes + LAST_WORDS_BYTES };
         if waiting > most {
             self.oracle.violate(format!("shard {seat}: {waiting} bytes wait for {connection:?}, at most {most} may"));
@@ -338,12 +338,9 @@ impl World {
             self.stop_node(false);
         } else if self.dice.per_mille(troubles.drain) && !self.draining {
             self.draining = true;
-            for seat in 0..self.seats.len() {
-                // The last of them to have nothing left ends the node.
-                if seat < self.seats.len() {
-                    self.trace.note(self.now, format_args!("shard {seat} is to drain"));
-                    self.handle(seat, Input::Drain);
-                }
+            for seat in 0..usize::from(self.plan.shards) {
+                self.trace.note(self.now, format_args!("shard {seat} is to drain"));
+                self.handle(seat, Input::Drain);
             }
         }
     }

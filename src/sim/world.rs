@@ -9,7 +9,7 @@ use crate::model::{ConnectionId, Mono, Now, ShardId, Wall};
 use crate::shard::{Effect, Handover, Input, Mail, Shard, ShardSettings};
 use crate::sim::device::{Ctx, Device, Season};
 use crate::sim::dice::Dice;
-use crate::sim::disk::{Disk, Job};
+use crate::sim::disk::Disk;
 use crate::sim::network::{Ids, Line, Place, Wire, WireId};
 use crate::sim::oracle::{Moment, Oracle};
 use crate::sim::plan::Plan;
@@ -23,6 +23,8 @@ const START: Wall = Wall(1_770_000_000 * Wall::TICKS_PER_SECOND);
 /// Time for everybody to come back and finish, and then for what is under way to arrive.
 const RECOVERY: Duration = Duration::from_secs(40);
 const REST: Duration = Duration::from_secs(25);
+/// Slow stores and long conversations may need more; whoever is not done by then never will be.
+const REST_MAX: Duration = Duration::from_secs(300);
 
 #[derive(Debug)]
 pub(super) enum Event {
@@ -117,14 +119,14 @@ pub(super) struct World {
     pub(super) epoch: u64,
     pub(super) mesh: Vec<VecDeque<Letter>>,
     mesh_last: Vec<Mono>,
-    reply_last: Mono,
+    pub(super) reply_last: Mono,
     pub(super) wires: BTreeMap<WireId, Wire>,
     pub(super) next_wire: u64,
     pub(super) lines: BTreeMap<(usize, Line), WireId>,
-    commit_due: bool,
+    pub(super) commit_due: bool,
     queue: BinaryHeap<Reverse<Due>>,
     next_event: u64,
-    plant: Option<Plant>,
+    pub(super) plant: Option<Plant>,
     pub(super) crashes: u32,
 }
 
@@ -229,7 +231,7 @@ impl World {
         self.at(self.now.after(pause), event);
     }
 
-    fn at(&mut self, at: Mono, event: Event) {
+    pub(super) fn at(&mut self, at: Mono, event: Event) {
         self.next_event += 1;
         self.queue.push(Reverse(Due { at, number: self.next_event, event }));
     }
@@ -237,7 +239,7 @@ impl World {
     /// Runs to the end; the number of events of the storm is given, what follows is as long as it must be.
     pub(super) fn run(&mut self, steps: u64) -> u64 {
         let mut step = 0;
-        let mut until = Mono(u64::MAX);
+        let (mut until, mut last) = (Mono(u64::MAX), Mono(u64::MAX));
         while let Some(Reverse(due)) = self.queue.pop() {
             self.now = self.now.max(due.at);
             self.step(due.event);
@@ -252,9 +254,13 @@ impl World {
                 self.calm_wires();
             } else if self.season == Season::Recovery && self.now >= until {
                 self.season = Season::Rest;
-                until = self.now.after(REST);
+                (until, last) = (self.now.after(REST), self.now.after(REST_MAX));
             } else if self.season == Season::Rest && self.now >= until {
-                break;
+                let settled = self.devices.iter().all(|device| device.unsettled().is_none()) && self.is_at_rest();
+                if settled || self.now >= last {
+                    break;
+                }
+                until = self.now.after(Duration::from_secs(1));
             }
         }
         self.finish();
@@ -264,7 +270,7 @@ impl World {
     fn finish(&mut self) {
         self.check_survivors();
         self.oracle.finish();
-        if !self.disk.is_idle() || self.mesh.iter().any(|lane| !lane.is_empty()) {
+        if !self.is_at_rest() {
             self.oracle.violate("the store or the mesh has not come to rest".to_owned());
         }
         for device in &self.devices {
@@ -274,6 +280,11 @@ impl World {
             }
             self.oracle.finish_device(number, user, &device.known);
         }
+    }
+
+    /// Nothing is under way between the shards and the store.
+    fn is_at_rest(&self) -> bool {
+        self.disk.is_idle() && self.mesh.iter().all(VecDeque::is_empty)
     }
 
     fn step(&mut self, event: Event) {
@@ -388,6 +399,11 @@ impl World {
         if self.plant == Some(Plant::DropDelivery) && is_delivery(&letter) && self.dice.percent(2) {
             return;
         }
+        if self.plant == Some(Plant::DropExpulsion)
+            && matches!(&letter, Letter::Mail(mail) if matches!(**mail, Mail::Expel { .. }))
+        {
+            return;
+        }
         if self.plant == Some(Plant::ReorderMesh) && self.dice.percent(5) {
             self.mesh[lane].push_front(letter);
         } else {
@@ -409,87 +425,6 @@ impl World {
             Some(Letter::Connection { wire, handover }) => self.adopt(to, wire, handover),
             None => {}
         }
-    }
-
-    fn ask_store(&mut self, seat: usize, ticket: store::Ticket, request: Request) {
-        self.trace.note(self.now, format_args!("shard {seat} asks {ticket:?} {request:?}"));
-        let (is_read, pause) = (request.is_read(), self.dice.micros(1, self.plan.store_us));
-        self.disk.submit(Job { shard: seat, ticket, request });
-        if is_read {
-            self.later(pause, Event::ReadStore { epoch: self.epoch });
-        } else if !self.commit_due {
-            self.commit_due = true;
-            self.later(pause, Event::Commit { epoch: self.epoch });
-        }
-    }
-
-    fn commit(&mut self) {
-        self.commit_due = false;
-        for done in self.disk.commit(&mut self.dice, self.now) {
-            if let Some(carried_out) = done.carried_out {
-                if self.plant == Some(Plant::AckBeforeDurable) {
-                    let pause = self.dice.millis(1, 50);
-                    self.later(pause, Event::Follow);
-                } else {
-                    self.tell_oracle(&done.job.request, &carried_out);
-                }
-                if self.plant == Some(Plant::LyingDisk) {
-                    let pause = self.dice.millis(1, 400);
-                    self.later(pause, Event::Follow);
-                }
-            }
-            self.reply(done.job.shard, done.job.ticket, done.reply);
-        }
-    }
-
-    fn follow(&mut self) {
-        for (request, reply) in self.disk.follow() {
-            if self.plant == Some(Plant::AckBeforeDurable) {
-                self.tell_oracle(&request, &reply);
-            }
-        }
-    }
-
-    fn reply(&mut self, shard: usize, ticket: store::Ticket, reply: Reply) {
-        let pause = self.dice.micros(1, 1 + self.plan.store_us / 4);
-        let mut at = self.now.after(pause);
-        if self.plan.replies_in_order {
-            at = at.max(self.reply_last);
-            self.reply_last = at;
-        }
-        self.at(at, Event::Reply { epoch: self.epoch, shard, ticket, reply });
-    }
-
-    /// A write was carried out: from now on it is certain.
-    fn tell_oracle(&mut self, request: &Request, reply: &Reply) {
-        match (request, reply) {
-            (Request::Append { .. }, Reply::Appended { results, .. }) => {
-                for result in results {
-                    if let store::Appended::Stored(message) = result {
-                        let moment = self.moment();
-                        self.oracle.stored(moment, message);
-                    }
-                }
-            }
-            (Request::PutParticipant { conversation, participant }, Reply::Done { .. }) => {
-                self.oracle.participant_stored(*conversation, participant.user, true);
-            }
-            (Request::RemoveParticipant { conversation, user }, Reply::Done { .. }) => {
-                self.oracle.participant_stored(*conversation, *user, false);
-            }
-            (Request::SetBlock { user, other, blocked }, Reply::BlockSet { .. }) => {
-                self.oracle.block_stored(*user, *other, *blocked);
-            }
-            _ => {}
-        }
-    }
-
-    /// Compares what the store holds with what it said it did.
-    pub(super) fn check_survivors(&mut self) {
-        let store = self.disk.survivor();
-        self.oracle.survived(|message, conversation| {
-            matches!(store.read(&Request::ReadMessage { conversation, message }), Reply::Message(Some(_)))
-        });
     }
 
     /// The node ends: drained, or in the middle of everything.

@@ -1,0 +1,90 @@
+//! The store's side of the world: requests on their way to the disk, replies on their way back, and what the oracle is
+//! told of them.
+
+use crate::sim::Plant;
+use crate::sim::disk::Job;
+use crate::sim::world::{Event, World};
+use crate::store::{self, Reply, Request};
+
+impl World {
+    pub(super) fn ask_store(&mut self, seat: usize, ticket: store::Ticket, request: Request) {
+        self.trace.note(self.now, format_args!("shard {seat} asks {ticket:?} {request:?}"));
+        let (is_read, pause) = (request.is_read(), self.dice.micros(1, self.plan.store_us));
+        self.disk.submit(Job { shard: seat, ticket, request });
+        if is_read {
+            self.later(pause, Event::ReadStore { epoch: self.epoch });
+        } else if !self.commit_due {
+            self.commit_due = true;
+            self.later(pause, Event::Commit { epoch: self.epoch });
+        }
+    }
+
+    pub(super) fn commit(&mut self) {
+        self.commit_due = false;
+        for done in self.disk.commit(&mut self.dice, self.now) {
+            if let Some(carried_out) = done.carried_out {
+                if self.plant == Some(Plant::AckBeforeDurable) {
+                    let pause = self.dice.millis(1, 50);
+                    self.later(pause, Event::Follow);
+                } else {
+                    self.tell_oracle(&done.job.request, &carried_out);
+                }
+                if self.plant == Some(Plant::LyingDisk) {
+                    let pause = self.dice.millis(1, 400);
+                    self.later(pause, Event::Follow);
+                }
+            }
+            self.reply(done.job.shard, done.job.ticket, done.reply);
+        }
+    }
+
+    pub(super) fn follow(&mut self) {
+        for (request, reply) in self.disk.follow() {
+            if self.plant == Some(Plant::AckBeforeDurable) {
+                self.tell_oracle(&request, &reply);
+            }
+        }
+    }
+
+    pub(super) fn reply(&mut self, shard: usize, ticket: store::Ticket, reply: Reply) {
+        let pause = self.dice.micros(1, 1 + self.plan.store_us / 4);
+        let mut at = self.now.after(pause);
+        if self.plan.replies_in_order {
+            at = at.max(self.reply_last);
+            self.reply_last = at;
+        }
+        self.at(at, Event::Reply { epoch: self.epoch, shard, ticket, reply });
+    }
+
+    /// A write was carried out: from now on it is certain.
+    fn tell_oracle(&mut self, request: &Request, reply: &Reply) {
+        match (request, reply) {
+            (Request::Append { .. }, Reply::Appended { results, .. }) => {
+                for result in results {
+                    if let store::Appended::Stored(message) = result {
+                        let moment = self.moment();
+                        self.oracle.stored(moment, message);
+                    }
+                }
+            }
+            (Request::PutParticipant { conversation, participant }, Reply::Done { .. }) => {
+                self.oracle.participant_stored(*conversation, participant.user, true);
+            }
+            (Request::RemoveParticipant { conversation, user }, Reply::Done { .. }) => {
+                self.oracle.participant_stored(*conversation, *user, false);
+            }
+            (Request::SetBlock { user, other, blocked }, Reply::BlockSet { .. }) => {
+                self.oracle.block_stored(*user, *other, *blocked);
+            }
+            _ => {}
+        }
+    }
+
+    /// Compares what the store holds with what it said it did.
+    pub(super) fn check_survivors(&mut self) {
+        let store = self.disk.survivor();
+        self.oracle.survived(|message, conversation| {
+            matches!(store.read(&Request::ReadMessage { conversation, message }), Reply::Message(Some(_)))
+        });
+    }
+}
