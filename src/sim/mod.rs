@@ -128,7 +128,7 @@ pub fn run(options: Options) -> Result<Report, Violation> {
 mod tests {
     use super::*;
 
-    const STEPS: u64 = 6_000;
+    const STEPS: u64 = 4_000;
 
     fn check(seed: u64) -> Report {
         match run(Options { seed, steps: STEPS, plant: None, print: false }) {
@@ -153,8 +153,9 @@ mod tests {
     #[test]
     fn planted_faults_are_found() {
         for (name, plant) in Plant::ALL {
-            let found =
-                (1..=50).find(|seed| run(Options { seed: *seed, steps: STEPS, plant: Some(plant), print: false }).is_err());
+            // Whom the lost news concerns must have subscribed, and be spoken of after the removal: that takes longer.
+            let steps = if plant == Plant::DropExpulsion { 14_000 } else { STEPS };
+            let found = (1..=50).find(|seed| run(Options { seed: *seed, steps, plant: Some(plant), print: false }).is_err());
             assert!(found.is_some(), "{name} was not found in 50 seeds");
         }
     }

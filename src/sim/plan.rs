@@ -97,7 +97,7 @@ impl Plan {
             store_us: dice.pick(&[100, 2_000, 20_000, 100_000]),
             replies_in_order: dice.percent(50),
             pause_ms: dice.pick(&[5, 30, 100]),
-            quarrels: dice.percent(30),
+            quarrels: dice.percent(40),
             short_tokens: dice.pick(&[0, 0, 10, 40]),
         }
     }
