@@ -28,16 +28,29 @@ pub(super) struct Logins {
     networks: Map<u64, Bucket>,
     /// Until when a revoked login's access tokens would still be in date.
     revoked: Map<FamilyId, Wall>,
+    /// The store has said what was revoked before this start; until then no login is believed.
+    known: bool,
     sweeping: bool,
 }
 
 impl Logins {
     pub(super) fn new(seed: u64) -> Self {
-        Self { networks: map::map(seed), revoked: map::map(seed), sweeping: false }
+        Self { networks: map::map(seed), revoked: map::map(seed), known: false, sweeping: false }
     }
 
-    pub(super) fn is_revoked(&self, family: FamilyId) -> bool {
-        self.revoked.contains_key(&family)
+    /// # Errors
+    /// A refusal when the login was revoked, or it is not known yet whether it was. Tokens made elsewhere have no login.
+    pub(super) fn check(&self, family: Option<FamilyId>) -> Result<(), Refusal> {
+        match family {
+            None => Ok(()),
+            Some(_) if !self.known => {
+                Err(Refusal::new(RefusalCode::StoreUnavailable, "logins cannot be checked yet").retry_after(1))
+            }
+            Some(family) if self.revoked.contains_key(&family) => {
+                Err(Refusal::new(RefusalCode::Unauthorized, "the token has been revoked"))
+            }
+            Some(_) => Ok(()),
+        }
     }
 }
 
@@ -89,9 +102,7 @@ impl Shard {
             .keys
             .verify(token, turn.now.wall, self.policy.limits.token_leeway)
             .map_err(|fault| unauthorized(fault.to_string()))?;
-        if claims.family.is_some_and(|family| self.logins.is_revoked(family)) {
-            return Err(unauthorized("the token has been revoked".to_owned()));
-        }
+        self.logins.check(claims.family)?;
         Ok(claims)
     }
 
@@ -272,12 +283,12 @@ impl Shard {
     pub(super) fn revoked_loaded(&mut self, turn: &mut Turn<'_>, reply: Reply) {
         match reply {
             Reply::RevokedFamilies(families) => {
+                self.logins.known = true;
                 for (user, family) in families {
                     self.revoked(turn, user, family);
                 }
             }
             _ => {
-                // Until it is known, a login that was revoked before this start counts as good.
                 tracing::warn!(shard = self.id.0, "revoked logins could not be read, trying again");
                 self.timers.schedule(turn.now.mono.after(RETRY_PAUSE), Timer::Revoked);
             }

@@ -1,6 +1,6 @@
 //! WebSocket bytes to STOMP frames, and CONNECT to a session on its user's shard.
 
-use crate::model::{Close, ConnectionId, Fault, SessionId, ShardId};
+use crate::model::{Close, ConnectionId, Fault, Refusal, RefusalCode, SessionId, ShardId};
 use crate::protocol::stomp::{self, Command, Frame, Item, Version};
 use crate::protocol::websocket::{self, Packet};
 use crate::session::heartbeat::HeartBeats;
@@ -197,7 +197,7 @@ impl Shard {
         let own = match &connect.token {
             None => None,
             Some(token) => {
-                let claims = self.verify(turn, token.expose()).map_err(|what| Fault::policy(what.message))?;
+                let claims = self.verify(turn, token.expose()).map_err(disbelief)?;
                 Some(claims)
             }
         };
@@ -244,9 +244,7 @@ impl Shard {
             return Ok(None);
         }
         // The token may have been revoked on the way from the shard that read it.
-        if claims.family.is_some_and(|family| self.logins.is_revoked(family)) {
-            return Err(Fault::policy("the token has been revoked"));
-        }
+        self.logins.check(claims.family).map_err(disbelief)?;
         let user = self.users.enter(claims.user, turn.now.mono);
         if user.sessions.len() >= limits.sessions_per_user {
             return Err(Fault::policy(format!("more than {} sessions of one user", limits.sessions_per_user)));
@@ -276,6 +274,12 @@ impl Shard {
         let error = frames::error(version, &fault.message, receipt);
         self.close_socket(turn, id, fault.close, Some(error));
     }
+}
+
+/// The fault for a token that is not believed: for good, or for now.
+fn disbelief(refusal: Refusal) -> Fault {
+    let close = if refusal.code == RefusalCode::StoreUnavailable { Close::TryLater } else { Close::Policy };
+    Fault::new(close, refusal.message)
 }
 
 /// How a frame left the session.

@@ -25,9 +25,10 @@ const REFUSALS: [(&str, bool); 6] = [
     ("store_unavailable", false),
 ];
 /// Faults that a well-behaved client may meet.
-const FAULTS: [&str; 3] = ["the token has expired", "the token has been revoked", "destination is not yours"];
+const FAULTS: [&str; 4] =
+    ["the token has expired", "the token has been revoked", "logins cannot be checked yet", "destination is not yours"];
 /// Close codes that a well-behaved client may meet.
-const CLOSES: [u16; 6] = [1000, 1008, 1012, 4408, 4409, 4500];
+const CLOSES: [u16; 7] = [1000, 1008, 1012, 1013, 4408, 4409, 4500];
 
 /// Whether a refusal of this code is certain; `None` when it must not come at all.
 pub(super) fn is_certain(code: &str) -> Option<bool> {
