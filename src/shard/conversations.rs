@@ -358,7 +358,10 @@ impl Shard {
     fn ask_loaded(&mut self, turn: &mut Turn<'_>, id: ConversationId, ask: Ask) {
         let Some(ready) = self.conversations.ready(id) else { return };
         let Ask { asker, command } = ask;
-        if ready.conversation.participant(asker.user).is_none() {
+        // Role admin sets up groups that it takes no part in: imported ones, and those whose last admin has left.
+        let sets_up = asker.admin
+            && matches!(command, Command::AddParticipant { .. } | Command::SetRole { .. } | Command::RemoveParticipant { .. });
+        if !sets_up && ready.conversation.participant(asker.user).is_none() {
             return self.answer(turn, asker, not_participant());
         }
         match command {

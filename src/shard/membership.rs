@@ -148,13 +148,17 @@ impl Shard {
             return self.answer(turn, asker, refused(RefusalCode::Forbidden, "imports need role admin"));
         }
         match self.conversation(turn.now.wall, id, kind, participants, title.as_deref(), asker.user) {
-            Ok(conversation) => self.ask_store(turn, Request::CreateConversation { conversation }, Errand::Put(asker)),
+            Ok(conversation) => self.ask_store(turn, Request::CreateConversation { conversation }, Errand::Put(asker, id)),
             Err(refusal) => self.answer(turn, asker, Outcome::Refused(refusal)),
         }
     }
 
-    pub(super) fn put(&mut self, turn: &mut Turn<'_>, asker: Asker, reply: Reply) {
+    pub(super) fn put(&mut self, turn: &mut Turn<'_>, asker: Asker, id: ConversationId, reply: Reply) {
         let outcome = match reply {
+            Reply::Conversation { state, .. } if state.conversation.id != id => {
+                let message = format!("the pair has the direct conversation {} already", state.conversation.id);
+                Outcome::Refused(Refusal::new(RefusalCode::Conflict, message))
+            }
             Reply::Conversation { state, created } => {
                 Outcome::Conversation { conversation: Arc::new(state.conversation), created }
             }
@@ -198,7 +202,7 @@ impl Shard {
             _ if conversation.kind == ConversationKind::Direct => {
                 refused(RefusalCode::Conflict, "the participants of a direct conversation do not change")
             }
-            _ if !may_change(&conversation, asker.user) => {
+            _ if !may_change(&conversation, asker) => {
                 refused(RefusalCode::Forbidden, "only an admin of the group may change its participants")
             }
             Some(_) if adding => Outcome::Conversation { conversation, created: false },
@@ -225,7 +229,7 @@ impl Shard {
         let Some(conversation) = self.conversations.loaded(id) else { return };
         let outcome = if conversation.kind == ConversationKind::Direct {
             refused(RefusalCode::Conflict, "the participants of a direct conversation do not change")
-        } else if user != asker.user && !may_change(&conversation, asker.user) {
+        } else if user != asker.user && !may_change(&conversation, asker) {
             refused(RefusalCode::Forbidden, "only an admin of the group may remove others")
         } else if conversation.participant(user).is_none() {
             refused(RefusalCode::NotFound, "the user is not a participant")
@@ -328,8 +332,8 @@ impl Shard {
     }
 }
 
-fn may_change(conversation: &Conversation, user: UserId) -> bool {
-    conversation.participant(user).is_some_and(|participant| participant.role == ParticipantRole::Admin)
+fn may_change(conversation: &Conversation, asker: Asker) -> bool {
+    asker.admin || conversation.participant(asker.user).is_some_and(|participant| participant.role == ParticipantRole::Admin)
 }
 
 fn is_last_admin(conversation: &Conversation, user: UserId) -> bool {

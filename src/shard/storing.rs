@@ -28,7 +28,7 @@ pub(super) enum Errand {
     Marks(Asker),
     /// The conversation to make, to be tried under another id when this one is taken.
     Create(Box<Ask>, ConversationId),
-    Put(Asker),
+    Put(Asker, ConversationId),
     Change(Asker, ConversationId, Change),
     Conversations(Asker),
     Block(Asker),
@@ -101,7 +101,7 @@ impl Shard {
                 other => Err(other),
             }),
             Errand::Create(ask, candidate) => self.created(turn, *ask, candidate, reply),
-            Errand::Put(asker) => self.put(turn, asker, reply),
+            Errand::Put(asker, conversation) => self.put(turn, asker, conversation, reply),
             Errand::Change(asker, conversation, change) => self.changed(turn, asker, conversation, &change, &reply),
             Errand::Conversations(asker) => self.conversations_read(turn, asker, reply),
             Errand::Block(asker) => self.block_set(turn, asker, &reply),
