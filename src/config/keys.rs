@@ -117,7 +117,7 @@ table! {
     frame_headers: Count<usize>, "Headers of a STOMP frame; more: ERROR, close 1009.";
     frame_header_bytes: Size, "One STOMP header line; longer: ERROR, close 1009.";
     message_fragments: Count<usize>, "Fragments of one WebSocket message; more: close 1009.";
-    first_frame: Period, "From the connection's start to its first STOMP frame; later: close.";
+    first_frame: Period, "From the upgrade to the first STOMP frame; later: close.";
     subscriptions: Count<usize>, "Subscriptions of one session; more: ERROR, close 1008.";
     transactions: Count<usize>, "Open transactions of one session; more: ERROR.";
     transaction_frames: Count<usize>, "Frames in one transaction; more: ERROR.";

@@ -111,6 +111,8 @@ impl Settings {
             keys: Keys::hs256(secret.expose().as_bytes()),
             origins: self.cors.origins.clone(),
             fixed_code: self.auth.fixed_code.clone(),
+            // Production has no sender yet, and a code that reaches nobody must not be promised.
+            sends_codes: self.profile == Profile::Development,
             admin_phones: self.auth.admin_phones.clone(),
             sanitize: self.content.sanitize,
         }

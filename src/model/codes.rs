@@ -127,7 +127,7 @@ pub enum Close {
     Silent,
     /// No first STOMP frame in time.
     NoFirstFrame,
-    /// Too slow a reader: over `limits.outbox_bytes`, or a write blocked for longer than `limits.write_timeout`.
+    /// Too slow a reader: over `limits.outbox_bytes`, or a write blocked for longer than `limits.write_blocked`.
     SendLimit,
     /// A panic was contained.
     Internal,

@@ -32,7 +32,7 @@ pub struct Limits {
     pub frame_header_bytes: usize,
     /// Fragments of one WebSocket message; more: close 1009.
     pub message_fragments: usize,
-    /// From the connection's start to the first STOMP frame; later: close.
+    /// From the upgrade to the first STOMP frame; later: close.
     pub first_frame: Duration,
     /// Subscriptions of one session; more: ERROR, close 1008.
     pub subscriptions: usize,

@@ -14,6 +14,8 @@ pub struct Policy {
     pub origins: Origins,
     /// Development only: a one-time code that always works.
     pub fixed_code: Option<crate::model::Redacted<Box<str>>>,
+    /// There is a sender for one-time codes.
+    pub sends_codes: bool,
     /// Phones whose users get role admin at login.
     pub admin_phones: Vec<crate::model::Redacted<Box<str>>>,
     /// Whether content is sanitised.

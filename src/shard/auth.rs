@@ -128,6 +128,10 @@ impl Shard {
         self.schedule_sweep(turn);
         let now = turn.now.wall;
         match command {
+            AuthCommand::RequestCode { .. } if !self.policy.sends_codes => {
+                let refusal = Refusal::new(RefusalCode::NotImplemented, "this server has no sender for one-time codes");
+                self.reply_to(turn, to, Outcome::Refused(refusal));
+            }
             AuthCommand::RequestCode { phone } => {
                 let code: Box<str> = format!("{:06}", self.random.next_u64() % 1_000_000).into();
                 let request = Request::PutCode {

@@ -147,6 +147,7 @@ fn policy(dice: &mut Dice) -> Policy {
         keys: Keys::hs256(b"a secret of thirty-two bytes, or more"),
         origins: Origins::all(),
         fixed_code: Some(Redacted::new(CODE.into())),
+        sends_codes: true,
         admin_phones: Vec::new(),
         sanitize: true,
     }

@@ -87,6 +87,7 @@ impl Net {
             keys: Keys::hs256(SECRET),
             origins: Origins::parse(["https://app.example.com"]).unwrap(),
             fixed_code: None,
+            sends_codes: true,
             admin_phones: vec![Redacted::new("+100000".into())],
             sanitize: true,
         });
