@@ -1,0 +1,276 @@
+//! The server's own work for a delivery, without the kernel's: `cargo bench --bench fan_out`.
+//!
+//! A room of 1,000 subscribers of one topic on one shard, played through the seam as the pump does it: the SENDs arrive
+//! in one read, the store (a map in memory) answers a turn later, every connection that has something to write is then
+//! written once, gathering up to 64 frames, by a socket that takes everything. CPU time of the thread for a delivery,
+//! medians of five and their spread; `cargo bench -p loadgen` tells the kernel's part, one `send()`, on the same machine.
+
+use std::hint::black_box;
+use std::io::IoSlice;
+use std::mem::take;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings::model::message::{Conversation, ConversationKind, Participant, ParticipantRole};
+use tidings::model::{ConnectionId, ConversationId, Limits, Mono, Now, Redacted, ShardId, UserId, Wall};
+use tidings::protocol::websocket::{self, Kind};
+use tidings::session::Policy;
+use tidings::session::policy::Origins;
+use tidings::session::token::{Claims, Keys};
+use tidings::shard::{Door, Effect, Input, Shard, ShardSettings};
+use tidings::store::memory::Memory;
+use tidings::store::{Reply, Request, Ticket};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const SUBSCRIBERS: u32 = 1_000;
+const MESSAGES: usize = 1_024;
+const ROUNDS: usize = 5;
+const CONVERSATION: u64 = 7;
+const BODY_BYTES: usize = 128;
+/// Frames of one gathering write, as in the pump.
+const SLICES_MAX: usize = 64;
+const TURN: Duration = Duration::from_micros(100);
+/// The first connection; those after it are the subscribers'.
+const SENDER: ConnectionId = ConnectionId { index: 0, generation: 0 };
+
+fn main() {
+    // `cargo test` runs benches too, to see that they work: once, and small.
+    let is_bench = std::env::args().any(|argument| argument == "--bench");
+    let (subscribers, rounds) = if is_bench { (SUBSCRIBERS, ROUNDS) } else { (8, 1) };
+    println!(
+        "{subscribers} subscribers, one shard, {BODY_BYTES} bytes of JSON: CPU ns a delivery, median of {rounds} (min - max)"
+    );
+    for in_flight in [1, 64] {
+        let mut room = Room::new(subscribers);
+        room.exchange(MESSAGES, in_flight);
+        let mut each = Vec::new();
+        room.count = Count::default();
+        for _ in 0..rounds {
+            let before = cpu_time();
+            room.exchange(MESSAGES, in_flight);
+            each.push((cpu_time() - before).as_nanos() as f64 / (MESSAGES as f64 * f64::from(subscribers)));
+        }
+        each.sort_by(f64::total_cmp);
+        let [min, median, max] = [0, each.len() / 2, each.len() - 1].map(|at| each[at]);
+        let Count { deliveries, bytes, writes } = room.count;
+        assert_eq!(deliveries, rounds * MESSAGES * subscribers as usize, "each message to each subscriber, once");
+        println!(
+            "{in_flight:>3} in flight: {median:>6.0} ({min:.0} - {max:.0}), {} bytes, {:.1} deliveries in a write",
+            bytes / deliveries,
+            deliveries as f64 / writes as f64
+        );
+    }
+}
+
+/// What was written to the subscribers.
+#[derive(Default)]
+struct Count {
+    deliveries: usize,
+    bytes: usize,
+    writes: usize,
+}
+
+/// One shard, its store, and connections that take whatever they are given.
+struct Room {
+    now: Now,
+    shard: Shard,
+    store: Memory,
+    keys: Keys,
+    effects: Vec<Effect>,
+    /// What the store was asked in this turn.
+    asked: Vec<(Ticket, Request)>,
+    /// Connections to write at the end of this turn.
+    dirty: Vec<ConnectionId>,
+    /// Frames that the sender got: a RECEIPT for each message, once it has begun to speak.
+    receipts: usize,
+    count: Count,
+    /// One SEND, and the buffer that a read fills: a shard unmasks where the bytes lie.
+    send: Vec<u8>,
+    scratch: Vec<u8>,
+}
+
+impl Room {
+    /// Everybody is connected and subscribed; the sender is not.
+    fn new(subscribers: u32) -> Self {
+        let secret = b"a secret of more than 32 bytes, for a bench only";
+        let limits = Limits { messages_per_minute: 1_000_000_000, messages_burst: 1_000_000, ..Limits::default() };
+        let policy = Policy {
+            limits,
+            keys: Keys::hs256(secret),
+            origins: Origins::all(),
+            fixed_code: None,
+            sends_codes: false,
+            admin_phones: Vec::new(),
+            sanitize: true,
+        };
+        let settings = ShardSettings { id: ShardId(0), shards: 1, node: 1, epoch: 1, seed: [7; 32], policy: Arc::new(policy) };
+        let mut room = Self {
+            now: Now { mono: Mono(1), wall: Wall::from_unix_seconds(1_800_000_000) },
+            shard: Shard::new(settings),
+            store: Memory::new(),
+            keys: Keys::hs256(secret),
+            effects: Vec::new(),
+            asked: Vec::new(),
+            dirty: Vec::new(),
+            receipts: 0,
+            count: Count::default(),
+            send: send_packet(),
+            scratch: Vec::new(),
+        };
+        room.put_conversation(subscribers);
+        for index in 0..=subscribers {
+            let connection = ConnectionId { index, generation: 0 };
+            room.connect(connection, user(index));
+            if connection != SENDER {
+                let subscribe = format!("SUBSCRIBE\nid:sub-0\ndestination:/topic/conversation/{CONVERSATION}\n\n\0");
+                room.receive(connection, &packet(&subscribe));
+            }
+            while room.is_busy() {
+                room.turn();
+            }
+        }
+        room
+    }
+
+    fn put_conversation(&mut self, subscribers: u32) {
+        let mut participants: Vec<_> = (0..=subscribers)
+            .map(|index| Participant { user: user(index), role: ParticipantRole::Member, joined_at: self.now.wall })
+            .collect();
+        participants.sort_by_key(|participant| participant.user);
+        let conversation = Conversation {
+            id: ConversationId::new(CONVERSATION).expect("in range"),
+            kind: ConversationKind::Group,
+            title: None,
+            created_by: user(0),
+            created_at: self.now.wall,
+            participants,
+        };
+        let reply = self.store.apply(&Request::CreateConversation { conversation });
+        assert!(matches!(reply, Reply::Conversation { created: true, .. }));
+    }
+
+    fn connect(&mut self, connection: ConnectionId, user: UserId) {
+        let peer = Redacted::new(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        self.input(Input::Opened { connection, peer, door: Door::Http });
+        let expires = self.now.wall.after(Duration::from_secs(86_400));
+        let token = self.keys.sign(&Claims { user, roles: Vec::new(), expires, family: None }, self.now.wall);
+        let mut bytes = format!(
+            "GET /ws?token={token} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        .into_bytes();
+        bytes.extend(packet("CONNECT\naccept-version:1.2\nhost:x\n\n\0"));
+        self.receive(connection, &bytes);
+    }
+
+    /// Sends so many messages, `in_flight` of them at any time, until all have their receipt and were delivered.
+    fn exchange(&mut self, messages: usize, in_flight: usize) {
+        self.receipts = 0;
+        let mut sent = 0;
+        while self.receipts < messages {
+            let next = (in_flight - (sent - self.receipts)).min(messages - sent);
+            sent += next;
+            self.scratch.clear();
+            for _ in 0..next {
+                self.scratch.extend_from_slice(&self.send);
+            }
+            let mut bytes = take(&mut self.scratch);
+            if next > 0 {
+                self.input(Input::Received { connection: SENDER, bytes: &mut bytes });
+            }
+            self.scratch = bytes;
+            self.turn();
+        }
+        assert!(!self.is_busy());
+    }
+
+    fn receive(&mut self, connection: ConnectionId, bytes: &[u8]) {
+        self.input(Input::Received { connection, bytes: &mut bytes.to_vec() });
+    }
+
+    fn is_busy(&self) -> bool {
+        !self.asked.is_empty() || !self.dirty.is_empty()
+    }
+
+    /// What was asked of the store before this turn is answered in the next: it takes a commit.
+    fn turn(&mut self) {
+        self.now = Now { mono: self.now.mono.after(TURN), wall: self.now.wall.after(TURN) };
+        if self.shard.next_deadline().is_some_and(|due| due <= self.now.mono) {
+            self.input(Input::Deadline);
+        }
+        self.flush();
+        for (ticket, request) in take(&mut self.asked) {
+            let reply = self.store.apply(&request);
+            self.input(Input::Stored { ticket, reply });
+        }
+        self.flush();
+    }
+
+    fn input(&mut self, input: Input<'_>) {
+        self.shard.handle(self.now, input, &mut self.effects);
+        for effect in self.effects.drain(..) {
+            match effect {
+                Effect::Flush { connection } => self.dirty.push(connection),
+                Effect::Store { ticket, request } => self.asked.push((ticket, request)),
+                other => panic!("nothing else is expected of this room: {other:?}"),
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        let mut dirty = take(&mut self.dirty);
+        for connection in dirty.drain(..) {
+            self.write(connection);
+        }
+        assert!(self.dirty.is_empty(), "a write makes nothing to write");
+        self.dirty = dirty;
+    }
+
+    /// Writes to one connection until its outbox is empty.
+    fn write(&mut self, connection: ConnectionId) {
+        while let Some(outbox) = self.shard.outbox(connection).filter(|outbox| !outbox.is_empty()) {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let frames = outbox.slices(&mut slices);
+            let bytes = black_box(&slices[..frames]).iter().map(|slice| slice.len()).sum();
+            if connection == SENDER {
+                self.receipts += frames;
+            } else {
+                self.count.deliveries += frames;
+                self.count.bytes += bytes;
+                self.count.writes += 1;
+            }
+            self.input(Input::Written { connection, bytes, blocked: false });
+        }
+    }
+}
+
+fn user(index: u32) -> UserId {
+    UserId::new(u64::from(index) + 1).expect("in range")
+}
+
+/// A SEND with a receipt.
+fn send_packet() -> Vec<u8> {
+    let (open, close) = (r#"{"content":""#, r#""}"#);
+    let content = ".".repeat(BODY_BYTES - open.len() - close.len());
+    let headers = format!("destination:/app/conversations/{CONVERSATION}/send\ncontent-type:application/json\nreceipt:r");
+    packet(&format!("SEND\n{headers}\n\n{open}{content}{close}\0"))
+}
+
+/// One masked text packet.
+fn packet(frame: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    websocket::masked_frame(Kind::Text, [7, 1, 0, 200], frame.as_bytes(), &mut out);
+    out
+}
+
+/// User and system time of this thread.
+fn cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a `timespec`, which the call fills.
+    let outcome = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    assert_eq!(outcome, 0, "every Linux has this clock");
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
