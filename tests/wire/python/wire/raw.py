@@ -128,8 +128,8 @@ def handshake(path="/ws", headers=(), host="localhost", version="13", key=None):
     return "\r\n".join(lines).encode("utf-8") + b"\r\n\r\n"
 
 
-def packet(opcode, payload=b"", fin=True, masked=True, reserved=0, length=None):
-    """A WebSocket frame; `length` overrides what the header says."""
+def packet(opcode, payload=b"", fin=True, masked=True, reserved=0, length=None, key=None):
+    """A WebSocket frame; `length` overrides what the header says; `key` masks, a random one if there is none."""
     size = len(payload) if length is None else length
     head = bytes([(0x80 if fin else 0) | reserved << 4 | opcode])
     bit = 0x80 if masked else 0
@@ -141,7 +141,7 @@ def packet(opcode, payload=b"", fin=True, masked=True, reserved=0, length=None):
         head += bytes([bit | 127]) + struct.pack(">Q", size)
     if not masked:
         return head + payload
-    key = os.urandom(4)
+    key = os.urandom(4) if key is None else key
     repeated = (key * (len(payload) // 4 + 1))[: len(payload)]
     body = int.from_bytes(payload, "big") ^ int.from_bytes(repeated, "big")
     return head + key + body.to_bytes(len(payload), "big")

@@ -108,10 +108,9 @@ class Server:
     def launch(self):
         name = OUT / f"server-{self.port}-{time.time_ns()}"
         self.log = f"{name}.log"
-        settings = [word for key, value in self.settings.items() for word in ("--set", f"{key}={value}")]
         with open(f"{name}.out", "ab") as stdout, open(self.log, "ab") as stderr:
             self.process = subprocess.Popen(
-                [BINARY, "serve", *settings],
+                self.command(),
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -124,6 +123,9 @@ class Server:
                 self.stop(keep=True)
                 raise RuntimeError("the server did not start:\n" + pathlib.Path(self.log).read_text()[-2000:])
             time.sleep(0.02)
+
+    def command(self):
+        return [BINARY, "serve", *(word for key, value in self.settings.items() for word in ("--set", f"{key}={value}"))]
 
     def pid_file(self):
         return OUT / f"pid-{self.process.pid}"
