@@ -7,11 +7,13 @@
 //!
 //! Grammar (fjall 3, format version 3, little-endian): a journal is batches and then zeros;
 //!
-//!     batch  = start item* end
-//!     start  = 1:u8 items:u32 seqno:u64
-//!     item   = 2:u8 type:u8 compression:u8 keyspace:u64 key:u16 value:u32 stored:u32 key-bytes stored-bytes
-//!            | 4:u8 keyspace:u64
-//!     end    = 3:u8 xxh3-of-the-items:u64 "FJL" 3:u8
+//! ```text
+//! batch  = start item* end
+//! start  = 1:u8 items:u32 seqno:u64
+//! item   = 2:u8 type:u8 compression:u8 keyspace:u64 key:u16 value:u32 stored:u32 key-bytes stored-bytes
+//!        | 4:u8 keyspace:u64
+//! end    = 3:u8 xxh3-of-the-items:u64 "FJL" 3:u8
+//! ```
 //!
 //! The tests hold the grammar to the version of the crate that is in use.
 
