@@ -49,7 +49,7 @@ pub struct Engine {
     waiting: VecDeque<usize>,
     opening: usize,
     random: Random,
-    /// How often connections ended for which reason: at most [`REASONS_MAX`] are told apart.
+    /// How often connections ended for which reason: at most `REASONS_MAX` are told apart.
     pub reasons: BTreeMap<Box<str>, u64>,
     closed: Vec<(usize, Box<str>)>,
 }
@@ -79,7 +79,7 @@ impl Engine {
         self.connections.len() - 1
     }
 
-    /// Logs in when its turn comes: at most [`OPENING_MAX`] do at a time.
+    /// Logs in when its turn comes: at most `OPENING_MAX` do at a time.
     pub fn open(&mut self, slot: usize) {
         assert_eq!(self.connections[slot].stage, Stage::Down);
         self.waiting.push_back(slot);

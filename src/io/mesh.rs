@@ -172,7 +172,7 @@ impl<M> Outlets<M> {
     /// Sends to another shard, or keeps the message back while that shard's channel is full.
     ///
     /// # Panics
-    /// When `to` is this shard, or no shard, or has not taken anything for [`OVERFLOW_MAX`] messages.
+    /// When `to` is this shard, or no shard, or has not taken anything for `OVERFLOW_MAX` messages.
     pub fn send(&mut self, to: ShardId, message: M) {
         let lane = self.lanes[to.index()].as_mut().expect("a shard does not write to itself");
         if lane.overflow.is_empty() {
