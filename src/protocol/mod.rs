@@ -10,5 +10,6 @@
 pub(crate) mod fuzz;
 pub mod http;
 pub mod json;
+pub mod sockjs;
 pub mod stomp;
 pub mod websocket;

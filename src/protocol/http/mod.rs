@@ -14,6 +14,7 @@ mod request;
 mod response;
 
 pub use decoder::{CONTINUE, Decoder, Event};
+pub use response::{LAST_CHUNK, chunk, imf_fixdate};
 
 use bytes::Bytes;
 

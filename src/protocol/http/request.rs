@@ -37,11 +37,21 @@ impl Request {
     /// section 5.1): `+` is a space, a `%` without two digits stands for itself, bytes that are not UTF-8 become U+FFFD.
     #[must_use]
     pub fn query_value(&self, name: &str) -> Option<String> {
-        self.query.as_deref()?.split('&').find_map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (form_decode(key) == name).then(|| form_decode(value).into_owned())
-        })
+        form_value(self.query.as_deref()?, name)
     }
+
+    /// The first value of this name in a form that is the body, decoded like the query's.
+    #[must_use]
+    pub fn form_value(&self, name: &str) -> Option<String> {
+        form_value(str::from_utf8(&self.body).ok()?, name)
+    }
+}
+
+fn form_value(form: &str, name: &str) -> Option<String> {
+    form.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (form_decode(key) == name).then(|| form_decode(value).into_owned())
+    })
 }
 
 fn form_decode(text: &str) -> Cow<'_, str> {

@@ -59,6 +59,32 @@ impl Response {
     /// Appends the response. `head_only` answers HEAD: the headers of GET without its body. A 1xx, 204 or 304 has no
     /// body and no `Content-Length`; a 1xx has no header but its own.
     pub fn encode(&self, head_only: bool, keep_alive: bool, now: Wall, out: &mut Vec<u8>) {
+        let has_body = self.status >= 200 && self.status != 204 && self.status != 304;
+        assert!(has_body || self.body.is_empty(), "a {} has no body", self.status);
+        self.encode_headers(out);
+        if has_body {
+            out.extend_from_slice(b"Content-Length: ");
+            out.extend_from_slice(itoa::Buffer::new().format(self.body.len()).as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        self.encode_end(keep_alive, now, out);
+        if !head_only {
+            out.extend_from_slice(&self.body);
+        }
+    }
+
+    /// Appends the head of a response whose body comes piece by piece: by [chunks](chunk), or, for HTTP/1.0, until the
+    /// end of the connection (RFC 9112 section 6.3).
+    pub fn encode_stream(&self, chunked: bool, now: Wall, out: &mut Vec<u8>) {
+        assert!(self.body.is_empty(), "the body of a stream comes later");
+        self.encode_headers(out);
+        if chunked {
+            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        }
+        self.encode_end(chunked, now, out);
+    }
+
+    fn encode_headers(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"HTTP/1.1 ");
         out.extend_from_slice(itoa::Buffer::new().format(self.status).as_bytes());
         out.push(b' ');
@@ -70,23 +96,16 @@ impl Response {
             out.extend(value.bytes().map(|byte| if byte.is_ascii_control() { b' ' } else { byte }));
             out.extend_from_slice(b"\r\n");
         }
-        let has_body = self.status >= 200 && self.status != 204 && self.status != 304;
-        assert!(has_body || self.body.is_empty(), "a {} has no body", self.status);
-        if has_body {
-            out.extend_from_slice(b"Content-Length: ");
-            out.extend_from_slice(itoa::Buffer::new().format(self.body.len()).as_bytes());
-            out.extend_from_slice(b"\r\n");
-        }
+    }
+
+    fn encode_end(&self, keep_alive: bool, now: Wall, out: &mut Vec<u8>) {
         if self.status >= 200 {
             out.extend_from_slice(self.connection(keep_alive));
             out.extend_from_slice(b"Date: ");
-            write_imf_fixdate(now, out);
+            out.extend_from_slice(imf_fixdate(now).as_bytes());
             out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(b"\r\n");
-        if !head_only {
-            out.extend_from_slice(&self.body);
-        }
     }
 
     /// RFC 9110 section 7.8: who sends `Upgrade` names it in `Connection`, too. `keep-alive` is for HTTP/1.0 clients.
@@ -150,35 +169,29 @@ const fn reason_phrase(status: u16) -> &'static str {
     }
 }
 
+/// Appends a piece of a chunked body (RFC 9112 section 7.1), which is not empty.
+pub fn chunk(piece: &[u8], out: &mut Vec<u8>) {
+    assert!(!piece.is_empty(), "an empty chunk is the last one");
+    out.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+    out.extend_from_slice(piece);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The end of a chunked body.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
 /// RFC 9110 section 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn write_imf_fixdate(now: Wall, out: &mut Vec<u8>) {
-    const WEEKDAYS: [&[u8; 3]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"Wed"];
-    const MONTHS: [&[u8; 3]; 12] =
-        [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
+#[must_use]
+pub fn imf_fixdate(now: Wall) -> String {
+    const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let seconds = now.unix_seconds();
     let (days, of_day) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil_from_days(days);
+    let (weekday, month) = (WEEKDAYS[(days % 7) as usize], MONTHS[(month - 1) as usize]);
+    let (hour, minute, second) = (of_day / 3_600, of_day / 60 % 60, of_day % 60);
     // The year has four digits until 9999.
-    out.extend_from_slice(WEEKDAYS[(days % 7) as usize]);
-    out.extend_from_slice(b", ");
-    out.extend_from_slice(&two_digits(day));
-    out.push(b' ');
-    out.extend_from_slice(MONTHS[(month - 1) as usize]);
-    out.push(b' ');
-    out.extend_from_slice(&two_digits(year / 100));
-    out.extend_from_slice(&two_digits(year));
-    out.push(b' ');
-    out.extend_from_slice(&two_digits(of_day / 3_600));
-    out.push(b':');
-    out.extend_from_slice(&two_digits(of_day / 60 % 60));
-    out.push(b':');
-    out.extend_from_slice(&two_digits(of_day % 60));
-    out.extend_from_slice(b" GMT");
-}
-
-/// The last two decimal digits.
-fn two_digits(number: u64) -> [u8; 2] {
-    [b'0' + (number / 10 % 10) as u8, b'0' + (number % 10) as u8]
+    format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
 }
 
 #[cfg(test)]
@@ -186,9 +199,7 @@ mod tests {
     use super::*;
 
     fn check_date(seconds: u64, expect: &str) {
-        let mut out = Vec::new();
-        write_imf_fixdate(Wall::from_unix_seconds(seconds), &mut out);
-        assert_eq!(String::from_utf8(out).unwrap(), expect);
+        assert_eq!(imf_fixdate(Wall::from_unix_seconds(seconds)), expect);
     }
 
     /// The second is the standard's own example.
@@ -218,6 +229,21 @@ mod tests {
         check(&Response::new(100), false, true, "HTTP/1.1 100 Continue\n\n");
         let split = Response::new(204).header("Location", "/a\r\nSet-Cookie: b");
         check(&split, false, true, "HTTP/1.1 204 No Content\nLocation: /a  Set-Cookie: b\nConnection: keep-alive\nDATE\n\n");
+    }
+
+    #[test]
+    fn streams_are_chunked_where_that_is_known() {
+        let check = |chunked, expect: &str| {
+            let mut out = Vec::new();
+            Response::new(200).header("Content-Type", "text/plain").encode_stream(chunked, Wall(0), &mut out);
+            let head = format!("HTTP/1.1 200 OK\nContent-Type: text/plain\n{expect}\nDate: {}\n\n", imf_fixdate(Wall(0)));
+            assert_eq!(String::from_utf8(out).unwrap(), head.replace('\n', "\r\n"));
+        };
+        check(true, "Transfer-Encoding: chunked\nConnection: keep-alive");
+        check(false, "Connection: close");
+        let mut out = Vec::new();
+        chunk(&[b'x'; 17], &mut out);
+        assert_eq!(out, [&b"11\r\n"[..], &[b'x'; 17], b"\r\n"].concat());
     }
 
     #[test]

@@ -1,0 +1,31 @@
+//! SockJS (protocol 0.3.3): WebSocket's messages over whatever a browser and the proxies in between let through.
+//!
+//! Flows in: paths below a mount, bodies of requests, text messages of its WebSocket. Flows out: messages, and the bytes of
+//! packets as each transport frames them. Never imports a socket, a clock or randomness.
+//!
+//! ```text
+//! path    = "" | "/" | "/info" | "/iframe" *any ".html" | "/websocket"
+//!         | "/" server "/" session "/" transport                     server and session: not empty, without dots
+//! packet  = "o" | "h" | "a[" string *( "," string ) "]" | "c[" code "," string "]"
+//! sent    = "[" [ string *( "," string ) ] "]" | string              what clients send; empty: nothing
+//! ```
+//!
+//! Invariants: what leaves is ASCII where browsers or proxies are known to mangle (control characters, line separators,
+//! joiners, what stands at the end of the basic plane); no body can end the script, the event or the string that it
+//! travels in. Strings are JavaScript's: a lone surrogate is kept, in three bytes as if it were a character (WTF-8).
+
+mod decode;
+mod encode;
+mod pages;
+mod path;
+
+pub use decode::{BrokenJson, Messages, messages};
+pub use encode::{CLOSE_ANOTHER_OPEN, HEART_BEAT, OPEN, array, callback, close, element, packet, prelude};
+pub use pages::{greeting, iframe, info, preflight, receiving, refused};
+pub use path::{Path, Transport, parse};
+
+/// One year in seconds: how long what never changes may be cached.
+const YEAR_SECONDS: &str = "31536000";
+
+/// What no cache and no proxy may keep or change.
+const NOT_CACHED: &str = "no-store, no-cache, no-transform, must-revalidate, max-age=0";
