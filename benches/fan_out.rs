@@ -17,6 +17,7 @@ use tidings::model::{ConnectionId, ConversationId, Limits, Mono, Now, Redacted, 
 use tidings::protocol::websocket::{self, Kind};
 use tidings::session::Policy;
 use tidings::session::policy::Origins;
+use tidings::session::site::Site;
 use tidings::session::token::{Claims, Keys};
 use tidings::shard::{Door, Effect, Input, Shard, ShardSettings};
 use tidings::store::memory::Memory;
@@ -101,6 +102,7 @@ impl Room {
             limits,
             keys: Keys::hs256(secret),
             origins: Origins::all(),
+            site: Site::messaging("/sockjs.js".into(), true, false),
             fixed_code: None,
             sends_codes: false,
             admin_phones: Vec::new(),

@@ -28,6 +28,6 @@ mod route;
 
 pub use phone::parse_phone;
 pub use query::Query;
-pub use render::{Context, greeting, health, refuse, render};
+pub use render::{Context, health, preflight, refuse, render};
 pub use request::{bearer, header};
 pub use route::{Call, Health, needs_token, route};

@@ -11,6 +11,11 @@ use crate::protocol::json::values::read_mark;
 use crate::protocol::json::write::{push_message_id, push_number, push_string};
 use crate::protocol::json::{ObjectWriter, conversation_dto, conversation_summary, error_body, message_dto};
 
+/// What some path allows. A preflight has no token: it is told the same at every path, and learns nothing of what there is.
+const METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
+/// How long a browser may remember a preflight's answer, in seconds: as long as any browser does.
+const PREFLIGHT_SECONDS: &str = "7200";
+
 /// Seconds in `Retry-After` when a refusal that passes names none.
 const RETRY_AFTER_SECONDS: u32 = 1;
 
@@ -132,11 +137,18 @@ pub fn health(refusal: Option<&Refusal>) -> Response {
     }
 }
 
-/// What SockJS answers at its base URL.
+/// The answer to OPTIONS, which may be a preflight of a page of another origin (Fetch, section 3.3).
 #[must_use]
-pub fn greeting() -> Response {
-    let headers = vec![("Content-Type", "text/plain; charset=UTF-8".to_owned())];
-    Response { status: 200, headers, body: Bytes::from_static(b"Welcome to SockJS!\n") }
+pub fn preflight(request: &Request) -> Response {
+    let response = Response::new(204).header("Allow", METHODS);
+    if request.header("access-control-request-method").is_none() {
+        return response;
+    }
+    let response = response.header("Access-Control-Allow-Methods", METHODS).header("Access-Control-Max-Age", PREFLIGHT_SECONDS);
+    match request.header("access-control-request-headers") {
+        Some(headers) => response.header("Access-Control-Allow-Headers", headers),
+        None => response,
+    }
 }
 
 /// A JSON response. All of them are somebody's own, or change from one moment to the next: no cache keeps them, and no
@@ -313,10 +325,20 @@ mod tests {
     }
 
     #[test]
-    fn health_and_greeting() {
+    fn health_tells_what_is_wrong() {
         assert_eq!(&health(None).body[..], br#"{"status":"up"}"#);
         let down = health(Some(&Refusal::new(RefusalCode::StoreUnavailable, "the store does not answer")));
         assert_eq!((down.status, header(&down, "Retry-After")), (503, Some("1")));
-        assert_eq!((greeting().status, &greeting().body[..]), (200, &b"Welcome to SockJS!\n"[..]));
+    }
+
+    #[test]
+    fn preflights_allow_what_is_asked_for() {
+        let asked = [("access-control-request-method", "PUT"), ("access-control-request-headers", "authorization, content-type")];
+        let response = preflight(&request(Method::Options, "/nothing", &asked, ""));
+        assert_eq!(response.status, 204);
+        assert!(header(&response, "Access-Control-Allow-Methods").is_some_and(|methods| methods.contains("PUT")));
+        assert_eq!(header(&response, "Access-Control-Allow-Headers"), Some(asked[1].1));
+        let bare = preflight(&request(Method::Options, "/nothing", &[], ""));
+        assert_eq!((header(&bare, "Access-Control-Allow-Methods"), header(&bare, "Allow")), (None, Some(METHODS)));
     }
 }

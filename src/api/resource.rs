@@ -43,12 +43,6 @@ pub(super) enum Resource<'a> {
     Live,
     /// `/readyz`
     Ready,
-    /// `/ws`: an upgrade, or SockJS's greeting
-    Socket,
-    /// `/ws/`: the greeting only
-    Greeting,
-    /// `/ws/websocket`: an upgrade only
-    RawSocket,
 }
 
 /// Segments of the longest path there is, and one more.
@@ -65,12 +59,6 @@ pub(super) fn split_prefix(path: &str) -> (&'static str, &str) {
 impl<'a> Resource<'a> {
     /// `path` begins with `/` and is undecoded.
     pub(super) fn of(path: &'a str) -> Option<Self> {
-        match path {
-            "/ws" => return Some(Self::Socket),
-            "/ws/" => return Some(Self::Greeting),
-            "/ws/websocket" => return Some(Self::RawSocket),
-            _ => {}
-        }
         let (_, rest) = split_prefix(path);
         let segments: SmallVec<[&str; SEGMENTS_MAX]> = rest.strip_prefix('/')?.split('/').take(SEGMENTS_MAX).collect();
         if segments.iter().any(|segment| segment.is_empty()) {
@@ -105,7 +93,6 @@ impl<'a> Resource<'a> {
         match self {
             Self::Code | Self::Login | Self::Refresh | Self::Logout | Self::Participants(_) | Self::Leave(_) => &[Method::Post],
             Self::Me | Self::Blocks | Self::Message(..) | Self::ReadMarks(_) | Self::Live | Self::Ready => &[Method::Get],
-            Self::Socket | Self::Greeting | Self::RawSocket => &[Method::Get],
             Self::Block(_) | Self::Participant(..) => &[Method::Put, Method::Delete],
             Self::Conversations | Self::Messages(_) => &[Method::Get, Method::Post],
             Self::Conversation(_) => &[Method::Get, Method::Put],

@@ -19,10 +19,6 @@ pub enum Call {
     Command(Command),
     Auth(AuthCommand),
     Health(Health),
-    /// A WebSocket is asked for; the handshake itself is not looked into here.
-    Upgrade,
-    /// SockJS's answer to a plain GET.
-    Greeting,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,9 +55,7 @@ pub fn route(request: &Request, caller: Option<UserId>, limits: &Limits) -> Resu
         return Err(method_not_allowed(resource.allow()));
     }
     let call = match caller {
-        _ if request.upgrade && !matches!(resource, Resource::Socket | Resource::RawSocket) => {
-            Err(bad_request("this path has no WebSocket, connect to /ws"))
-        }
+        _ if request.upgrade => Err(bad_request("this path has no WebSocket, connect to /ws")),
         Some(caller) if needs_token(request) => {
             let request = Authenticated { request, caller, limits };
             request.command(resource, method).map(Call::Command)
@@ -80,11 +74,6 @@ fn open_call(request: &Request, resource: Resource<'_>) -> Result<Call, Refusal>
         Resource::Logout => Call::Auth(AuthCommand::Logout { token: body::read(request, body::refresh_token)? }),
         Resource::Live => Call::Health(Health::Live),
         Resource::Ready => Call::Health(Health::Ready),
-        Resource::Socket | Resource::RawSocket if request.upgrade && request.method == Method::Get => Call::Upgrade,
-        Resource::Socket | Resource::Greeting => Call::Greeting,
-        Resource::RawSocket => {
-            return Err(Refusal::new(RefusalCode::UpgradeRequired, "this path is a WebSocket"));
-        }
         _ => return Err(Refusal::new(RefusalCode::Unauthorized, "an access token is needed")),
     })
 }
@@ -427,8 +416,6 @@ mod tests {
             ("/messages/x/read", "POST, PUT"),
             ("/conversations/7/read-marks", "GET, HEAD"),
             ("/healthz", "GET, HEAD"),
-            ("/ws", "GET, HEAD"),
-            ("/ws/websocket", "GET, HEAD"),
         ] {
             for method in all {
                 let name = format!("{method:?}").to_uppercase();
@@ -462,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_and_health() {
+    fn health_and_upgrades() {
         let check = |method, path: &str, upgrade: bool, expect: &str| {
             let mut request = request(method, path, &[], "");
             request.upgrade = upgrade;
@@ -472,16 +459,6 @@ mod tests {
             };
             assert_eq!(found, expect, "{method:?} {path} {upgrade}");
         };
-        check(Method::Get, "/ws", true, "Upgrade");
-        check(Method::Get, "/ws?token=x", true, "Upgrade");
-        check(Method::Get, "/ws/websocket", true, "Upgrade");
-        check(Method::Get, "/ws", false, "Greeting");
-        check(Method::Head, "/ws", true, "Greeting");
-        check(Method::Get, "/ws/", false, "Greeting");
-        check(Method::Get, "/ws/websocket", false, "426");
-        check(Method::Head, "/ws/websocket", true, "426");
-        check(Method::Post, "/ws", true, "405");
-        check(Method::Get, "/ws/", true, "400");
         check(Method::Get, "/healthz", false, "Health(Live)");
         check(Method::Get, "/readyz", false, "Health(Ready)");
         for path in ["/healthz", "/users/me", "/conversations/7/messages"] {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tidings::config::{Loaded, Profile, Settings, secret};
 use tidings::io::node::{self, NodeOptions, Ready};
 use tidings::log;
+use tidings::shard::Door;
 use tidings::store::embedded::{self, Embedded};
 
 use super::{Failed, print};
@@ -21,8 +22,10 @@ pub(super) fn serve(loaded: Loaded) -> Result<(), Failed> {
     let secret = secret::load_or_create(&settings).map_err(Failed::because)?;
     let policy = Arc::new(settings.policy(&secret));
     let data_dir = std::path::absolute(&settings.data_dir).map_err(Failed::because)?;
+    let listen =
+        std::iter::once((settings.listen, Door::Http)).chain(settings.stomp.listen.map(|address| (address, Door::Stomp)));
     let options = NodeOptions {
-        listen: vec![settings.listen],
+        listen: listen.collect(),
         shards: settings.shards,
         cpus: None,
         node: settings.node,

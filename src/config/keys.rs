@@ -3,8 +3,8 @@
 use config::Config;
 
 use super::kinds::{
-    Address, Code, Count, Directory, Kind, LogFormat, LogLevel, Millis, NodeNumber, OriginList, Period, PhoneList, ProfileName,
-    Secret, Size, StoreName, Switch, Tolerance, read,
+    Address, Code, Count, Directory, Kind, LogFormat, LogLevel, Millis, NodeNumber, OptionalAddress, OriginList, Period,
+    PhoneList, ProfileName, Secret, Size, StoreName, Switch, Tolerance, Url, read,
 };
 use super::settings::Settings;
 use crate::model::Limits;
@@ -101,6 +101,13 @@ table! {
         key!("auth.leeway", limits.token_leeway, Tolerance, "How long past its expiry, or before its start, a token counts."),
         key!("cors.origins", cors.origins, OriginList,
             "Pages that may use the server from a browser, beside its own origin. Production refuses `*`."),
+        key!("sockjs.websocket", sockjs.websocket, Switch, "Whether SockJS clients are offered WebSockets."),
+        key!("sockjs.cookie_needed", sockjs.cookie_needed, Switch,
+            "Whether SockJS sets the cookie `JSESSIONID`, for load balancers that keep a client on one node by it."),
+        key!("sockjs.client_url", sockjs.client_url, Url,
+            "Where SockJS's iframe transports load its client script from; the server has none of its own."),
+        key!("stomp.listen", stomp.listen, OptionalAddress,
+            "Where STOMP is served on plain TCP, without WebSocket and without encryption."),
         key!("content.sanitize", content.sanitize, Switch, "Whether markup is taken out of messages before they are stored."),
         key!("log.format", log.format, LogFormat, "Form of the log on standard error."),
         key!("log.level", log.level, LogLevel, "What is logged."),
@@ -127,6 +134,9 @@ table! {
     heartbeat_ms: Millis, "The server's offer of STOMP heart-beats, both ways, in milliseconds; 0 turns them off.";
     heartbeat_ms_min: Millis, "The shortest interval of heart-beats, in milliseconds, that the server agrees to send at.";
     ping: Period, "Interval of WebSocket pings, whatever STOMP says.";
+    sockjs_stream_bytes: Size, "What one streaming response of SockJS carries before the client is made to open another.";
+    sockjs_disconnect: Period, "How long a SockJS session lives without a request that waits for its messages.";
+    sockjs_sessions: Count<usize>, "SockJS sessions over HTTP of one shard; more: 503.";
     linger: Period, "From a close frame or ERROR to the end of the TCP connection.";
     connections_per_shard: Count<usize>, "Connections of one shard; beyond it accepting pauses.";
     sessions_per_user: Count<usize>, "Sessions of one user on this node; more: ERROR, close 1008.";

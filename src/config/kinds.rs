@@ -120,6 +120,14 @@ macro_rules! scalar {
 }
 
 scalar!(Address, SocketAddr, "address:port", |text| text.parse().ok(), |address| quote(&address.to_string()));
+scalar!(
+    OptionalAddress,
+    Option<SocketAddr>,
+    "address:port, or \"off\"",
+    |text| if text == "off" { Some(None) } else { text.parse().ok().map(Some) },
+    |address| quote(&address.map_or_else(|| "off".to_owned(), |address| address.to_string()))
+);
+scalar!(Url, String, "URL or path", |text| is_url(text).then(|| text.to_owned()), |url| quote(url));
 scalar!(Directory, PathBuf, "path", |text| if text.is_empty() { None } else { Some(text.into()) }, |path| quote(
     &path.display().to_string()
 ));
@@ -222,6 +230,12 @@ impl<T: std::str::FromStr + PartialOrd + From<u8> + fmt::Display> Kind for Count
     fn show(field: &T) -> String {
         field.to_string()
     }
+}
+
+/// An absolute URL, or a path on this server; nothing that could end the attribute it is written into.
+fn is_url(text: &str) -> bool {
+    let placed = ["/", "http://", "https://"].iter().any(|start| text.starts_with(start));
+    placed && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"<>".contains(&byte))
 }
 
 /// What `log.level` takes.

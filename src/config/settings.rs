@@ -7,6 +7,7 @@ use crate::log::Format;
 use crate::model::{Limits, Redacted};
 use crate::session::Policy;
 use crate::session::policy::Origins;
+use crate::session::site::Site;
 use crate::session::token::Keys;
 
 /// Everything that can be configured. The fields follow the names of the keys.
@@ -23,6 +24,8 @@ pub struct Settings {
     pub embedded: Embedded,
     pub auth: Auth,
     pub cors: Cors,
+    pub sockjs: SockJs,
+    pub stomp: Stomp,
     pub content: Content,
     pub log: Log,
     pub limits: Limits,
@@ -65,6 +68,22 @@ pub struct Cors {
 }
 
 #[derive(Clone, Debug)]
+pub struct SockJs {
+    /// Whether clients are offered WebSockets.
+    pub websocket: bool,
+    /// Whether answers carry a cookie for load balancers.
+    pub cookie_needed: bool,
+    /// Where frames of other origins load SockJS's client script from.
+    pub client_url: String,
+}
+
+/// STOMP on TCP, without anything around it.
+#[derive(Clone, Debug)]
+pub struct Stomp {
+    pub listen: Option<SocketAddr>,
+}
+
+#[derive(Clone, Debug)]
 pub struct Content {
     pub sanitize: bool,
 }
@@ -97,6 +116,8 @@ impl Settings {
                 admin_phones: Vec::new(),
             },
             cors: Cors { origins: if development { Origins::all() } else { Origins::default() } },
+            sockjs: SockJs { websocket: true, cookie_needed: false, client_url: "/sockjs.js".into() },
+            stomp: Stomp { listen: None },
             content: Content { sanitize: true },
             log: Log { format: Format::Text, level: "info".into() },
             limits: Limits::default(),
@@ -110,6 +131,7 @@ impl Settings {
             limits: self.limits.clone(),
             keys: Keys::hs256(secret.expose().as_bytes()),
             origins: self.cors.origins.clone(),
+            site: Site::messaging(self.sockjs.client_url.as_str().into(), self.sockjs.websocket, self.sockjs.cookie_needed),
             fixed_code: self.auth.fixed_code.clone(),
             // Production has no sender yet, and a code that reaches nobody must not be promised.
             sends_codes: self.profile == Profile::Development,
@@ -122,6 +144,9 @@ impl Settings {
     pub(super) fn check(&self, fault: &mut dyn FnMut(&'static str, String)) {
         if self.store == Store::Scylla {
             fault("store", "\"scylla\" is not built in yet: use \"embedded\"".into());
+        }
+        if self.stomp.listen.is_some_and(|address| address == self.listen && address.port() != 0) {
+            fault("stomp.listen", "is the address of `listen`".into());
         }
         if self.auth.secret.as_ref().is_some_and(|secret| secret.expose().len() < SECRET_BYTES_MIN) {
             fault("auth.secret", format!("is shorter than {SECRET_BYTES_MIN} bytes"));
@@ -166,6 +191,9 @@ impl Settings {
 
     /// What may be meant, but is worth a line at the start.
     pub(super) fn warn(&self, warning: &mut dyn FnMut(String)) {
+        if self.stomp.listen.is_some_and(|address| !address.ip().is_loopback()) {
+            warning("stomp.listen is reachable from elsewhere, and its tokens travel in the clear".into());
+        }
         if self.profile == Profile::Development && !self.listen.ip().is_loopback() {
             warning(format!(
                 "the development profile listens on {}, where others may reach it: its login codes are no secret",

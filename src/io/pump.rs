@@ -366,7 +366,7 @@ impl Pump {
         }
         match listener.accept() {
             Accepted::Connection { socket, peer } => {
-                self.open(socket, peer);
+                self.open(socket, peer, listener.door);
                 Ok(true)
             }
             Accepted::Nobody => Ok(false),
@@ -375,11 +375,11 @@ impl Pump {
         }
     }
 
-    fn open(&mut self, socket: OwnedFd, peer: IpAddr) {
+    fn open(&mut self, socket: OwnedFd, peer: IpAddr, door: Door) {
         self.counters.accepted += 1;
         self.parts.open.fetch_add(1, Ordering::Relaxed);
         let Some(id) = self.register(socket) else { return };
-        self.handle(Some(id), Input::Opened { connection: id, peer: Redacted::new(peer), door: Door::Http });
+        self.handle(Some(id), Input::Opened { connection: id, peer: Redacted::new(peer), door });
     }
 
     fn is_full(&self) -> bool {

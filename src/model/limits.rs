@@ -53,6 +53,12 @@ pub struct Limits {
     pub ping: Duration,
     /// From a close frame or ERROR to the end of the TCP connection.
     pub linger: Duration,
+    /// Packets of one streaming response of SockJS, in bytes; then it ends and the client opens another.
+    pub sockjs_stream_bytes: usize,
+    /// How long a SockJS session lives without a receiver (its protocol: 5 s).
+    pub sockjs_disconnect: Duration,
+    /// SockJS sessions over HTTP of one shard; beyond it new ones are refused with 503.
+    pub sockjs_sessions: usize,
 
     // Connections
     /// Connections of one shard; beyond it accepting pauses.
@@ -127,6 +133,9 @@ impl Default for Limits {
             heartbeat_ms_min: 1_000,
             ping: Duration::from_secs(25),
             linger: Duration::from_secs(5),
+            sockjs_stream_bytes: 128 * 1024,
+            sockjs_disconnect: Duration::from_secs(5),
+            sockjs_sessions: 100_000,
             connections_per_shard: 1_000_000,
             sessions_per_user: 100,
             messages_per_minute: 60,

@@ -2,14 +2,44 @@
 //!
 //! A frame is encoded behind a gap in which the WebSocket header finds its place afterwards, so that it is never copied.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
-use crate::model::{Close, MessageId, SessionId, UserId};
+use crate::model::{MessageId, SessionId, UserId};
 use crate::protocol::stomp::{self, Command, Version};
-use crate::protocol::websocket;
+use crate::protocol::{sockjs, websocket};
+use crate::session::site;
 
 /// The longest header of an unmasked WebSocket frame (RFC 6455 section 5.2).
 const GAP: usize = 10;
+
+/// What frames travel in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrap {
+    /// A packet of a WebSocket each.
+    WebSocket,
+    /// A packet of a WebSocket with a SockJS packet in it.
+    SockJsWebSocket,
+    /// A string of a SockJS packet that is made when somebody comes to fetch it.
+    SockJs,
+    /// Nothing: one frame behind the other.
+    Bare,
+}
+
+/// How a session's frames are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    pub wrap: Wrap,
+    pub version: Version,
+}
+
+impl Wrap {
+    /// Whether only text passes.
+    fn is_text(self) -> bool {
+        matches!(self, Self::SockJsWebSocket | Self::SockJs)
+    }
+}
 
 /// The `message` of the ERROR that answers a CONNECT without a common version.
 pub const UNSUPPORTED_VERSION: &str = "unsupported version, this server speaks 1.2, 1.1 and 1.0";
@@ -27,7 +57,7 @@ pub struct Content<'a> {
 /// What depends on the subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address<'a> {
-    pub version: Version,
+    pub form: Form,
     pub destination: &'a str,
     /// STOMP 1.0 subscriptions need no id.
     pub subscription: Option<&'a str>,
@@ -42,40 +72,88 @@ fn begin(command: Command, capacity: usize) -> Vec<u8> {
     out
 }
 
-/// Puts the WebSocket header into the gap. A frame whose body is not UTF-8 goes in a binary packet.
-fn seal(mut out: Vec<u8>, text: bool) -> Bytes {
-    let kind = if text { websocket::Kind::Text } else { websocket::Kind::Binary };
-    let mut header = [0; GAP];
-    let length = websocket::header(kind, out.len() - GAP, &mut header);
-    let start = GAP - length;
-    out[start..GAP].copy_from_slice(&header[..length]);
-    Bytes::from(out).slice(start..)
+/// Wraps what stands behind the gap. Of WebSocket packets those whose content is not UTF-8 are binary.
+fn seal(wrap: Wrap, mut out: Vec<u8>, text: bool) -> Bytes {
+    match wrap {
+        Wrap::WebSocket => {
+            let kind = if text { websocket::Kind::Text } else { websocket::Kind::Binary };
+            let mut header = [0; GAP];
+            let length = websocket::header(kind, out.len() - GAP, &mut header);
+            let start = GAP - length;
+            out[start..GAP].copy_from_slice(&header[..length]);
+            Bytes::from(out).slice(start..)
+        }
+        Wrap::SockJsWebSocket => {
+            let mut packet = Vec::with_capacity(GAP + 4 + out.len() * 9 / 8);
+            packet.resize(GAP, 0);
+            packet.extend_from_slice(b"a[");
+            sockjs::element(&out[GAP..], &mut packet);
+            packet.push(b']');
+            seal(Wrap::WebSocket, packet, true)
+        }
+        Wrap::SockJs => {
+            let mut element = Vec::new();
+            sockjs::element(&out[GAP..], &mut element);
+            Bytes::from(element)
+        }
+        Wrap::Bare => Bytes::from(out).slice(GAP..),
+    }
+}
+
+/// A SockJS packet as a packet of its WebSocket.
+fn sockjs_packet(packet: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(GAP + packet.len());
+    websocket::frame(websocket::Kind::Text, packet, &mut out);
+    Bytes::from(out)
+}
+
+/// What a SockJS session on a WebSocket begins with.
+#[must_use]
+pub fn sockjs_open() -> Bytes {
+    sockjs_packet(sockjs::OPEN)
+}
+
+/// SockJS's own sign of life.
+#[must_use]
+pub fn sockjs_heart_beat() -> Bytes {
+    sockjs_packet(sockjs::HEART_BEAT)
+}
+
+/// What an application without STOMP sends.
+#[must_use]
+pub fn plain(wrap: Wrap, content: site::Content<'_>) -> Bytes {
+    let mut out = Vec::with_capacity(GAP + content.bytes.len());
+    out.resize(GAP, 0);
+    out.extend_from_slice(content.bytes);
+    seal(wrap, out, content.text)
 }
 
 #[must_use]
-pub fn connected(version: Version, session: SessionId, user: UserId, heart_beat: (u32, u32)) -> Bytes {
+pub fn connected(form: Form, session: SessionId, user: UserId, heart_beat: (u32, u32)) -> Bytes {
     let mut out = begin(Command::Connected, 192);
     // Escaping never applies to CONNECTED (STOMP 1.2, "Value Encoding"); no value here needs it.
-    stomp::header(&mut out, Version::V10, "version", version.text());
+    stomp::header(&mut out, Version::V10, "version", form.version.text());
     stomp::header(&mut out, Version::V10, "heart-beat", &format!("{},{}", heart_beat.0, heart_beat.1));
     stomp::header(&mut out, Version::V10, "session", &session.to_string());
     stomp::header(&mut out, Version::V10, "server", concat!("tidings/", env!("CARGO_PKG_VERSION")));
     stomp::header(&mut out, Version::V10, "user-name", &user.to_string());
     stomp::finish(&mut out, None);
-    seal(out, true)
+    seal(form.wrap, out, true)
 }
 
 #[must_use]
-pub fn receipt(version: Version, id: &str) -> Bytes {
+pub fn receipt(form: Form, id: &str) -> Bytes {
+    let Form { wrap, version } = form;
     let mut out = begin(Command::Receipt, 32 + id.len());
     stomp::header(&mut out, version, "receipt-id", id);
     stomp::finish(&mut out, None);
-    seal(out, true)
+    seal(wrap, out, true)
 }
 
 /// `message` is one line; more words go in the body, for people who read their client's log.
 #[must_use]
-pub fn error(version: Version, message: &str, receipt: Option<&str>) -> Bytes {
+pub fn error(form: Form, message: &str, receipt: Option<&str>) -> Bytes {
+    let Form { wrap, version } = form;
     let mut out = begin(Command::Error, 128 + message.len());
     stomp::header(&mut out, version, "message", message);
     if let Some(receipt) = receipt {
@@ -87,12 +165,15 @@ pub fn error(version: Version, message: &str, receipt: Option<&str>) -> Bytes {
     }
     stomp::header(&mut out, version, "content-type", "text/plain");
     stomp::finish(&mut out, Some(message.as_bytes()));
-    seal(out, true)
+    seal(wrap, out, true)
 }
 
 #[must_use]
 pub fn message(address: Address<'_>, content: Content<'_>) -> Bytes {
-    let Address { version, destination, subscription, acknowledged } = address;
+    let Address { form, destination, subscription, acknowledged } = address;
+    let Form { wrap, version } = form;
+    // Over SockJS only text passes, and the length must be that of what passes.
+    let body = if wrap.is_text() { text_of(content.body) } else { Cow::Borrowed(content.body) };
     let mut out = begin(Command::Message, 192 + destination.len() + content.body.len());
     stomp::header(&mut out, version, "destination", destination);
     if let Some(subscription) = subscription {
@@ -109,9 +190,16 @@ pub fn message(address: Address<'_>, content: Content<'_>) -> Bytes {
     for (name, value) in content.headers {
         stomp::header(&mut out, version, name, value);
     }
-    stomp::finish(&mut out, Some(content.body));
-    let text = std::str::from_utf8(content.body).is_ok();
-    seal(out, text)
+    stomp::finish(&mut out, Some(&body));
+    let text = wrap != Wrap::WebSocket || std::str::from_utf8(&body).is_ok();
+    seal(wrap, out, text)
+}
+
+fn text_of(body: &[u8]) -> Cow<'_, [u8]> {
+    match String::from_utf8_lossy(body) {
+        Cow::Borrowed(_) => Cow::Borrowed(body),
+        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+    }
 }
 
 fn ack_id(subscription: Option<&str>, message_id: &str) -> String {
@@ -120,8 +208,13 @@ fn ack_id(subscription: Option<&str>, message_id: &str) -> String {
 
 /// An EOL between frames: a heart-beat.
 #[must_use]
-pub fn heart_beat() -> Bytes {
-    Bytes::from_static(b"\x81\x01\n")
+pub fn heart_beat(wrap: Wrap) -> Bytes {
+    Bytes::from_static(match wrap {
+        Wrap::WebSocket => b"\x81\x01\n",
+        Wrap::SockJsWebSocket => b"\x81\x07a[\"\\n\"]",
+        Wrap::SockJs => b"\"\\n\"",
+        Wrap::Bare => b"\n",
+    })
 }
 
 /// RFC 6455 section 5.5.2: a ping without application data.
@@ -137,10 +230,18 @@ pub fn pong(payload: &[u8]) -> Bytes {
     Bytes::from(out)
 }
 
+/// The end of a connection: nothing on one that is bare; a SockJS session is told in its own way, too.
 #[must_use]
-pub fn close(close: Close) -> Bytes {
+pub fn close(wrap: Wrap, code: u16, reason: &str) -> Bytes {
     let mut out = Vec::with_capacity(2 + 125);
-    websocket::close(close.code(), close.reason(), &mut out);
+    match wrap {
+        Wrap::WebSocket => websocket::close(code, reason, &mut out),
+        Wrap::SockJsWebSocket => {
+            websocket::frame(websocket::Kind::Text, &sockjs::close(code, reason), &mut out);
+            websocket::close(code, reason, &mut out);
+        }
+        Wrap::SockJs | Wrap::Bare => {}
+    }
     Bytes::from(out)
 }
 
@@ -149,11 +250,13 @@ mod tests {
     use super::*;
     use crate::model::Wall;
 
+    const FORM: Form = Form { wrap: Wrap::WebSocket, version: Version::V12 };
+
     #[test]
     fn a_message_is_one_packet() {
         let id = MessageId::from_parts(Wall::from_unix_seconds(1), 0, 0);
         let content = Content { message_id: id, content_type: "application/json", headers: &[], body: b"{}" };
-        let address = Address { version: Version::V12, destination: "/topic/a", subscription: Some("s:1"), acknowledged: true };
+        let address = Address { form: FORM, destination: "/topic/a", subscription: Some("s:1"), acknowledged: true };
         let frame = message(address, content);
         // RFC 6455 section 5.2: a length above 125 stands in two bytes more.
         let payload = if frame[1] == 126 { &frame[4..] } else { &frame[2..] };
@@ -168,7 +271,18 @@ mod tests {
     fn a_body_that_is_not_text_goes_in_a_binary_packet() {
         let id = MessageId::from_parts(Wall::from_unix_seconds(1), 0, 0);
         let content = Content { message_id: id, content_type: "application/octet-stream", headers: &[], body: b"\xFF\0" };
-        let address = Address { version: Version::V12, destination: "/topic/a", subscription: Some("0"), acknowledged: false };
+        let address = Address { form: FORM, destination: "/topic/a", subscription: Some("0"), acknowledged: false };
         assert_eq!(message(address, content)[0], 0x82);
+        // As text it is another body, of another length.
+        let frame = message(Address { form: Form { wrap: Wrap::SockJs, ..FORM }, ..address }, content);
+        let text = std::str::from_utf8(&frame).unwrap();
+        assert!(text.ends_with("content-length:4\\n\\n\\ufffd\\u0000\\u0000\""), "{text}");
+    }
+
+    #[test]
+    fn each_wrap_has_its_heart_beat() {
+        for wrap in [Wrap::WebSocket, Wrap::SockJsWebSocket, Wrap::SockJs, Wrap::Bare] {
+            assert_eq!(heart_beat(wrap), plain(wrap, site::Content { text: true, bytes: b"\n" }));
+        }
     }
 }

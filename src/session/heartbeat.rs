@@ -11,6 +11,7 @@ pub struct HeartBeats {
     send_every: Duration,
     /// The client promised to send at least this often; zero: no promise.
     expect_every: Duration,
+    /// Zero: the transport has no pings.
     ping_every: Duration,
     last_sent: Mono,
     last_heard: Mono,
@@ -30,6 +31,8 @@ pub enum Beat {
 
 /// Intervals without a sign of life after which a client is taken for dead.
 const SILENT_INTERVALS: u32 = 3;
+
+const NEVER: Mono = Mono(u64::MAX);
 
 impl HeartBeats {
     #[must_use]
@@ -64,6 +67,20 @@ impl HeartBeats {
         self.last_heard = now;
     }
 
+    /// What was sent has left the server, which is all that shows of a client that only listens and has no pings to
+    /// answer. Who promised beats is not spared them by it.
+    pub fn delivered(&mut self, now: Mono) {
+        if self.expect_every.is_zero() {
+            self.last_heard = now;
+        }
+    }
+
+    /// Whether beats of STOMP go to the client.
+    #[must_use]
+    pub fn are_sent(&self) -> bool {
+        !self.send_every.is_zero()
+    }
+
     /// Anything at all went to the client.
     pub fn sent(&mut self, now: Mono) {
         self.last_sent = now;
@@ -72,8 +89,8 @@ impl HeartBeats {
     /// When [`due`](Self::due) should be asked next.
     #[must_use]
     pub fn next_deadline(&self) -> Mono {
-        let send = self.send_at().unwrap_or(Mono(u64::MAX));
-        send.min(self.silent_at()).min(self.last_ping.after(self.ping_every))
+        let send = self.send_at().unwrap_or(NEVER);
+        send.min(self.silent_at()).min(self.ping_at())
     }
 
     /// What is due at `now`, the worst first; asked again until it answers `None`.
@@ -85,7 +102,7 @@ impl HeartBeats {
             self.last_sent = now;
             return Some(Beat::Send);
         }
-        if now >= self.last_ping.after(self.ping_every) {
+        if now >= self.ping_at() {
             self.last_ping = now;
             return Some(Beat::Ping);
         }
@@ -97,10 +114,14 @@ impl HeartBeats {
         (!self.send_every.is_zero()).then(|| self.last_sent.after(self.send_every * 9 / 10))
     }
 
+    fn ping_at(&self) -> Mono {
+        if self.ping_every.is_zero() { NEVER } else { self.last_ping.after(self.ping_every) }
+    }
+
     /// A client that promised nothing still answers pings.
     fn silent_at(&self) -> Mono {
         let every = if self.expect_every.is_zero() { self.ping_every } else { self.expect_every };
-        self.last_heard.after(every * SILENT_INTERVALS)
+        if every.is_zero() { NEVER } else { self.last_heard.after(every * SILENT_INTERVALS) }
     }
 }
 

@@ -12,6 +12,8 @@ pub mod heartbeat;
 pub mod intent;
 pub mod policy;
 pub mod rate;
+pub mod site;
+pub mod sockjs;
 pub mod state;
 pub mod token;
 

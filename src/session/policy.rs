@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::model::Limits;
+use crate::session::site::Site;
 use crate::session::token::Keys;
 
 /// The same for all shards of a node; replaced whole when the configuration changes.
@@ -12,6 +13,8 @@ pub struct Policy {
     pub keys: Keys,
     /// Origins that browsers may come from, beside the server's own.
     pub origins: Origins,
+    /// What is served at which path.
+    pub site: Site,
     /// Development only: a one-time code that always works.
     pub fixed_code: Option<crate::model::Redacted<Box<str>>>,
     /// There is a sender for one-time codes.

@@ -270,7 +270,7 @@ impl Shard {
         for key in known.sessions.clone() {
             let Some(live) = self.sessions.find(key) else { continue };
             if live.session.principal.family == Some(family) {
-                let error = frames::error(live.session.version, "the token has been revoked", None);
+                let error = frames::error(live.form, "the token has been revoked", None);
                 self.close_session(turn, key, Close::Policy, Some(error));
             }
         }

@@ -17,7 +17,6 @@ use crate::session::{Principal, content};
 use crate::shard::mail::{Ask, Asked, Asker, Mail, SessionKey, Subscriber};
 use crate::shard::storing::Errand;
 use crate::shard::timers::Timer;
-use crate::shard::users::Carrier;
 use crate::shard::{Shard, Turn};
 use crate::store;
 
@@ -208,7 +207,7 @@ impl Shard {
         let pending = live.session.pending.try_remove(number).expect("a command gets exactly one answer");
         live.session.forget_burst();
         let inflight = live.session.pending.len();
-        let Carrier::Socket(connection) = live.carrier;
+        let carrier = live.carrier;
         let refused = match outcome {
             Outcome::Refused(refusal) => Some(refusal.clone()),
             Outcome::Sent { message, replay } => {
@@ -219,11 +218,11 @@ impl Shard {
         };
         self.told(turn, key, &Tell { receipt: pending.receipt, group: pending.group }, refused);
         if inflight < self.policy.limits.session_inflight && self.draining.is_none() {
-            self.resume(turn, connection);
+            self.resume_carrier(turn, carrier);
         }
         self.finish_disconnect(turn, key);
         if inflight == 0 && self.draining.is_some() {
-            self.drain_connection(turn, connection);
+            self.drain_carrier(turn, carrier);
         }
     }
 
@@ -265,8 +264,7 @@ impl Shard {
             };
             self.tell_queue(turn, key, &UserQueue::Errors, &headers, &body);
         } else if receipt.is_some() {
-            let version = live.session.version;
-            let error = frames::error(version, &refusal.to_string(), receipt);
+            let error = frames::error(live.form, &refusal.to_string(), receipt);
             self.close_session(turn, key, Close::Policy, Some(error));
         }
     }
@@ -298,7 +296,7 @@ impl Shard {
             .queue_subscriptions(queue)
             .map(|subscription| {
                 let address = Address {
-                    version: live.session.version,
+                    form: live.form,
                     destination: &subscription.destination,
                     subscription: subscription.id.as_deref(),
                     acknowledged: subscription.ack != intent::AckMode::Auto,
@@ -313,7 +311,7 @@ impl Shard {
 
     fn write_receipt(&mut self, turn: &mut Turn<'_>, key: SessionKey, receipt: Option<&str>) {
         let (Some(receipt), Some(live)) = (receipt, self.sessions.find(key)) else { return };
-        let frame = frames::receipt(live.session.version, receipt);
+        let frame = frames::receipt(live.form, receipt);
         self.write_session(turn, key, frame);
     }
 
@@ -355,12 +353,12 @@ impl Shard {
             self.topics.answered(topic, subscriber, allowed);
         }
         let live = self.sessions.find_mut(key);
-        let version = live.as_ref().map(|live| live.session.version);
+        let form = live.as_ref().map(|live| live.form);
         let subscription = live.and_then(|live| live.session.subscription_mut(subscriber.serial));
-        match (subscription, version) {
-            (Some(subscription), Some(version)) if !allowed => {
+        match (subscription, form) {
+            (Some(subscription), Some(form)) if !allowed => {
                 let receipt = subscription.receipt.take();
-                let error = frames::error(version, "destination is not yours", receipt.as_deref());
+                let error = frames::error(form, "destination is not yours", receipt.as_deref());
                 self.close_session(turn, key, Close::Policy, Some(error));
             }
             (Some(subscription), _) => {
@@ -471,8 +469,8 @@ impl Shard {
             return;
         }
         let Some(receipt) = live.session.disconnecting.take() else { return };
-        let version = live.session.version;
-        let receipt = receipt.map(|receipt| frames::receipt(version, &receipt));
+        let form = live.form;
+        let receipt = receipt.map(|receipt| frames::receipt(form, &receipt));
         self.close_session(turn, key, Close::Normal, receipt);
     }
 
@@ -501,8 +499,8 @@ impl Shard {
         }
         live.session.principal = Principal::new(&claims, &limits);
         let deadline = live.session.next_deadline(turn.now.mono, turn.now.wall);
-        let Carrier::Socket(connection) = live.carrier;
-        self.schedule_connection(connection, deadline);
+        let carrier = live.carrier;
+        self.schedule_carrier(carrier, deadline);
         Ok(())
     }
 

@@ -6,10 +6,13 @@ use std::net::IpAddr;
 use crate::api;
 use crate::model::{ConnectionId, Mono, Redacted, ShardId};
 use crate::protocol::{http, stomp, websocket};
+use crate::session::frames::{Form, Wrap};
+use crate::session::site::Plain;
 use crate::session::token::Claims;
 use crate::shard::handover::Handover;
 use crate::shard::mail::SessionKey;
 use crate::shard::outbox::Outbox;
+use crate::shard::receivers::Receiving;
 
 /// Lifetime: from accept or adoption to close or hand-over. Owner: the shard. View: one connection.
 #[derive(Debug)]
@@ -24,6 +27,8 @@ pub(super) struct Connection {
     pub(super) blocked_since: Option<Mono>,
     /// The one current entry among the timers.
     pub(super) timer: Option<Mono>,
+    /// What closes it, also while its phase is in the hands of the function that works on it.
+    pub(super) wrap: Wrap,
     pub(super) phase: Phase,
 }
 
@@ -63,31 +68,84 @@ pub(super) struct Http {
     pub(super) expected: bool,
     /// No request after this one is read.
     pub(super) last: bool,
+    /// The last packets of a receiver, queued and not yet out: until they are, losing this connection loses them.
+    pub(super) undelivered: Option<Box<Receiving>>,
 }
 
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) number: u32,
-    pub(super) response: Option<http::Response>,
+    pub(super) answer: Answer,
     pub(super) head_only: bool,
     pub(super) keep_alive: bool,
     /// How the outcome is to be rendered.
     pub(super) context: api::Context,
     /// The origin that may read the answer.
     pub(super) origin: Option<Box<str>>,
+    /// A request of a SockJS session, which is answered from the session's home.
+    pub(super) receiving: Option<Box<Receiving>>,
 }
 
-/// A WebSocket and the STOMP in it.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Awaited,
+    Whole(http::Response),
+    /// A response that goes on, with what is still to be written of it.
+    Stream(Stream),
+}
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    /// Until it has been written.
+    pub(super) head: Option<http::Response>,
+    /// Packets as their transport frames them, in chunks already where there are chunks.
+    pub(super) pieces: Vec<u8>,
+    pub(super) ended: bool,
+    /// Something was written, and the session is to be told when it is out.
+    pub(super) sending: bool,
+}
+
+/// A connection that is no longer HTTP, or never was.
 #[derive(Debug)]
 pub(super) struct Socket {
-    pub(super) websocket: Box<websocket::Decoder>,
-    pub(super) stomp: stomp::Decoder,
-    pub(super) stage: SocketStage,
+    pub(super) framing: Framing,
+    pub(super) talk: Talk,
+}
+
+/// What messages travel in on this connection.
+#[derive(Debug)]
+pub(super) enum Framing {
+    /// Nothing: STOMP on TCP.
+    Bare,
+    WebSocket(Box<WebSocket>),
 }
 
 #[derive(Debug)]
-pub(super) enum SocketStage {
-    /// The upgrade passed, CONNECT has not come: what the handshake's token said, if there was one.
+pub(super) struct WebSocket {
+    pub(super) decoder: websocket::Decoder,
+    /// Messages are SockJS's.
+    pub(super) sockjs: bool,
+    /// The beginning of a message, where messages are only understood whole.
+    pub(super) message: Vec<u8>,
+}
+
+/// What is talked with a client, whatever carries it.
+#[derive(Debug)]
+pub(super) enum Talk {
+    Stomp(Stomp),
+    Plain(Wrap, Plain),
+}
+
+#[derive(Debug)]
+pub(super) struct Stomp {
+    pub(super) wrap: Wrap,
+    pub(super) decoder: stomp::Decoder,
+    pub(super) stage: Stage,
+}
+
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// CONNECT has not come: what the handshake's token said, if there was one.
     AwaitingConnect {
         claims: Option<Box<Claims>>,
         until: Mono,
@@ -95,9 +153,54 @@ pub(super) enum SocketStage {
     Connected(SessionKey),
 }
 
+impl Framing {
+    pub(super) fn websocket(sockjs: bool) -> Self {
+        Self::WebSocket(Box::new(WebSocket { decoder: websocket::Decoder::server(), sockjs, message: Vec::new() }))
+    }
+
+    pub(super) fn wrap(&self) -> Wrap {
+        match self {
+            Self::Bare => Wrap::Bare,
+            Self::WebSocket(websocket) if websocket.sockjs => Wrap::SockJsWebSocket,
+            Self::WebSocket(_) => Wrap::WebSocket,
+        }
+    }
+}
+
+impl Talk {
+    pub(super) fn session(&self) -> Option<SessionKey> {
+        match self {
+            Self::Stomp(Stomp { stage: Stage::Connected(session), .. }) => Some(*session),
+            Self::Stomp(_) | Self::Plain(..) => None,
+        }
+    }
+}
+
+impl Stomp {
+    pub(super) fn new(wrap: Wrap, claims: Option<Claims>, until: Mono) -> Self {
+        let stage = Stage::AwaitingConnect { claims: claims.map(Box::new), until };
+        Self { wrap, decoder: stomp::Decoder::new(stomp::Side::Server), stage }
+    }
+
+    /// How frames are written before a version was agreed on.
+    pub(super) fn first_form(&self) -> Form {
+        Form { wrap: self.wrap, version: stomp::Version::V12 }
+    }
+}
+
 impl Connection {
     pub(super) fn new(id: ConnectionId, peer: Redacted<IpAddr>, phase: Phase) -> Self {
-        Self { id, peer, outbox: Outbox::default(), flushing: false, paused: false, blocked_since: None, timer: None, phase }
+        Self {
+            id,
+            peer,
+            outbox: Outbox::default(),
+            flushing: false,
+            paused: false,
+            blocked_since: None,
+            timer: None,
+            wrap: Wrap::WebSocket,
+            phase,
+        }
     }
 }
 
@@ -112,6 +215,7 @@ impl Http {
             since: now,
             expected: false,
             last: false,
+            undelivered: None,
         }
     }
 
@@ -127,15 +231,20 @@ impl Http {
         let number = self.next_number;
         self.next_number = self.next_number.wrapping_add(1);
         let context = api::Context::default();
-        self.slots.push_back(Slot { number, response: None, head_only, keep_alive, context, origin: None });
+        let (answer, origin, receiving) = (Answer::Awaited, None, None);
+        self.slots.push_back(Slot { number, answer, head_only, keep_alive, context, origin, receiving });
         number
     }
 
     /// Puts an answer into its place; an answer nobody waits for is dropped.
     pub(super) fn fill_slot(&mut self, number: u32, response: http::Response) {
-        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.number == number) {
-            slot.response = Some(response);
+        if let Some(slot) = self.slot_mut(number) {
+            slot.answer = Answer::Whole(response);
         }
+    }
+
+    pub(super) fn slot_mut(&mut self, number: u32) -> Option<&mut Slot> {
+        self.slots.iter_mut().find(|slot| slot.number == number)
     }
 }
 

@@ -4,15 +4,14 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
-use crate::model::{Close, ConnectionId, Mono, Redacted, ShardId, Wall};
-use crate::protocol::stomp::Version;
-use crate::protocol::{http, stomp, websocket};
-use crate::session::frames;
-use crate::session::heartbeat::Beat;
-use crate::shard::connection::{Connection, Http, Phase, Socket, SocketStage};
-use crate::shard::handover::{Handover, Stage};
-use crate::shard::mail::SessionKey;
-use crate::shard::seam::Effect;
+use crate::model::{Close, ConnectionId, Mono, Redacted, ShardId};
+use crate::protocol::http;
+use crate::session::frames::{self, Wrap};
+use crate::session::site::{Application, MountId};
+use crate::session::token::Claims;
+use crate::shard::connection::{Connection, Framing, Http, Phase, Socket, Stage, Stomp, Talk};
+use crate::shard::handover::{self, Handover};
+use crate::shard::seam::{Door, Effect};
 use crate::shard::timers::Timer;
 use crate::shard::users::Carrier;
 use crate::shard::{Shard, Turn};
@@ -21,9 +20,19 @@ use crate::shard::{Shard, Turn};
 const DRAIN_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 impl Shard {
-    pub(super) fn open(&mut self, turn: &mut Turn<'_>, id: ConnectionId, peer: Redacted<IpAddr>) {
-        self.connections.insert(Connection::new(id, peer, Phase::Http(Box::new(Http::new(turn.now.mono)))));
-        self.schedule_connection(id, turn.now.mono.after(self.http_patience()));
+    pub(super) fn open(&mut self, turn: &mut Turn<'_>, id: ConnectionId, peer: Redacted<IpAddr>, door: Door) {
+        let (phase, until) = match door {
+            Door::Http => (Phase::Http(Box::new(Http::new(turn.now.mono))), turn.now.mono.after(self.http_patience())),
+            Door::Stomp => {
+                let until = turn.now.mono.after(self.policy.limits.first_frame);
+                let talk = Talk::Stomp(Stomp::new(Wrap::Bare, None, until));
+                (Phase::Socket(Box::new(Socket { framing: Framing::Bare, talk })), until)
+            }
+        };
+        let mut connection = Connection::new(id, peer, phase);
+        connection.wrap = if door == Door::Stomp { Wrap::Bare } else { Wrap::WebSocket };
+        self.connections.insert(connection);
+        self.schedule_connection(id, until);
     }
 
     /// A connection that another shard began goes on here, with what was read ahead.
@@ -31,22 +40,22 @@ impl Shard {
         let Handover { peer, mut bytes, stage } = handover;
         self.connections.insert(Connection::new(id, peer, Phase::Taken));
         match stage {
-            Stage::Upgrade { switching, claims } => {
-                self.begin_socket(turn, id, switching, Some(claims));
+            handover::Stage::Upgrade { switching, claims, mount, framing } => {
+                self.begin_socket(turn, id, switching, Some(claims), mount, framing);
                 if self.draining.is_some() {
                     return self.drain_connection(turn, id);
                 }
                 self.receive(turn, id, &mut bytes);
             }
-            Stage::Connect { connect, claims, websocket, payload } => {
-                let mut socket = Box::new(Socket {
-                    websocket,
-                    stomp: stomp::Decoder::new(stomp::Side::Server),
-                    stage: SocketStage::AwaitingConnect { claims: None, until: turn.now.mono },
-                });
-                socket.stomp.set_version(connect.version);
-                self.begin_session(turn, id, &mut socket, &connect, &claims);
-                if let SocketStage::Connected(_) = socket.stage {
+            handover::Stage::Connect { connect, claims, framing, payload } => {
+                let wrap = framing.wrap();
+                if let Some(connection) = self.connections.find_mut(id) {
+                    connection.wrap = wrap;
+                }
+                let mut stomp = Stomp::new(wrap, None, turn.now.mono);
+                self.begin_session(turn, Carrier::Socket(id), &mut stomp, &connect, &claims);
+                if let Stage::Connected(_) = stomp.stage {
+                    let socket = Box::new(Socket { framing, talk: Talk::Stomp(stomp) });
                     self.feed_socket(turn, id, socket, &payload, &mut bytes);
                 }
             }
@@ -114,8 +123,14 @@ impl Shard {
                 turn.effects.push(Effect::Shutdown { connection: id });
             }
             Phase::Moving { .. } => self.hand_over(turn, id),
-            Phase::Http(_) if paused => self.resume_http(turn, id),
-            Phase::Http(_) | Phase::Socket(_) | Phase::Ending { .. } | Phase::Taken => {}
+            Phase::Http(http) => {
+                let confirmed = http.written();
+                if paused {
+                    self.resume_http(turn, id);
+                }
+                self.confirm(turn, id, confirmed);
+            }
+            Phase::Socket(_) | Phase::Ending { .. } | Phase::Taken => {}
         }
     }
 
@@ -148,20 +163,21 @@ impl Shard {
     /// Ends the session of a connection that was taken out.
     fn end_phase(&mut self, turn: &mut Turn<'_>, id: ConnectionId, phase: Phase) {
         match phase {
-            Phase::Socket(socket) => self.end_stage(turn, &socket.stage),
+            Phase::Socket(socket) => self.end_talk(turn, &socket.talk),
+            Phase::Http(http) => self.lose_receivers(turn, id, &http),
             // Between inputs only a contained panic leaves a phase taken; whose session it was, only its carrier tells.
             Phase::Taken => {
                 if let Some(session) = self.sessions.carried_by(Carrier::Socket(id)) {
                     self.end_session(turn, session);
                 }
             }
-            Phase::Http(_) | Phase::Moving { .. } | Phase::Ending { .. } => {}
+            Phase::Moving { .. } | Phase::Ending { .. } => {}
         }
     }
 
-    pub(super) fn end_stage(&mut self, turn: &mut Turn<'_>, stage: &SocketStage) {
-        if let SocketStage::Connected(session) = stage {
-            self.end_session(turn, *session);
+    pub(super) fn end_talk(&mut self, turn: &mut Turn<'_>, talk: &Talk) {
+        if let Some(session) = talk.session() {
+            self.end_session(turn, session);
         }
     }
 
@@ -181,35 +197,39 @@ impl Shard {
         self.schedule_connection(id, until);
     }
 
-    /// Ends a WebSocket: an ERROR frame when there is something to say, then the close frame.
+    /// Ends a socket: an ERROR frame when there is something to say, then the close frame.
     pub(super) fn close_socket(&mut self, turn: &mut Turn<'_>, id: ConnectionId, close: Close, error: Option<Bytes>) {
+        if close == Close::SendLimit
+            && let Some(connection) = self.connections.find_mut(id)
+            && !matches!(connection.phase, Phase::Ending { .. })
+        {
+            // The peer does not read: only the rest of the frame that has begun may go before the close frame.
+            connection.outbox.cut();
+        }
+        self.close_socket_with(turn, id, (close.code(), close.reason()), error);
+    }
+
+    /// Ends a socket with any code and reason.
+    pub(super) fn close_socket_with(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        (code, reason): (u16, &str),
+        error: Option<Bytes>,
+    ) {
         let Some(connection) = self.connections.find_mut(id) else { return };
         if matches!(connection.phase, Phase::Ending { .. }) {
             return;
         }
-        let phase = std::mem::replace(&mut connection.phase, Phase::Taken);
-        if close == Close::SendLimit {
-            // The peer does not read: only the rest of the frame that has begun may go before the close frame.
-            connection.outbox.cut();
+        let wrap = connection.wrap;
+        if let Phase::Socket(socket) = std::mem::replace(&mut connection.phase, Phase::Taken) {
+            self.end_talk(turn, &socket.talk);
         }
-        if let Phase::Socket(socket) = phase {
-            self.end_stage(turn, &socket.stage);
+        tracing::debug!(shard = self.id.0, code, "socket closed by the server");
+        for frame in error.into_iter().chain([frames::close(wrap, code, reason)]).filter(|frame| !frame.is_empty()) {
+            self.write(turn, id, frame);
         }
-        tracing::debug!(shard = self.id.0, code = close.code(), "socket closed by the server");
-        if let Some(error) = error {
-            self.write(turn, id, error);
-        }
-        self.write(turn, id, frames::close(close));
         self.end_connection(turn, id);
-    }
-
-    /// Ends the connection that carries a session.
-    pub(super) fn close_session(&mut self, turn: &mut Turn<'_>, key: SessionKey, close: Close, error: Option<Bytes>) {
-        let Some(live) = self.sessions.find(key) else { return };
-        let Carrier::Socket(connection) = live.carrier;
-        // The function that works on the socket holds its phase, so the session is ended here.
-        self.end_session(turn, key);
-        self.close_socket(turn, connection, close, error);
     }
 
     pub(super) fn pause(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
@@ -252,7 +272,7 @@ impl Shard {
 
     fn connection_check(&mut self, turn: &mut Turn<'_>, id: ConnectionId) -> Option<Mono> {
         let now = turn.now.mono;
-        let connection = self.connections.find_mut(id)?;
+        let connection = self.connections.find(id)?;
         let blocked_until = connection.blocked_since.map(|since| since.after(self.policy.limits.write_blocked));
         let stuck = blocked_until.is_some_and(|until| until <= now);
         let next = match &connection.phase {
@@ -271,9 +291,19 @@ impl Shard {
                 return None;
             }
             Phase::Http(_) => self.http_check(turn, id)?,
-            Phase::Socket(socket) => match socket.stage {
-                SocketStage::AwaitingConnect { .. } => self.awaiting_check(turn, id)?,
-                SocketStage::Connected(session) => self.session_check(turn, id, session)?,
+            Phase::Socket(socket) => match &socket.talk {
+                Talk::Stomp(stomp) => match &stomp.stage {
+                    Stage::AwaitingConnect { claims, until } => {
+                        let deadline = (*until, self.token_end(claims.as_deref()));
+                        let form = stomp.first_form();
+                        self.awaiting_check(turn, Carrier::Socket(id), form, deadline)?
+                    }
+                    Stage::Connected(session) => {
+                        let session = *session;
+                        self.session_check(turn, Carrier::Socket(id), session)?
+                    }
+                },
+                Talk::Plain(..) => blocked_until?,
             },
             Phase::Moving { .. } => blocked_until?,
             Phase::Taken => {
@@ -284,54 +314,6 @@ impl Shard {
         Some(blocked_until.map_or(next, |until| until.min(next)))
     }
 
-    /// The patience for CONNECT, and the end of the handshake's token.
-    fn awaiting_check(&mut self, turn: &mut Turn<'_>, id: ConnectionId) -> Option<Mono> {
-        let leeway = self.policy.limits.token_leeway;
-        let Phase::Socket(socket) = &self.connections.find(id)?.phase else { return None };
-        let SocketStage::AwaitingConnect { claims, until } = &socket.stage else { return None };
-        let expires = claims.as_ref().map_or(Wall(u64::MAX), |claims| claims.expires.after(leeway));
-        let until = *until;
-        if until <= turn.now.mono {
-            self.close_socket(turn, id, Close::NoFirstFrame, None);
-            return None;
-        }
-        if expires <= turn.now.wall {
-            let error = frames::error(Version::V12, "the token has expired", None);
-            self.close_socket(turn, id, Close::Policy, Some(error));
-            return None;
-        }
-        Some(until.min(turn.now.mono.after(turn.now.wall.until(expires))))
-    }
-
-    /// Heart-beats, pings and the token's end.
-    fn session_check(&mut self, turn: &mut Turn<'_>, id: ConnectionId, key: SessionKey) -> Option<Mono> {
-        let live = self.sessions.find_mut(key)?;
-        if live.session.principal.expires <= turn.now.wall {
-            let error = frames::error(live.session.version, "the token has expired", None);
-            self.close_session(turn, key, Close::Policy, Some(error));
-            return None;
-        }
-        let mut beats = Vec::new();
-        while let Some(beat) = live.session.beats.due(turn.now.mono) {
-            beats.push(beat);
-            if beat == Beat::Silent {
-                break;
-            }
-        }
-        let next = live.session.next_deadline(turn.now.mono, turn.now.wall);
-        for beat in beats {
-            match beat {
-                Beat::Send => self.write(turn, id, frames::heart_beat()),
-                Beat::Ping => self.write(turn, id, frames::ping()),
-                Beat::Silent => {
-                    self.close_session(turn, key, Close::Silent, None);
-                    return None;
-                }
-            }
-        }
-        Some(next)
-    }
-
     /// Closes the descriptor now and forgets the connection.
     pub(super) fn drop_connection(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
         let Some(connection) = self.connections.remove(id) else { return };
@@ -339,25 +321,39 @@ impl Shard {
         self.end_phase(turn, id, connection.phase);
     }
 
-    /// The 101 goes out and STOMP begins.
+    /// The 101 goes out and the mount's application begins.
     pub(super) fn begin_socket(
         &mut self,
         turn: &mut Turn<'_>,
         id: ConnectionId,
         switching: Vec<u8>,
-        claims: Option<crate::session::token::Claims>,
+        claims: Option<Claims>,
+        mount: MountId,
+        framing: Framing,
     ) {
-        let until = turn.now.mono.after(self.policy.limits.first_frame);
-        let leeway = self.policy.limits.token_leeway;
-        let expires = claims.as_ref().map_or(Wall(u64::MAX), |claims| claims.expires.after(leeway));
+        let policy = self.policy.clone();
+        let wrap = framing.wrap();
         let Some(connection) = self.connections.find_mut(id) else { return };
-        connection.phase = Phase::Socket(Box::new(Socket {
-            websocket: Box::new(websocket::Decoder::server()),
-            stomp: stomp::Decoder::new(stomp::Side::Server),
-            stage: SocketStage::AwaitingConnect { claims: claims.map(Box::new), until },
-        }));
+        connection.wrap = wrap;
         self.write(turn, id, Bytes::from(switching));
-        self.schedule_connection(id, until.min(turn.now.mono.after(turn.now.wall.until(expires))));
+        if wrap == Wrap::SockJsWebSocket {
+            self.write(turn, id, frames::sockjs_open());
+        }
+        match policy.site.mount(mount).application {
+            Application::Stomp => {
+                let until = turn.now.mono.after(policy.limits.first_frame);
+                let expires = self.token_end(claims.as_ref());
+                let talk = Talk::Stomp(Stomp::new(wrap, claims, until));
+                self.restore(id, Phase::Socket(Box::new(Socket { framing, talk })));
+                self.schedule_connection(id, until.min(turn.now.mono.after(turn.now.wall.until(expires))));
+            }
+            Application::Plain(plain) => {
+                let talk = Talk::Plain(wrap, plain);
+                self.restore(id, Phase::Socket(Box::new(Socket { framing, talk })));
+                // What it does at once may have ended the socket again.
+                let _flow = self.react(turn, Carrier::Socket(id), wrap, (plain.opened)());
+            }
+        }
     }
 
     /// The server ends: nothing new, what is under way is finished, every client is told to come back.
@@ -370,6 +366,9 @@ impl Shard {
         self.timers.schedule(until, Timer::Drain);
         for id in self.connections.ids() {
             self.drain_connection(turn, id);
+        }
+        for key in self.sockjs.keys() {
+            self.drain_carrier(turn, Carrier::SockJs(key));
         }
     }
 
@@ -391,11 +390,8 @@ impl Shard {
                 }
             }
             Phase::Socket(socket) => {
-                let busy = match socket.stage {
-                    SocketStage::AwaitingConnect { .. } => false,
-                    SocketStage::Connected(key) => self.sessions.find(key).is_some_and(|live| !live.session.pending.is_empty()),
-                };
-                if busy {
+                let session = socket.talk.session();
+                if session.is_some_and(|key| self.is_busy(key)) {
                     self.pause(turn, id);
                 } else {
                     self.close_socket(turn, id, Close::Restart, None);
@@ -411,9 +407,12 @@ impl Shard {
             for id in self.connections.ids() {
                 self.drop_connection(turn, id);
             }
+            for key in self.sockjs.keys() {
+                self.end_sockjs(turn, key);
+            }
         }
         let repeating = self.conversations.are_retrying() || !self.repeats.is_empty();
-        if !self.drained && self.connections.is_empty() && self.errands.is_empty() && !repeating {
+        if !self.drained && self.connections.is_empty() && self.sockjs.is_empty() && self.errands.is_empty() && !repeating {
             self.drained = true;
             turn.effects.push(Effect::Drained);
         }

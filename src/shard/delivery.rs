@@ -10,12 +10,10 @@ use crate::model::Close;
 use crate::model::UserId;
 use crate::model::destination::{Topic, UserQueue};
 use crate::model::message::Event;
-use crate::protocol::stomp::Version;
 use crate::session::Subscription;
-use crate::session::frames::{self, Address, Content};
+use crate::session::frames::{self, Address, Content, Form};
 use crate::session::intent::AckMode;
 use crate::shard::mail::{Delivery, Notice, SessionKey, Subscriber};
-use crate::shard::users::Carrier;
 use crate::shard::{Shard, Turn};
 
 /// Spellings of one destination that are remembered during a fan-out; those beyond are encoded for themselves.
@@ -24,7 +22,7 @@ const SPELLINGS_MAX: usize = 16;
 /// How a frame is addressed: everything in which two receivers' frames can differ.
 #[derive(Debug, PartialEq, Eq)]
 struct Spelling {
-    version: Version,
+    form: Form,
     destination: Box<str>,
     subscription: Option<Box<str>>,
     acknowledged: bool,
@@ -41,12 +39,12 @@ struct FanOut<'a> {
 }
 
 impl FanOut<'_> {
-    fn frame(&mut self, version: Version, subscription: &Subscription, destination: Option<&str>) -> Bytes {
+    fn frame(&mut self, form: Form, subscription: &Subscription, destination: Option<&str>) -> Bytes {
         let destination = destination.unwrap_or(&subscription.destination);
         let acknowledged = subscription.ack != AckMode::Auto;
         let id = subscription.id.as_deref();
         let alike = |known: &Spelling| {
-            known.version == version
+            known.form == form
                 && known.acknowledged == acknowledged
                 && known.subscription.as_deref() == id
                 && *known.destination == *destination
@@ -54,10 +52,10 @@ impl FanOut<'_> {
         if let Some((_, frame)) = self.frames.iter().find(|(known, _)| alike(known)) {
             return frame.clone();
         }
-        let frame = frames::message(Address { version, destination, subscription: id, acknowledged }, self.content);
+        let frame = frames::message(Address { form, destination, subscription: id, acknowledged }, self.content);
         if self.frames.len() < SPELLINGS_MAX {
             let (destination, subscription) = (destination.into(), id.map(Into::into));
-            self.frames.push((Spelling { version, destination, subscription, acknowledged }, frame.clone()));
+            self.frames.push((Spelling { form, destination, subscription, acknowledged }, frame.clone()));
         }
         frame
     }
@@ -132,7 +130,7 @@ impl Shard {
             return;
         }
         let destination = if by_pattern { fan_out.topic } else { None };
-        let frame = fan_out.frame(live.session.version, subscription, destination);
+        let frame = fan_out.frame(live.form, subscription, destination);
         if !self.write_within_limit(turn, subscriber.session, frame) {
             fan_out.slow.push(subscriber.session);
         }
@@ -154,7 +152,7 @@ impl Shard {
                 continue;
             }
             for subscription in live.session.queue_subscriptions(queue) {
-                frames.push((*key, fan_out.frame(live.session.version, subscription, None)));
+                frames.push((*key, fan_out.frame(live.form, subscription, None)));
             }
         }
         for (key, frame) in frames {
@@ -175,12 +173,11 @@ impl Shard {
     fn write_within_limit(&mut self, turn: &mut Turn<'_>, key: SessionKey, frame: Bytes) -> bool {
         let Some(live) = self.sessions.find_mut(key) else { return true };
         live.session.beats.sent(turn.now.mono);
-        let Carrier::Socket(connection) = live.carrier;
-        let queued = self.connections.find(connection).map_or(0, |connection| connection.outbox.bytes());
-        if queued + frame.len() > self.policy.limits.outbox_bytes {
+        let carrier = live.carrier;
+        if self.queued(carrier) + frame.len() > self.policy.limits.outbox_bytes {
             return false;
         }
-        self.write(turn, connection, frame);
+        self.carry(turn, carrier, frame);
         true
     }
 

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 
 use crate::model::Redacted;
-use crate::protocol::websocket;
 use crate::session::intent::ConnectRequest;
+use crate::session::site::MountId;
 use crate::session::token::Claims;
+use crate::shard::connection::Framing;
 
 /// A connection between two shards: no answer outstanding, nothing queued. An fd moves at most once.
 #[derive(Debug)]
@@ -20,12 +21,12 @@ pub struct Handover {
 #[derive(Debug)]
 pub(super) enum Stage {
     /// The token stood in the handshake; the new shard writes the 101.
-    Upgrade { switching: Vec<u8>, claims: Claims },
+    Upgrade { switching: Vec<u8>, claims: Claims, mount: MountId, framing: Framing },
     /// The token stood in CONNECT; the new shard writes CONNECTED.
     Connect {
         connect: ConnectRequest,
         claims: Claims,
-        websocket: Box<websocket::Decoder>,
+        framing: Framing,
         /// STOMP bytes that followed CONNECT in its packet, already out of their WebSocket frame.
         payload: Vec<u8>,
     },

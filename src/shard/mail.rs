@@ -4,11 +4,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::model::command::{AuthCommand, Command, Outcome};
 use crate::model::destination::{Topic, TopicPattern, UserQueue};
 use crate::model::message::{Event, Message, SenderSession};
-use crate::model::{ConnectionId, ConversationId, MessageId, Redacted, ShardId, UserId};
+use crate::model::{ConnectionId, ConversationId, MessageId, Redacted, Refusal, ShardId, UserId};
+use crate::session::intent::ConnectRequest;
+use crate::session::site::MountId;
+use crate::session::sockjs::{Channel, Place};
+use crate::session::token::Claims;
 use crate::store::FamilyId;
 
 /// A session on its shard. The generation tells a slot's later tenants from its earlier ones.
@@ -72,6 +77,57 @@ pub struct Notice {
     pub users: Arc<[UserId]>,
     /// Not told to this user: what happened is its own doing.
     pub except: Option<UserId>,
+}
+
+/// A SockJS session over HTTP. One that was opened with a token in its URL is its user's alone: the same name with another
+/// user's token is another session.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SockJsId {
+    pub mount: MountId,
+    pub user: Option<UserId>,
+    pub name: Box<str>,
+}
+
+/// A request of a SockJS session on its way to the session's home.
+#[derive(Debug)]
+pub struct SockJsAsk {
+    pub session: SockJsId,
+    pub from: Place,
+    pub want: SockJsWant,
+}
+
+#[derive(Debug)]
+pub enum SockJsWant {
+    /// Messages: one packet, or a stream of them. Opens the session if there is none, for whom the token names, or not.
+    Receive { stream: bool, claims: Result<Option<Box<Claims>>, Refusal> },
+    /// Brings messages.
+    Send { body: Bytes },
+}
+
+/// What the session's home has to say to a request.
+#[derive(Debug)]
+pub enum SockJsAnswer {
+    Packets {
+        packets: SmallVec<[Bytes; 2]>,
+        last: bool,
+    },
+    /// What was sent was taken in.
+    Taken,
+    NoSession,
+    /// What was sent is not what SockJS sends.
+    Broken(&'static str),
+    Refused(Refusal),
+}
+
+/// A SockJS session that goes on at the shard of its user.
+#[derive(Debug)]
+pub struct SockJsMove {
+    pub session: SockJsId,
+    pub channel: Channel,
+    pub connect: ConnectRequest,
+    pub claims: Claims,
+    /// What came behind CONNECT.
+    pub payload: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -140,6 +196,29 @@ pub enum Mail {
     BlockChanged {
         conversation: ConversationId,
         asker: Asker,
+    },
+    /// To the home of a SockJS session.
+    SockJs(Box<SockJsAsk>),
+    /// Back to the shard of the asking connection.
+    SockJsAnswer {
+        connection: ConnectionId,
+        number: u32,
+        answer: Box<SockJsAnswer>,
+    },
+    /// What a receiver was given has gone out.
+    SockJsWritten {
+        session: SockJsId,
+        place: Place,
+    },
+    /// A receiver was lost, and what it was given perhaps with it.
+    SockJsLost {
+        session: SockJsId,
+        place: Place,
+    },
+    SockJsMove(Box<SockJsMove>),
+    /// A session that had moved is over: its old home need not know of it any more.
+    SockJsGone {
+        session: SockJsId,
     },
     /// To every shard: a login's tokens count no longer.
     Revoked {

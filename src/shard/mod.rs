@@ -5,13 +5,14 @@
 //!
 //! A user belongs to one shard and so do all of that user's sessions; a conversation belongs to one shard, which gives
 //! its messages their order. The way of a message through the files here:
-//! `sockets` (bytes) -> `commands` (frames) -> `conversations` (order, store) -> `delivery` (sessions) -> `outbox`.
+//! `sockets` or `sockjs` (bytes) -> `stomp` -> `commands` (frames) -> `conversations` (order, store) -> `delivery` (sessions) -> `outbox`.
 //!
 //! Invariants: every handler ends with its effects in the caller's buffer; a command gets exactly one answer;
 //! a message is answered and delivered only after the store said that it is durable; nothing depends on the
 //! iteration order of a hash map.
 
 mod auth;
+mod carriers;
 mod commands;
 mod connection;
 mod connections;
@@ -21,9 +22,12 @@ mod handover;
 mod mail;
 mod membership;
 mod outbox;
+mod receivers;
 mod requests;
 mod seam;
 mod sockets;
+mod sockjs;
+mod stomp;
 mod storing;
 mod timers;
 mod topics;
@@ -53,6 +57,7 @@ use auth::Logins;
 use connection::Connections;
 use conversations::Conversations;
 use membership::Changes;
+use sockjs::SockJs;
 use storing::{Errand, Write};
 use timers::{Timer, Timers};
 use topics::Topics;
@@ -81,6 +86,7 @@ pub struct Shard {
     random: ChaCha20Rng,
     message_ids: MessageIds,
     connections: Connections,
+    sockjs: SockJs,
     sessions: Sessions,
     users: Users,
     topics: Topics,
@@ -96,6 +102,8 @@ pub struct Shard {
     reader: Reader,
     /// Mail of this shard to itself, handled before the turn ends.
     local: VecDeque<Mail>,
+    /// Names the version of the page for frames of other origins.
+    iframe_etag: Box<str>,
     /// The store's last write failed.
     store_failing: bool,
     started: bool,
@@ -118,6 +126,8 @@ impl Shard {
         let mut map_seed = || random.next_u64();
         let (users, topics) = (Users::new(map_seed()), Topics::new(map_seed()));
         let changes = Changes::new(map_seed());
+        let sockjs = SockJs::new(map_seed());
+        let iframe_etag = receivers::iframe_etag(&policy.site);
         let (conversations, logins) = (Conversations::new(map_seed(), shards), Logins::new(map_seed()));
         Self {
             id,
@@ -126,6 +136,7 @@ impl Shard {
             random,
             message_ids: MessageIds::new(id, node, epoch),
             connections: Connections::default(),
+            sockjs,
             sessions: Sessions::default(),
             users,
             topics,
@@ -137,6 +148,7 @@ impl Shard {
             timers: Timers::default(),
             reader: Reader::new(),
             local: VecDeque::new(),
+            iframe_etag,
             store_failing: false,
             started: false,
             draining: None,
@@ -153,7 +165,7 @@ impl Shard {
             self.load_revoked(turn);
         }
         match input {
-            Input::Opened { connection, peer, door: Door::Http } => self.open(turn, connection, peer),
+            Input::Opened { connection, peer, door } => self.open(turn, connection, peer, door),
             Input::Adopted { connection, handover } => self.adopt(turn, connection, *handover),
             Input::Received { connection, bytes } => self.receive(turn, connection, bytes),
             Input::Written { connection, bytes, blocked } => self.written(turn, connection, bytes, blocked),
@@ -163,8 +175,15 @@ impl Shard {
             Input::Deadline => self.handle_deadlines(turn),
             Input::Drain => self.drain(turn),
         }
-        while let Some(mail) = self.local.pop_front() {
-            self.handle_mail(turn, self.id, mail);
+        loop {
+            while let Some(mail) = self.local.pop_front() {
+                self.handle_mail(turn, self.id, mail);
+            }
+            // Once all that happened has been said: what is said to one SockJS client then goes in one packet.
+            self.flush_sockjs(turn);
+            if self.local.is_empty() {
+                break;
+            }
         }
         self.report_drained(turn);
     }
@@ -211,6 +230,12 @@ impl Shard {
             Mail::LeavePattern { subscriber } => self.leave_pattern(from, subscriber),
             Mail::Expel { conversation, user } => self.expel(turn, conversation, user),
             Mail::BlockChanged { conversation, asker } => self.refresh_block(turn, conversation, asker),
+            Mail::SockJs(ask) => self.ask_sockjs(turn, *ask),
+            Mail::SockJsAnswer { connection, number, answer } => self.receiver_answered(turn, connection, number, *answer),
+            Mail::SockJsWritten { session, place } => self.sockjs_written(turn, session, place),
+            Mail::SockJsLost { session, place } => self.sockjs_lost(turn, session, place),
+            Mail::SockJsMove(moved) => self.adopt_sockjs(turn, from, *moved),
+            Mail::SockJsGone { session } => self.sockjs_gone(&session),
             Mail::Revoked { user, family } => self.revoked(turn, user, family),
         }
     }
@@ -219,6 +244,7 @@ impl Shard {
         while let Some((at, timer)) = self.timers.pop_due(turn.now.mono) {
             match timer {
                 Timer::Connection(connection) => self.connection_due(turn, connection, at),
+                Timer::SockJs(key) => self.sockjs_due(turn, key, at),
                 Timer::Append(conversation) => self.retry_append(turn, conversation),
                 Timer::User(user) => {
                     let next = self.users.look(user, turn.now.mono);

@@ -8,9 +8,10 @@ use crate::api::{self, Call};
 use crate::model::command::Outcome;
 use crate::model::{ConnectionId, Mono, Refusal, RefusalCode, ShardId};
 use crate::protocol::http::{self, Event, Method, Request, Response};
+use crate::protocol::sockjs;
 use crate::protocol::websocket::handshake;
 use crate::session::token::Claims;
-use crate::shard::connection::{Http, Phase};
+use crate::shard::connection::{Answer, Framing, Http, Phase};
 use crate::shard::handover::{Handover, Stage};
 use crate::shard::mail::{Ask, Asked, Asker, Mail};
 use crate::shard::{Outbox, Shard, Turn};
@@ -80,10 +81,25 @@ impl Shard {
         let mut out = Vec::new();
         let mut ends = false;
         while let Some(slot) = http.slots.front_mut() {
-            let Some(response) = slot.response.take() else { break };
-            response.encode(slot.head_only, slot.keep_alive, turn.now.wall, &mut out);
+            match std::mem::replace(&mut slot.answer, Answer::Awaited) {
+                Answer::Awaited => break,
+                Answer::Whole(response) => response.encode(slot.head_only, slot.keep_alive, turn.now.wall, &mut out),
+                Answer::Stream(mut stream) => {
+                    let chunked = slot.receiving.as_ref().is_some_and(|receiving| receiving.is_chunked());
+                    if let Some(head) = stream.head.take() {
+                        head.encode_stream(chunked, turn.now.wall, &mut out);
+                    }
+                    stream.sending |= !stream.pieces.is_empty();
+                    out.append(&mut stream.pieces);
+                    if !stream.ended {
+                        slot.answer = Answer::Stream(stream);
+                        break;
+                    }
+                }
+            }
             ends = !slot.keep_alive;
-            http.slots.pop_front();
+            let slot = http.slots.pop_front();
+            http.undelivered = slot.and_then(|slot| slot.receiving).or_else(|| http.undelivered.take());
             if ends {
                 break;
             }
@@ -104,7 +120,9 @@ impl Shard {
         if http.upgrade.is_some() && http.slots.is_empty() && self.outbox(id).is_some_and(Outbox::is_empty) {
             return self.upgrade(turn, id, *http);
         }
-        let full = !self.takes_requests(id, &http);
+        // Who waits for packets is read on, and what comes behind the last request is dropped: its leaving must be seen.
+        let watched = http.last && http.receives();
+        let full = !watched && !self.takes_requests(id, &http);
         let check_at = http.since.after(self.http_patience());
         self.restore(id, Phase::Http(http));
         if full {
@@ -127,26 +145,31 @@ impl Shard {
     }
 
     fn handle_request(&mut self, turn: &mut Turn<'_>, id: ConnectionId, http: &mut Http, request: Request) {
-        let keep_alive = request.keep_alive && self.draining.is_none();
+        let keep_alive = request.keep_alive && self.draining.is_none() && !request.upgrade;
         let head_only = request.method == Method::Head;
+        let refused = if request.upgrade { None } else { self.foreign_origin(&request) };
+        if let Some(refusal) = refused {
+            let number = http.open_slot(head_only, keep_alive);
+            return http.fill_slot(number, api::refuse(&refusal).header("Vary", "Origin"));
+        }
+        if self.policy.site.find(&request.path).is_some() {
+            return self.handle_mounted(turn, id, http, request);
+        }
+        let number = http.open_slot(head_only, keep_alive);
+        if let Some(fallback) = self.policy.site.fallback {
+            return self.fill(http, number, &request, fallback(&request));
+        }
+        if request.method == Method::Options {
+            return self.fill(http, number, &request, api::preflight(&request));
+        }
         let caller = match self.caller(turn, &request) {
             Ok(caller) => caller,
-            Err(refusal) => {
-                let number = http.open_slot(head_only, keep_alive && !request.upgrade);
-                return self.fill(http, number, &request, api::refuse(&refusal));
-            }
+            Err(refusal) => return self.fill(http, number, &request, api::refuse(&refusal)),
         };
         let call = api::route(&request, caller.as_ref().map(|claims| claims.user), &self.policy.limits);
-        if let Ok(Call::Upgrade) = call {
-            http.upgrade = Some(Box::new(request));
-            return;
-        }
-        let number = http.open_slot(head_only, keep_alive && !request.upgrade);
         let asked = Asked::Request { connection: id, number };
         match call {
             Err(response) => self.fill(http, number, &request, response),
-            Ok(Call::Upgrade) => unreachable!("returned above"),
-            Ok(Call::Greeting) => self.fill(http, number, &request, api::greeting()),
             Ok(Call::Health(health)) => {
                 let unready = self.unready(health);
                 self.fill(http, number, &request, api::health(unready.as_ref()));
@@ -185,7 +208,7 @@ impl Shard {
     }
 
     fn keep_context(&self, http: &mut Http, number: u32, request: &Request) {
-        if let Some(slot) = http.slots.iter_mut().find(|slot| slot.number == number) {
+        if let Some(slot) = http.slot_mut(number) {
             slot.context = api::Context::of(request);
             slot.origin = self.cors_origin(request);
         }
@@ -200,6 +223,18 @@ impl Shard {
     fn cors_origin(&self, request: &Request) -> Option<Box<str>> {
         let origin = request.header("origin")?;
         self.policy.origins.allows(origin, request.header("host")).then(|| origin.into())
+    }
+
+    /// Browsers name the page that a request comes from; what does not is no browser, and no page can misuse it.
+    fn foreign_origin(&self, request: &Request) -> Option<Refusal> {
+        let mut origins = request.header_values("origin");
+        let origin = origins.next()?;
+        if origins.next().is_some() {
+            return Some(Refusal::new(RefusalCode::BadRequest, "there is more than one Origin"));
+        }
+        let origin = std::str::from_utf8(origin).unwrap_or_default();
+        let allowed = self.policy.origins.allows(origin, request.header("host"));
+        (!allowed).then(|| Refusal::new(RefusalCode::Forbidden, "this origin is not allowed"))
     }
 
     fn unready(&self, health: api::Health) -> Option<Refusal> {
@@ -217,10 +252,10 @@ impl Shard {
     pub(super) fn request_answered(&mut self, turn: &mut Turn<'_>, id: ConnectionId, number: u32, outcome: &Outcome) {
         let Some(connection) = self.connections.find_mut(id) else { return };
         let Phase::Http(http) = &mut connection.phase else { return };
-        let Some(slot) = http.slots.iter_mut().find(|slot| slot.number == number) else { return };
+        let Some(slot) = http.slot_mut(number) else { return };
         let response = api::render(slot.context, outcome);
-        slot.response = Some(with_cors(response, slot.origin.as_deref()));
-        if http.slots.front().is_some_and(|slot| slot.response.is_some()) {
+        slot.answer = Answer::Whole(with_cors(response, slot.origin.as_deref()));
+        if http.slots.front().is_some_and(|slot| matches!(slot.answer, Answer::Whole(_))) {
             self.resume_http(turn, id);
         }
     }
@@ -228,6 +263,9 @@ impl Shard {
     /// The handshake of a WebSocket, when everything before it has been answered.
     fn upgrade(&mut self, turn: &mut Turn<'_>, id: ConnectionId, http: Http) {
         let Some(request) = http.upgrade else { return };
+        let policy = self.policy.clone();
+        let Some((mount, _, rest)) = policy.site.find(&request.path) else { return };
+        let framing = Framing::websocket(matches!(sockjs::parse(rest), Some(sockjs::Path::Session { .. })));
         match self.handshake(turn, &request) {
             Err(refusal) => self.respond_and_end(turn, id, &api::refuse(&refusal)),
             Ok((switching, claims)) => {
@@ -236,11 +274,11 @@ impl Shard {
                     Some(claims) if to != self.id => {
                         let Some(connection) = self.connections.find(id) else { return };
                         let peer = connection.peer.clone();
-                        let stage = Stage::Upgrade { switching, claims };
+                        let stage = Stage::Upgrade { switching, claims, mount, framing };
                         self.move_connection(turn, id, to, Handover { peer, bytes: http.held, stage });
                     }
                     claims => {
-                        self.begin_socket(turn, id, switching, claims);
+                        self.begin_socket(turn, id, switching, claims, mount, framing);
                         self.resume(turn, id);
                         let mut held = http.held;
                         self.receive(turn, id, &mut held);
@@ -255,16 +293,8 @@ impl Shard {
         if self.draining.is_some() {
             return Err(ending());
         }
-        // Browsers always send Origin with a WebSocket; what does not is no browser and no page can misuse it.
-        let mut origins = request.header_values("origin");
-        if let Some(origin) = origins.next() {
-            if origins.next().is_some() {
-                return Err(Refusal::new(RefusalCode::BadRequest, "there is more than one Origin"));
-            }
-            let origin = std::str::from_utf8(origin).unwrap_or_default();
-            if !self.policy.origins.allows(origin, request.header("host")) {
-                return Err(Refusal::new(RefusalCode::Forbidden, "this origin is not allowed"));
-            }
+        if let Some(refusal) = self.foreign_origin(request) {
+            return Err(refusal);
         }
         let accept = handshake::accept(request)?;
         let claims = match (request.query_value("token"), api::bearer(request)) {
@@ -322,6 +352,7 @@ fn with_cors(mut response: Response, origin: Option<&str>) -> Response {
     if let Some(origin) = origin {
         response.headers.push(("Access-Control-Allow-Origin", origin.to_owned()));
         response.headers.push(("Access-Control-Allow-Credentials", "true".to_owned()));
+        response.headers.push(("Access-Control-Expose-Headers", "Location, Retry-After, WWW-Authenticate".to_owned()));
     }
     response
 }

@@ -12,6 +12,8 @@ use crate::store;
 pub enum Door {
     /// HTTP/1.1: REST, and the upgrade to WebSocket.
     Http,
+    /// STOMP with nothing around it.
+    Stomp,
 }
 
 /// What happens to a shard. Bytes are borrowed from the caller's scratch buffer.

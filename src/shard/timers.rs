@@ -5,11 +5,13 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::model::{ConnectionId, ConversationId, Mono, UserId};
+use crate::shard::sockjs::SockJsKey;
 
 /// Whose time it is. The order has no meaning but that it is the same in every run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     Connection(ConnectionId),
+    SockJs(SockJsKey),
     /// An append whose outcome is unknown is tried again.
     Append(ConversationId),
     /// Another write whose outcome is unknown is tried again.

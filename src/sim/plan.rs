@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::model::{ConversationId, Limits, Redacted, UserId};
 use crate::session::Policy;
 use crate::session::policy::Origins;
+use crate::session::site::Site;
 use crate::session::token::Keys;
 use crate::sim::dice::Dice;
 
@@ -146,6 +147,7 @@ fn policy(dice: &mut Dice) -> Policy {
         limits,
         keys: Keys::hs256(b"a secret of thirty-two bytes, or more"),
         origins: Origins::all(),
+        site: Site::messaging("/sockjs.js".into(), true, false),
         fixed_code: Some(Redacted::new(CODE.into())),
         sends_codes: true,
         admin_phones: Vec::new(),

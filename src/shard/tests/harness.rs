@@ -13,6 +13,7 @@ use crate::protocol::stomp::{self, Version};
 use crate::protocol::websocket::{self, MessageLimits, Packet};
 use crate::session::Policy;
 use crate::session::policy::Origins;
+use crate::session::site::Site;
 use crate::session::token::{Claims, Keys};
 use crate::shard::{Door, Effect, Input, Mail, Shard, ShardSettings};
 use crate::store::memory::Memory;
@@ -86,6 +87,7 @@ impl Net {
             limits,
             keys: Keys::hs256(SECRET),
             origins: Origins::parse(["https://app.example.com"]).unwrap(),
+            site: Site::messaging("/sockjs.js".into(), true, false),
             fixed_code: None,
             sends_codes: true,
             admin_phones: vec![Redacted::new("+100000".into())],

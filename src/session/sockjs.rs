@@ -1,0 +1,286 @@
+//! A SockJS session over HTTP, as its transport sees it: messages wait for the requests that come to fetch them.
+//!
+//! ```text
+//! alone --attach--> waiting --next--> alone            polling: one packet a request
+//!                   waiting --next--> sending --written--> waiting     a stream: until its limit, then alone
+//! ```
+//!
+//! A session is over when it was alone for too long, or when a receiver was lost: what was on its way to that may be lost,
+//! and the client must not believe that nothing is.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use smallvec::{SmallVec, smallvec};
+
+use crate::model::{ConnectionId, Mono, ShardId};
+use crate::protocol::sockjs;
+
+/// Where a request waits for its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub shard: ShardId,
+    pub connection: ConnectionId,
+    pub number: u32,
+}
+
+/// Packets for a receiver.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Parcel {
+    pub to: Place,
+    pub packets: SmallVec<[Bytes; 2]>,
+    /// The response ends with them.
+    pub last: bool,
+}
+
+#[derive(Debug)]
+struct Receiver {
+    place: Place,
+    /// Takes many packets.
+    stream: bool,
+    /// Bytes of packets that it was given.
+    sent_bytes: usize,
+    /// What it was given has not gone out yet: what comes meanwhile waits, and goes in one packet.
+    sending: bool,
+}
+
+/// Lifetime: the SockJS session's. Owner: the session's shard. View: one client.
+#[derive(Debug)]
+pub struct Channel {
+    /// Messages as JSON strings.
+    queue: VecDeque<Bytes>,
+    bytes: usize,
+    opened: bool,
+    beat: bool,
+    closed: Option<(u16, Cow<'static, str>)>,
+    receiver: Option<Receiver>,
+    /// The receiver before, whose answer may still be on its way.
+    before: Option<Place>,
+    alone_since: Mono,
+}
+
+impl Channel {
+    #[must_use]
+    pub fn new(now: Mono) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            bytes: 0,
+            opened: false,
+            beat: false,
+            closed: None,
+            receiver: None,
+            before: None,
+            alone_since: now,
+        }
+    }
+
+    /// A request has come for messages. While another one waits it is sent away; at a closed session there is none.
+    ///
+    /// # Errors
+    /// What the request that is sent away is told.
+    pub fn attach(&mut self, place: Place, stream: bool) -> Result<(), Parcel> {
+        if self.receiver.is_some() {
+            let (code, reason) = sockjs::CLOSE_ANOTHER_OPEN;
+            return Err(Parcel { to: place, packets: smallvec![sockjs::close(code, reason).into()], last: true });
+        }
+        self.receiver = Some(Receiver { place, stream, sent_bytes: 0, sending: false });
+        Ok(())
+    }
+
+    /// A message, written by [`sockjs::element`].
+    pub fn push(&mut self, element: Bytes) {
+        if self.closed.is_none() {
+            self.bytes += element.len();
+            self.queue.push_back(element);
+        }
+    }
+
+    /// A sign of life is due, unless there is something else to say.
+    pub fn beat(&mut self) {
+        self.beat = true;
+    }
+
+    /// Bytes that wait for a receiver.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Nothing more comes behind what waits.
+    pub fn close(&mut self, code: u16, reason: Cow<'static, str>) {
+        self.closed.get_or_insert((code, reason));
+    }
+
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.is_some()
+    }
+
+    /// Drops what waits: the client reads too slowly.
+    pub fn cut(&mut self) {
+        self.queue.clear();
+        self.bytes = 0;
+    }
+
+    /// What the receiver gets now.
+    pub fn next(&mut self, now: Mono, stream_bytes: usize) -> Option<Parcel> {
+        let receiver = self.receiver.as_mut().filter(|receiver| !receiver.sending)?;
+        let mut packets: SmallVec<[Bytes; 2]> = SmallVec::new();
+        let more = |packets: &SmallVec<[Bytes; 2]>| receiver.stream || packets.is_empty();
+        if !self.opened {
+            self.opened = true;
+            packets.push(Bytes::from_static(sockjs::OPEN));
+        }
+        if more(&packets) && !self.queue.is_empty() {
+            let mut array = Vec::with_capacity(self.bytes + self.queue.len() + 2);
+            sockjs::array(self.queue.iter().map(|element| &element[..]), &mut array);
+            self.queue = VecDeque::new();
+            self.bytes = 0;
+            packets.push(array.into());
+        }
+        let mut last = !receiver.stream;
+        if let Some((code, reason)) = &self.closed
+            && more(&packets)
+        {
+            packets.push(sockjs::close(*code, reason).into());
+            last = true;
+        }
+        if packets.is_empty() && self.beat {
+            packets.push(Bytes::from_static(sockjs::HEART_BEAT));
+        }
+        if packets.is_empty() {
+            return None;
+        }
+        self.beat = false;
+        receiver.sent_bytes += packets.iter().map(Bytes::len).sum::<usize>();
+        receiver.sending = true;
+        let to = receiver.place;
+        if last || stream_bytes <= receiver.sent_bytes {
+            last = true;
+            self.receiver = None;
+            self.before = Some(to);
+            self.alone_since = now;
+        }
+        Some(Parcel { to, packets, last })
+    }
+
+    /// What the receiver was given has gone out.
+    pub fn written(&mut self, place: Place) {
+        if let Some(receiver) = &mut self.receiver
+            && receiver.place == place
+        {
+            receiver.sending = false;
+        }
+    }
+
+    /// Whether the session ends with the loss of this receiver.
+    #[must_use]
+    pub fn lost(&self, place: Place) -> bool {
+        self.before == Some(place) || self.receiver.as_ref().is_some_and(|receiver| receiver.place == place)
+    }
+
+    /// Since when nobody has been waiting for messages.
+    #[must_use]
+    pub fn alone_since(&self) -> Option<Mono> {
+        self.receiver.is_none().then_some(self.alone_since)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: usize = 64;
+
+    fn place(number: u32) -> Place {
+        Place { shard: ShardId(0), connection: ConnectionId { index: 0, generation: 0 }, number }
+    }
+
+    fn texts(parcel: Option<Parcel>) -> (Vec<String>, bool) {
+        let parcel = parcel.expect("there is something to send");
+        (parcel.packets.iter().map(|packet| String::from_utf8(packet.to_vec()).unwrap()).collect(), parcel.last)
+    }
+
+    fn element(text: &str) -> Bytes {
+        format!("\"{text}\"").into()
+    }
+
+    fn check(parcel: Option<Parcel>, packets: &[&str], last: bool) {
+        assert_eq!(texts(parcel), (packets.iter().map(ToString::to_string).collect(), last));
+    }
+
+    #[test]
+    fn polls_get_one_packet_each() {
+        let mut channel = Channel::new(Mono(0));
+        channel.push(element("a"));
+        assert_eq!(channel.next(Mono(1), LIMIT), None);
+        channel.attach(place(1), false).unwrap();
+        check(channel.next(Mono(1), LIMIT), &["o"], true);
+        assert_eq!(channel.alone_since(), Some(Mono(1)));
+        channel.push(element("b"));
+        channel.attach(place(2), false).unwrap();
+        check(channel.next(Mono(2), LIMIT), &["a[\"a\",\"b\"]"], true);
+        channel.attach(place(3), false).unwrap();
+        assert_eq!(channel.next(Mono(3), LIMIT), None);
+        assert_eq!((channel.alone_since(), channel.bytes()), (None, 0));
+    }
+
+    #[test]
+    fn a_stream_waits_until_what_it_was_given_is_out() {
+        let mut channel = Channel::new(Mono(0));
+        channel.attach(place(1), true).unwrap();
+        channel.push(element("a"));
+        check(channel.next(Mono(0), LIMIT), &["o", "a[\"a\"]"], false);
+        channel.push(element("b"));
+        channel.push(element("c"));
+        assert_eq!(channel.next(Mono(0), LIMIT), None);
+        channel.written(place(9));
+        assert_eq!(channel.next(Mono(0), LIMIT), None);
+        channel.written(place(1));
+        check(channel.next(Mono(0), LIMIT), &["a[\"b\",\"c\"]"], false);
+        channel.written(place(1));
+        channel.push(element(&"x".repeat(LIMIT)));
+        assert!(texts(channel.next(Mono(0), LIMIT)).1, "over the limit the response ends");
+    }
+
+    #[test]
+    fn one_receiver_at_a_time() {
+        let mut channel = Channel::new(Mono(0));
+        channel.attach(place(1), false).unwrap();
+        let refused = channel.attach(place(2), false).unwrap_err();
+        check(Some(refused), &["c[2010,\"Another connection still open\"]"], true);
+        assert!(channel.lost(place(1)) && !channel.lost(place(2)));
+    }
+
+    #[test]
+    fn a_close_is_told_again_and_again_behind_what_waits() {
+        let mut channel = Channel::new(Mono(0));
+        channel.push(element("a"));
+        channel.close(3000, "Go away!".into());
+        channel.close(1000, "".into());
+        channel.push(element("too late"));
+        channel.attach(place(1), true).unwrap();
+        check(channel.next(Mono(0), LIMIT), &["o", "a[\"a\"]", "c[3000,\"Go away!\"]"], true);
+        for number in 2..4 {
+            channel.attach(place(number), false).unwrap();
+            check(channel.next(Mono(0), LIMIT), &["c[3000,\"Go away!\"]"], true);
+        }
+    }
+
+    #[test]
+    fn a_beat_gives_way_to_messages() {
+        let mut channel = Channel::new(Mono(0));
+        channel.attach(place(1), true).unwrap();
+        check(channel.next(Mono(0), LIMIT), &["o"], false);
+        channel.written(place(1));
+        channel.beat();
+        check(channel.next(Mono(0), LIMIT), &["h"], false);
+        channel.written(place(1));
+        channel.beat();
+        channel.push(element("a"));
+        check(channel.next(Mono(0), LIMIT), &["a[\"a\"]"], false);
+        channel.written(place(1));
+        assert_eq!(channel.next(Mono(0), LIMIT), None);
+    }
+}
