@@ -83,6 +83,12 @@ impl SockJs {
         self.slab.is_empty()
     }
 
+    /// Nothing is left, not even of sessions that moved away.
+    #[cfg(test)]
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.slab.is_empty() && self.homes.is_empty()
+    }
+
     pub(super) fn keys(&self) -> Vec<SockJsKey> {
         let key = |index: usize, generation| SockJsKey { index: u32::try_from(index).unwrap_or(u32::MAX), generation };
         self.slab.iter().map(|(index, session)| key(index, session.generation)).collect()

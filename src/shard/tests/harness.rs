@@ -284,6 +284,10 @@ impl Net {
     // Clients.
 
     pub(super) fn open(&mut self, shard: usize) -> Client {
+        self.open_at(shard, Door::Http)
+    }
+
+    pub(super) fn open_at(&mut self, shard: usize, door: Door) -> Client {
         let at = self.clients.len();
         let id = ConnectionId { index: at as u32, generation: 0 };
         self.clients.push(Wire {
@@ -299,7 +303,7 @@ impl Net {
             stomp: stomp::Decoder::new(stomp::Side::Client),
         });
         let peer = Redacted::new(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        self.input(shard, Input::Opened { connection: id, peer, door: Door::Http });
+        self.input(shard, Input::Opened { connection: id, peer, door });
         self.settle();
         Client(at)
     }

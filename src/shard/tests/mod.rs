@@ -10,6 +10,7 @@ mod memory;
 mod rest;
 mod send;
 mod slow;
+mod sockjs;
 mod storm;
 mod subscribe;
 mod times;

@@ -7,6 +7,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::harness::{CONNECT, Client, Net, binary_packet, http, packet, upgrade};
 use crate::protocol::websocket::Kind;
+use crate::shard::Door;
 use crate::store::Failure;
 
 const USERS: u64 = 5;
@@ -47,7 +48,7 @@ fn frame(dice: &mut Dice) -> String {
 
 fn step(net: &mut Net, dice: &mut Dice, clients: &mut Vec<Client>) {
     let shard = dice.below(net.shards.len());
-    match dice.below(20) {
+    match dice.below(22) {
         0..3 => {
             let token = net.token_with(dice.user(), Duration::from_secs(200), &["admin"], None);
             let client = net.open(shard);
@@ -70,6 +71,26 @@ fn step(net: &mut Net, dice: &mut Dice, clients: &mut Vec<Client>) {
             let client = net.open(shard);
             clients.push(client);
             net.write(client, http(&target, &format!("Authorization: Bearer {token}\r\n"), "").repeat(1 + dice.below(3)));
+        }
+        18 => {
+            let token = net.token_with(dice.user(), Duration::from_secs(200), &["admin"], None);
+            let query = if dice.below(2) == 0 { format!("?token={token}") } else { String::new() };
+            let transport = *dice.pick(&["xhr", "xhr", "xhr_streaming", "xhr_send", "xhr_send", "eventsource", "jsonp"]);
+            let method = if transport.starts_with("xhr") { "POST" } else { "GET" };
+            let connect = CONNECT.replace("\n\n", &format!("\nAuthorization:Bearer {token}\n\n"));
+            let frames = format!("[\"{}\\u0000\",\"{}\\u0000\"]", connect, frame(dice).replace('"', "\\\"")).replace('\n', "\\n");
+            let body = if transport == "xhr_send" { frames } else { String::new() };
+            let client = net.open(shard);
+            clients.push(client);
+            let target = format!("{method} /ws/000/s{}/{transport}{query}", dice.below(3));
+            net.write(client, http(&target, "", &body).repeat(1 + dice.below(2)));
+        }
+        19 => {
+            let client = net.open_at(shard, Door::Stomp);
+            clients.push(client);
+            let token = net.token_with(dice.user(), Duration::from_secs(200), &[], None);
+            let connect = CONNECT.replace("\n\n", &format!("\nAuthorization:Bearer {token}\n\n"));
+            net.write(client, format!("{connect}\0{}\0", frame(dice)));
         }
         4 => net.hold_mail(),
         5 | 6 => net.release_mail(),
@@ -128,6 +149,7 @@ fn run(seed: u64) {
     for shard in &net.shards {
         let left = [
             ("connections", !shard.connections.is_empty()),
+            ("SockJS sessions", !shard.sockjs.is_forgotten()),
             ("sessions", !shard.sessions.is_empty()),
             ("users", !shard.users.is_empty()),
             ("topics", !shard.topics.is_empty()),
