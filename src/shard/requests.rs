@@ -87,7 +87,7 @@ impl Shard {
                 Answer::Stream(mut stream) => {
                     let chunked = slot.receiving.as_ref().is_some_and(|receiving| receiving.is_chunked());
                     if let Some(head) = stream.head.take() {
-                        head.encode_stream(chunked, turn.now.wall, &mut out);
+                        head.encode_stream(chunked, slot.keep_alive, turn.now.wall, &mut out);
                     }
                     stream.sending |= !stream.pieces.is_empty();
                     out.append(&mut stream.pieces);

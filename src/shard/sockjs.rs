@@ -450,6 +450,8 @@ impl Shard {
                     self.session_check(turn, carrier, session)
                 }
             },
+            // Only a contained panic leaves the talk of an open session taken.
+            None if !session.channel.is_closed() => return self.end_sockjs(turn, key),
             Some(Talk::Plain(..)) | None => None,
         };
         if let Some(next) = next.into_iter().chain(alone_until).min() {

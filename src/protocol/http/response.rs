@@ -75,13 +75,14 @@ impl Response {
 
     /// Appends the head of a response whose body comes piece by piece: by [chunks](chunk), or, for HTTP/1.0, until the
     /// end of the connection (RFC 9112 section 6.3).
-    pub fn encode_stream(&self, chunked: bool, now: Wall, out: &mut Vec<u8>) {
+    pub fn encode_stream(&self, chunked: bool, keep_alive: bool, now: Wall, out: &mut Vec<u8>) {
         assert!(self.body.is_empty(), "the body of a stream comes later");
+        assert!(chunked || !keep_alive, "without chunks the body ends with the connection");
         self.encode_headers(out);
         if chunked {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
-        self.encode_end(chunked, now, out);
+        self.encode_end(keep_alive, now, out);
     }
 
     fn encode_headers(&self, out: &mut Vec<u8>) {
@@ -235,7 +236,7 @@ mod tests {
     fn streams_are_chunked_where_that_is_known() {
         let check = |chunked, expect: &str| {
             let mut out = Vec::new();
-            Response::new(200).header("Content-Type", "text/plain").encode_stream(chunked, Wall(0), &mut out);
+            Response::new(200).header("Content-Type", "text/plain").encode_stream(chunked, chunked, Wall(0), &mut out);
             let head = format!("HTTP/1.1 200 OK\nContent-Type: text/plain\n{expect}\nDate: {}\n\n", imf_fixdate(Wall(0)));
             assert_eq!(String::from_utf8(out).unwrap(), head.replace('\n', "\r\n"));
         };
