@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::model::command::Position;
 use crate::model::{ConversationId, MessageId, Mono, UserId, Wall};
 use crate::session::token::Claims;
+use crate::shard::Door;
 use crate::sim::dice::Dice;
 use crate::sim::facts::{Dto, Kind, LoginNo, SendNo, SessionNo};
 use crate::sim::link::{Link, News, Stage, is_certain};
@@ -40,7 +41,7 @@ pub(super) struct Ctx<'a> {
 /// What a device does to the network.
 #[derive(Debug)]
 pub(super) enum Do {
-    Open(Line),
+    Open(Line, Door),
     Send(Line, Vec<u8>),
     /// Closes the writing half.
     Finish(Line),
@@ -163,6 +164,9 @@ impl Device {
             link.subscribe(ctx, "acks", Kind::Acks);
         }
         link.subscribe(ctx, "q", Kind::Messages);
+        if link.stage != Stage::Upgrading {
+            link.flush(ctx);
+        }
         self.link = Some(link);
     }
 
@@ -226,9 +230,9 @@ impl Device {
 
     pub(super) fn received(&mut self, ctx: &mut Ctx<'_>, line: Line, bytes: &[u8]) {
         match line {
-            Line::Socket => {
+            Line::Socket | Line::Bring => {
                 let Some(mut link) = self.link.take() else { return };
-                let news = link.receive(ctx, bytes);
+                let news = link.receive(ctx, line, bytes);
                 self.link = Some(link);
                 for item in news {
                     self.hear(ctx, item);
@@ -392,6 +396,13 @@ impl Device {
                 let pause = ctx.dice.millis(5, 30 << self.failures);
                 self.offline_until = ctx.moment.mono.after(pause);
                 self.fetch.clear();
+                ctx.out.push(Do::Close(Line::Bring));
+            }
+            Line::Bring => {
+                if self.link.as_mut().is_some_and(|link| link.bring_ended(ctx)) {
+                    ctx.out.push(Do::Close(Line::Socket));
+                    self.ended(ctx, Line::Socket);
+                }
             }
             Line::Rest => {
                 let Some(rest) = self.rest.take() else { return };

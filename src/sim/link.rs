@@ -1,4 +1,4 @@
-//! A device's WebSocket with STOMP in it, in real bytes, and what the answers on it must be.
+//! A device's STOMP, in real bytes, and what the answers on it must be.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,10 @@ use serde::Deserialize;
 
 use crate::model::{ConversationId, Limits, MessageId, UserId};
 use crate::protocol::stomp::{self, Command, Item, Side, Version};
-use crate::protocol::websocket::{self, MessageLimits, Packet};
-use crate::sim::device::{Ctx, Do};
+use crate::sim::carrier::{Carried, Carrier};
+use crate::sim::device::Ctx;
 use crate::sim::facts::{Attempt, Dto, Kind, SendNo, SessionNo};
 use crate::sim::network::Line;
-
-/// The key of RFC 6455 section 1.3, and the answer to it.
-const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// Refusals that a well-behaved client may meet, and whether they say for certain that nothing was done.
 const REFUSALS: [(&str, bool); 6] = [
@@ -81,8 +77,7 @@ pub(super) struct Link {
     pub(super) session: SessionNo,
     pub(super) stage: Stage,
     user: UserId,
-    head: Vec<u8>,
-    websocket: websocket::Decoder,
+    carrier: Carrier,
     stomp: stomp::Decoder,
     pub(super) version: Version,
     receipts: BTreeMap<String, Awaited>,
@@ -105,13 +100,6 @@ impl Owned {
     }
 }
 
-enum Incoming {
-    Frame(Owned),
-    Ping(Vec<u8>),
-    Close(Option<u16>),
-    Fault(String),
-}
-
 #[derive(Deserialize)]
 struct Refused {
     code: String,
@@ -131,12 +119,14 @@ impl Link {
         let version = ctx.dice.pick(&[Version::V12, Version::V12, Version::V11, Version::V10]);
         let in_query = ctx.dice.percent(50);
         let in_connect = !in_query || ctx.dice.percent(20);
+        let query = if in_query { format!("?token={token}") } else { String::new() };
+        let name = ctx.dice.bits();
+        let carrier = Carrier::begin(ctx, &query, name);
         let mut link = Self {
             session,
-            stage: Stage::Upgrading,
+            stage: if carrier.is_bare() { Stage::Connecting } else { Stage::Upgrading },
             user,
-            head: Vec::new(),
-            websocket: websocket::Decoder::client(),
+            carrier,
             stomp: stomp::Decoder::new(Side::Client),
             version,
             receipts: BTreeMap::new(),
@@ -144,21 +134,13 @@ impl Link {
             batch: Vec::new(),
             limits: Limits { frame_bytes: 1 << 20, ..Limits::default() },
         };
-        let query = if in_query { format!("?token={token}") } else { String::new() };
-        let path = ctx.dice.pick(&["/ws", "/ws/websocket"]);
-        let request = format!(
-            "GET {path}{query} HTTP/1.1\r\nHost: sim\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Protocol: v12.stomp, v11.stomp\r\n\r\n"
-        );
-        ctx.out.push(Do::Open(Line::Socket));
-        ctx.out.push(Do::Send(Line::Socket, request.into_bytes()));
         let authorization = format!("Bearer {token}");
         let mut headers = vec![("accept-version", version.text()), ("host", "sim"), ("heart-beat", "0,0")];
         if in_connect {
             headers.push(("Authorization", &authorization));
         }
         link.write(Command::Connect, &headers, None);
-        if ctx.dice.percent(30) {
+        if link.carrier.takes_at_once() && ctx.dice.percent(30) {
             link.flush(ctx);
         }
         link
@@ -168,27 +150,21 @@ impl Link {
         stomp::encode(&mut self.batch, self.version, command, headers, body);
     }
 
-    /// Sends what was written: one packet or several, cut anywhere.
+    /// Sends what was written.
     pub(super) fn flush(&mut self, ctx: &mut Ctx<'_>) {
         let batch = std::mem::take(&mut self.batch);
-        let mut rest = &batch[..];
-        let mut out = Vec::new();
-        while !rest.is_empty() {
-            let count = if ctx.dice.percent(70) { rest.len() } else { ctx.dice.between(1, rest.len()) };
-            let (piece, behind) = rest.split_at(count);
-            let mask = (ctx.dice.bits() as u32).to_be_bytes();
-            websocket::masked_frame(websocket::Kind::Text, mask, piece, &mut out);
-            rest = behind;
-        }
-        if !out.is_empty() {
-            ctx.out.push(Do::Send(Line::Socket, out));
+        if !batch.is_empty() {
+            self.carrier.send(ctx, &batch);
         }
     }
 
     pub(super) fn ping(&mut self, ctx: &mut Ctx<'_>, bytes: usize) {
-        let mut out = Vec::new();
-        websocket::masked_frame(websocket::Kind::Ping, [1, 2, 3, 4], &vec![b'p'; bytes], &mut out);
-        ctx.out.push(Do::Send(Line::Socket, out));
+        self.carrier.ping(ctx, bytes);
+    }
+
+    /// Whether the loss of the line that brings messages is the end of the link.
+    pub(super) fn bring_ended(&mut self, ctx: &mut Ctx<'_>) -> bool {
+        self.carrier.bring_ended(ctx)
     }
 
     fn receipt(&mut self, awaited: Awaited) -> String {
@@ -266,109 +242,82 @@ impl Link {
         self.receipts.keys().collect()
     }
 
-    pub(super) fn receive(&mut self, ctx: &mut Ctx<'_>, bytes: &[u8]) -> Vec<News> {
+    pub(super) fn receive(&mut self, ctx: &mut Ctx<'_>, line: Line, bytes: &[u8]) -> Vec<News> {
         let mut news = Vec::new();
-        let mut bytes = bytes.to_vec();
         if self.stage == Stage::Refused {
             return news;
         }
-        if self.stage == Stage::Upgrading {
-            self.head.extend_from_slice(&bytes);
-            let Some(end) = self.head.windows(4).position(|window| window == b"\r\n\r\n") else { return news };
-            bytes = self.head.split_off(end + 4);
-            let head = String::from_utf8_lossy(&self.head).into_owned();
-            if !head.starts_with("HTTP/1.1 101 ") {
-                let status = head.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0);
-                if !matches!(status, 401 | 503) {
-                    ctx.oracle.violate(format!("session {}: the handshake was answered {head:?}", self.session));
+        for carried in self.carrier.receive(ctx, line, bytes) {
+            match carried {
+                Carried::Open => {
+                    self.stage = Stage::Connecting;
+                    self.flush(ctx);
                 }
-                self.stage = Stage::Refused;
-                news.push(News::Refused(status));
-                return news;
+                Carried::Stomp(bytes) => self.decode(ctx, &bytes, &mut news),
+                Carried::Close(code) => {
+                    if !code.is_some_and(|code| CLOSES.contains(&code)) {
+                        ctx.oracle.violate(format!("session {}: closed with {code:?}", self.session));
+                    }
+                    self.stage = Stage::Ending;
+                    news.push(News::Ended);
+                }
+                Carried::Refused(status) => {
+                    if !matches!(status, 401 | 503) {
+                        ctx.oracle.violate(format!("session {}: the way in was refused with {status}", self.session));
+                    }
+                    self.stage = Stage::Refused;
+                    news.push(News::Refused(status));
+                    return news;
+                }
+                Carried::Lost => {
+                    self.stage = Stage::Ending;
+                    news.push(News::Ended);
+                }
+                Carried::Fault(what) => {
+                    ctx.oracle.violate(format!("session {}: cannot be decoded: {what}", self.session));
+                }
             }
-            if !head.contains(ACCEPT) {
-                ctx.oracle.violate(format!("session {}: a wrong accept key: {head:?}", self.session));
-            }
-            self.stage = Stage::Connecting;
-            self.flush(ctx);
-        }
-        for incoming in self.decode(&mut bytes) {
-            self.take_in(ctx, incoming, &mut news);
         }
         news
     }
 
-    fn decode(&mut self, bytes: &mut [u8]) -> Vec<Incoming> {
-        let mut found = Vec::new();
-        let mut input = bytes;
-        let limits = MessageLimits { message_bytes: usize::MAX, fragments: 1 };
+    fn decode(&mut self, ctx: &mut Ctx<'_>, mut input: &[u8], news: &mut Vec<News>) {
         loop {
-            match self.websocket.next(&mut input, limits) {
-                Ok(None) => return found,
-                Ok(Some(Packet::Data { bytes, .. })) => {
-                    let mut input = bytes;
-                    loop {
-                        let owned = match self.stomp.next(&mut input, &self.limits) {
-                            Ok(None) => break,
-                            Ok(Some(Item::HeartBeat)) => continue,
-                            Ok(Some(Item::Frame(frame))) => Owned {
-                                command: frame.command,
-                                headers: frame.headers.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
-                                body: frame.body.to_vec(),
-                            },
-                            Err(fault) => {
-                                found.push(Incoming::Fault(fault.message.into_owned()));
-                                return found;
-                            }
-                        };
-                        if owned.command == Command::Connected {
-                            self.stomp.set_version(self.version);
-                        }
-                        found.push(Incoming::Frame(owned));
-                    }
+            let frame = match self.stomp.next(&mut input, &self.limits) {
+                Ok(None) => return,
+                Ok(Some(Item::HeartBeat)) => continue,
+                Ok(Some(Item::Frame(frame))) => Owned {
+                    command: frame.command,
+                    headers: frame.headers.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+                    body: frame.body.to_vec(),
+                },
+                Err(fault) => {
+                    return ctx.oracle.violate(format!("session {}: cannot be decoded: {}", self.session, fault.message));
                 }
-                Ok(Some(Packet::Ping(payload))) => found.push(Incoming::Ping(payload.to_vec())),
-                Ok(Some(Packet::Pong(_))) => {}
-                Ok(Some(Packet::Close { code, .. })) => found.push(Incoming::Close(code)),
-                Err(violation) => {
-                    found.push(Incoming::Fault(violation.what.to_owned()));
-                    return found;
-                }
+            };
+            if frame.command == Command::Connected {
+                self.stomp.set_version(self.version);
             }
+            self.take_in(ctx, &frame, news);
         }
     }
 
-    fn take_in(&mut self, ctx: &mut Ctx<'_>, incoming: Incoming, news: &mut Vec<News>) {
-        match incoming {
-            Incoming::Ping(payload) => {
-                let mut out = Vec::new();
-                websocket::masked_frame(websocket::Kind::Pong, [9; 4], &payload, &mut out);
-                ctx.out.push(Do::Send(Line::Socket, out));
-            }
-            Incoming::Close(code) => {
-                if !code.is_some_and(|code| CLOSES.contains(&code)) {
-                    ctx.oracle.violate(format!("session {}: closed with {code:?}", self.session));
+    fn take_in(&mut self, ctx: &mut Ctx<'_>, frame: &Owned, news: &mut Vec<News>) {
+        match frame.command {
+            Command::Connected => {
+                if self.stage != Stage::Connecting
+                    || frame.header("user-name") != self.user.to_string()
+                    || frame.header("version") != self.version.text()
+                {
+                    ctx.oracle.violate(format!("session {}: CONNECTED {:?}", self.session, frame.headers));
                 }
-                self.stage = Stage::Ending;
-                news.push(News::Ended);
+                self.stage = Stage::Online;
+                news.push(News::Online);
             }
-            Incoming::Fault(what) => ctx.oracle.violate(format!("session {}: cannot be decoded: {what}", self.session)),
-            Incoming::Frame(frame) => match frame.command {
-                Command::Connected => {
-                    if self.stage != Stage::Connecting
-                        || frame.header("user-name") != self.user.to_string()
-                        || frame.header("version") != self.version.text()
-                    {
-                        ctx.oracle.violate(format!("session {}: CONNECTED {:?}", self.session, frame.headers));
-                    }
-                    self.stage = Stage::Online;
-                    news.push(News::Online);
-                }
-                Command::Receipt => self.receipted(ctx, frame.header("receipt-id"), news),
-                Command::Message => self.message(ctx, &frame, news),
-                Command::Error => self.error(ctx, &frame, news),
-                other => ctx.oracle.violate(format!("session {}: a server sent {other:?}", self.session)),
-            },
+            Command::Receipt => self.receipted(ctx, frame.header("receipt-id"), news),
+            Command::Message => self.message(ctx, frame, news),
+            Command::Error => self.error(ctx, frame, news),
+            other => ctx.oracle.violate(format!("session {}: a server sent {other:?}", self.session)),
         }
     }
 

@@ -3,16 +3,20 @@
 use std::collections::VecDeque;
 
 use crate::model::{ConnectionId, Mono};
+use crate::shard::Door;
 use crate::sim::dice::Dice;
 
 /// A stream for the whole run. Never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct WireId(pub(super) u64);
 
-/// Which of a device's two streams.
+/// Which of a device's streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Line {
+    /// STOMP, or the packets of SockJS.
     Socket,
+    /// What SockJS brings.
+    Bring,
     Rest,
 }
 
@@ -32,6 +36,7 @@ pub(super) enum Place {
 pub(super) struct Wire {
     pub(super) device: usize,
     pub(super) line: Line,
+    pub(super) door: Door,
     pub(super) place: Place,
     /// From the client, not yet read by the server.
     pub(super) up: VecDeque<u8>,
@@ -58,10 +63,11 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(dice: &mut Dice, device: usize, line: Line) -> Self {
+    pub(super) fn new(dice: &mut Dice, device: usize, line: Line, door: Door) -> Self {
         Self {
             device,
             line,
+            door,
             place: Place::Waiting,
             up: VecDeque::new(),
             up_ends: false,

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use crate::model::command::Position;
 use crate::model::{ConversationId, UserId};
+use crate::shard::Door;
 use crate::sim::device::{Ctx, Do};
 use crate::sim::facts::{LoginNo, SendNo, SessionNo};
 use crate::sim::network::Line;
@@ -50,7 +51,7 @@ pub(super) struct Rest {
 
 impl Rest {
     pub(super) fn open(ctx: &mut Ctx<'_>) -> Self {
-        ctx.out.push(Do::Open(Line::Rest));
+        ctx.out.push(Do::Open(Line::Rest, Door::Http));
         Self::default()
     }
 
@@ -87,7 +88,7 @@ impl Rest {
 }
 
 /// The first response in `bytes`, once it is whole, and its length.
-fn parse(bytes: &[u8]) -> Option<(Answer, usize)> {
+pub(super) fn parse(bytes: &[u8]) -> Option<(Answer, usize)> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let head = std::str::from_utf8(&bytes[..end]).unwrap_or_default();
     let status = head.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0);

@@ -5,13 +5,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use crate::model::{ConnectionId, Redacted};
-use crate::shard::{Door, Handover, Input};
+use crate::shard::{Handover, Input};
 use crate::sim::device::{Do, Season};
 use crate::sim::network::{Line, Place, Wire, WireId};
 use crate::sim::world::{Event, World};
 
-/// Over the limit of an outbox stand at most the last words: an ERROR, a RECEIPT, a close frame.
-const LAST_WORDS_BYTES: usize = 2_048;
+/// Over the limit of an outbox stand at most the last words (an ERROR, a RECEIPT, a close frame), or what a stream of SockJS
+/// begins with.
+const LAST_WORDS_BYTES: usize = 4_096;
 /// One way through the network, in microseconds.
 const NETWORK_US: (u64, u64) = (20, 3_000);
 
@@ -19,10 +20,10 @@ impl World {
     /// What a device does to its streams.
     pub(super) fn carry_out_for(&mut self, device: usize, action: Do) {
         match action {
-            Do::Open(line) => {
+            Do::Open(line, door) => {
                 let id = WireId(self.next_wire);
                 self.next_wire += 1;
-                let mut wire = Wire::new(&mut self.dice, device, line);
+                let mut wire = Wire::new(&mut self.dice, device, line, door);
                 if self.season != Season::Storm {
                     wire.calm(self.now);
                 }
@@ -131,9 +132,10 @@ impl World {
         self.seats[seat].wires.insert(connection, id);
         let Some(wire) = self.wires.get_mut(&id) else { return };
         wire.place = Place::At(seat, connection);
+        let door = wire.door;
         let peer = IpAddr::V4(Ipv4Addr::new(10, 0, 0, wire.device as u8));
         self.trace.note(self.now, format_args!("shard {seat} accepts {id:?} as {connection:?}"));
-        self.handle(seat, Input::Opened { connection, peer: Redacted::new(peer), door: Door::Http });
+        self.handle(seat, Input::Opened { connection, peer: Redacted::new(peer), door });
         self.read_soon(id);
     }
 

@@ -116,13 +116,13 @@ impl Device {
                 }
             }
             Step::Drop => {
-                let line = ctx.dice.pick(&[Line::Socket, Line::Rest]);
+                let line = ctx.dice.pick(&[Line::Socket, Line::Socket, Line::Bring, Line::Rest]);
                 ctx.out.push(Do::Close(line));
                 self.ended(ctx, line);
             }
-            Step::HalfClose => ctx.out.push(Do::Finish(ctx.dice.pick(&[Line::Socket, Line::Rest]))),
+            Step::HalfClose => ctx.out.push(Do::Finish(ctx.dice.pick(&[Line::Socket, Line::Bring, Line::Rest]))),
             Step::Stall => {
-                let line = ctx.dice.pick(&[Line::Socket, Line::Socket, Line::Rest]);
+                let line = ctx.dice.pick(&[Line::Socket, Line::Socket, Line::Bring, Line::Rest]);
                 let pause = ctx.dice.pick(&[200, 3_000, 30_000]);
                 ctx.out.push(Do::Stall(line, ctx.dice.millis(0, pause)));
             }
