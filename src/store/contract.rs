@@ -9,17 +9,22 @@ use crate::model::message::{Conversation, ConversationKind, Draft, Head, Message
 use crate::model::time::Wall;
 use crate::store::embedded::{Embedded, Options};
 use crate::store::memory::Memory;
-use crate::store::{Appended, Failure, FamilyId, NewMessage, Reply, Request};
+use crate::store::{Appended, Failure, FamilyId, NewMessage, REPEAT_WINDOW, Reply, Request};
 
 /// An implementation under test, one request at a time.
 trait Store {
     fn ask(&mut self, request: Request) -> Reply;
+
+    /// Removes whatever may be removed at `now`.
+    fn purge_all(&mut self, now: Wall);
 }
 
 impl Store for Memory {
     fn ask(&mut self, request: Request) -> Reply {
         self.apply(&request)
     }
+
+    fn purge_all(&mut self, _now: Wall) {}
 }
 
 impl Store for Embedded {
@@ -27,6 +32,11 @@ impl Store for Embedded {
         let mut replies = Vec::new();
         self.apply([((), request)], &mut replies);
         replies.pop().expect("one reply").1
+    }
+
+    fn purge_all(&mut self, now: Wall) {
+        // One step ends with each table at the latest.
+        (0..8).for_each(|_| _ = self.purge(now, usize::MAX));
     }
 }
 
@@ -217,19 +227,41 @@ fn a_repetition_answers_as_the_first_time() {
     });
 }
 
+/// Found by seed 23 of the random sequences: a client message id that expired between an append and its repetition was
+/// purged, and the append that it had made a replay in part was refused whole, with a message in it that was stored.
+#[test]
+fn what_a_client_id_decided_outlives_it() {
+    each_store(|store| {
+        create(store, direct(7, [1, 2]));
+        check_append(store, append_at(7, 0, vec![new_message(1, 1, "a", Some("k"))]), &["s1"], 1);
+        let last = KEY_SECONDS - 1;
+        let mixed = vec![new_message(2, 1, "a", Some("k")), new_message(3, 1, "z", Some("k")), new_message(4, 2, "b", None)];
+        for seconds in [0, 2, REPEAT_WINDOW.as_secs()] {
+            store.purge_all(at(last + seconds));
+            check_append(store, append_at(7, last, mixed.clone()), &["r1", "x", "s4"], 2);
+        }
+        // A later message has the client id now, and says nothing of earlier ones. What was stored is known for ever.
+        check_append(store, append_at(7, KEY_SECONDS, vec![new_message(5, 1, "z", Some("k"))]), &["s5"], 3);
+        let reply = store.ask(append_at(7, last, mixed));
+        assert!(matches!(reply, Reply::Failed(Failure::Unavailable)), "{reply:?}");
+        store.purge_all(at(1_000_000));
+        check_append(store, append_at(7, last, vec![new_message(4, 2, "b", None)]), &["s4"], 3);
+        assert_eq!(page(store, after(7, MessageId::MIN, 10)), (vec![1, 4, 5], false));
+    });
+}
+
 #[test]
 fn an_id_that_is_neither_new_nor_stored_is_refused_whole() {
     each_store(|store| {
         create(store, direct(7, [1, 2]));
         fill(store, 7, 5..=5);
+        // With the client id of the one before it, the last of the second is no replay: that message is a later one.
         for numbers in [[3, 6], [6, 4]] {
             let messages = numbers.map(|number| new_message(number, 1, "a", Some("k"))).to_vec();
             let reply = store.ask(append_at(7, 0, messages));
-            let refused = matches!(reply, Reply::Failed(Failure::Unavailable));
-            // With the key of the one before it, the last of the second is a replay, new or not.
-            assert_eq!(refused, numbers != [6, 4], "{numbers:?} {reply:?}");
+            assert!(matches!(reply, Reply::Failed(Failure::Unavailable)), "{numbers:?} {reply:?}");
         }
-        assert_eq!(page(store, after(7, MessageId::MIN, 10)), (vec![5, 6], false));
+        assert_eq!(page(store, after(7, MessageId::MIN, 10)), (vec![5], false));
         assert!(matches!(store.ask(Request::FindMessage { message: id(3) }), Reply::Found(None)));
     });
 }

@@ -174,6 +174,10 @@ impl Memory {
         }
         let client_id = new.draft.client_id.clone()?;
         let key = self.keys.get(&(conversation, new.sender, client_id)).filter(|key| now < key.expires)?;
+        if new.id < key.message {
+            // Taken over by a later message since: what it said to this one is not known any more.
+            return None;
+        }
         let first = &self.log[&(conversation, key.message)];
         if first.content == new.draft.content { Some(Appended::Replay(Arc::clone(first))) } else { Some(Appended::KeyReused) }
     }

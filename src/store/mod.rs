@@ -31,6 +31,10 @@ pub struct Ticket(pub u64);
 /// Sliding window in which [`Request::PutCode`] counts the codes of a login.
 pub const SENT_WINDOW: Duration = Duration::from_secs(3_600);
 
+/// How long after its `now` the same [`Request::Append`] is answered as the first time by what client ids decided: a store
+/// keeps them for so long beyond their expiry. A shard gives up far sooner.
+pub const REPEAT_WINDOW: Duration = Duration::from_secs(600);
+
 /// Hash of a secret (one-time code, refresh token): the store never sees the secret.
 pub type SecretHash = [u8; 32];
 
@@ -53,10 +57,13 @@ pub enum Request {
     /// `sequence` from `head`; it answers [`Reply::Appended`] with one [`Appended`] for each message.
     /// A message with the client id of an earlier one of the same request is a repetition of that.
     /// Sending moves the sender's read mark.
-    /// A repetition after an unknown outcome (same ids) answers as the first time would have, also when the keys have
-    /// expired meanwhile; `head` may then be behind. A store that has the conversation at hand takes the head from it,
-    /// and `head` for a hint. An id that is neither later than the conversation's last nor stored fails the request
-    /// whole, with `Unavailable`: whoever sends it is wrong about the conversation.
+    /// A repetition after an unknown outcome (the same request, `now` included) answers as the first time would have,
+    /// also when keys have expired meanwhile; `head` may then be behind. A store that has the conversation at hand takes
+    /// the head from it, and `head` for a hint. This holds for ever for what was stored. What a client id decided holds
+    /// within [`REPEAT_WINDOW`] and until a later message has taken over that client id, which a shard that appends
+    /// nothing else before it knows the outcome never sees. Whatever comes later, nothing is stored twice, and no answer
+    /// is made up: an id that is not later than the conversation's last, is not stored, and has no client id that tells
+    /// of an earlier message fails the request whole, with `Unavailable`.
     Append {
         conversation: ConversationId,
         head: Head,
@@ -273,9 +280,9 @@ pub enum Reply {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Certain: nothing was written. The store is down, full or read-only.
+    /// Certain: nothing was written this time. The store is down, full or read-only.
     Unavailable,
-    /// Certain: nothing was written. Too much is under way.
+    /// Certain: nothing was written this time. Too much is under way.
     Busy,
     /// The outcome is not known: repeat the same request.
     Unknown,

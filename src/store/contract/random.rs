@@ -7,7 +7,7 @@ use crate::model::message::{Draft, Head, Participant, ParticipantRole};
 use crate::model::time::Wall;
 use crate::store::embedded::Embedded;
 use crate::store::memory::Memory;
-use crate::store::{FamilyId, NewMessage, Request};
+use crate::store::{FamilyId, NewMessage, REPEAT_WINDOW, Request};
 
 use super::{Store, at, conversation_id, direct, embedded, group, options, user};
 
@@ -36,7 +36,8 @@ struct World {
     random: Random,
     ids: MessageIds,
     now: Wall,
-    /// The last appends and the last rotation, to be repeated.
+    /// The last appends and the last rotation, to be repeated. An append is repeated within its window only: what has
+    /// become of it later depends on what was purged.
     appends: Vec<Request>,
     rotation: Option<Request>,
     /// How many refresh tokens were made.
@@ -101,6 +102,11 @@ impl World {
 
     fn request(&mut self) -> Request {
         self.now = self.now.after(Duration::from_micros(self.random.below(2_000_000)));
+        if self.random.one_in(100) {
+            // Long enough for what has expired to be purged.
+            self.now = self.now.after(REPEAT_WINDOW);
+            self.appends.clear();
+        }
         let now = self.now;
         let expires = now.after(Duration::from_secs(self.random.below(20)));
         let (user, login, code) = (self.user(), self.login(), hash(self.random.below(3)));

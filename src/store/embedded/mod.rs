@@ -233,7 +233,7 @@ mod tests {
     use super::*;
     use crate::model::ids::{ConversationId, MessageId, UserId};
     use crate::model::message::{Conversation, ConversationKind, Draft, Head};
-    use crate::store::NewMessage;
+    use crate::store::{NewMessage, REPEAT_WINDOW};
 
     fn conversation() -> ConversationId {
         ConversationId::new(7).unwrap()
@@ -289,13 +289,13 @@ mod tests {
         let left = |store: &Embedded| store.tables.rows.range(keys().0..keys().1).count();
         let mut removed = Vec::new();
         for _ in 0..8 {
-            removed.push(store.purge(Wall(6), 4));
+            removed.push(store.purge(Wall(6).after(REPEAT_WINDOW), 4));
         }
         assert!(removed.iter().all(|removed| *removed <= 4), "{removed:?}");
         assert_eq!((removed.iter().sum::<usize>(), left(&store)), (6, 4));
         // Another round finds the rest.
         for _ in 0..8 {
-            store.purge(Wall(10), 4);
+            store.purge(Wall(10).after(REPEAT_WINDOW), 4);
         }
         assert_eq!(left(&store), 0);
         assert!(matches!(store.reader().read(&everything()), Reply::Messages { messages, .. } if messages.len() == 10));

@@ -3,7 +3,7 @@
 use fjall::{PersistMode, Slice};
 
 use crate::model::time::Wall;
-use crate::store::SENT_WINDOW;
+use crate::store::{REPEAT_WINDOW, SENT_WINDOW};
 
 use super::keys::{self, Table};
 use super::seen::Seen;
@@ -68,7 +68,8 @@ impl Purge {
 
 fn remove_expired(pending: &mut Pending<'_>, table: Table, (key, value): Row, now: Wall) -> Result<bool, Fault> {
     let expired = match table {
-        Table::ClientIds => values::client_id(&value)?.expires <= now,
+        // An append may still be repeated that was decided while the client id was in force.
+        Table::ClientIds => values::client_id(&value)?.expires.after(REPEAT_WINDOW) <= now,
         Table::Codes => {
             let row = values::code(&value)?;
             let live = row.live.is_some_and(|live| now < live.expires);

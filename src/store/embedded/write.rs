@@ -96,7 +96,8 @@ impl Commit<'_> {
         }
         let Some(value) = self.rows.find(&key)? else { return Ok(None) };
         let row = values::client_id(&value)?;
-        if row.expires <= append.now {
+        // What a later message has taken over says nothing of an earlier one.
+        if row.expires <= append.now || new.id < row.message {
             return Ok(None);
         }
         let first = read::find_message(&self.rows, append.conversation, row.message)?.ok_or(Fault::Corrupt)?;
