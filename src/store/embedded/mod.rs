@@ -8,8 +8,8 @@
 //! - a batch is one batch of the engine: journalled, synced, then visible, then answered;
 //! - after a commit that failed nothing is acknowledged until the directory is opened again, as a disk that failed to
 //!   sync once may have dropped what it was given and report success the next time;
-//! - a row is read back as it was written or not at all: blocks and journal have checksums, and the journal is checked
-//!   before the engine may cut it (`journal.rs`).
+//! - a row is read back as it was written or not at all: blocks, lists of tables and journal have checksums, and the last
+//!   two are checked before the engine may delete tables (`manifest.rs`) or cut the journal (`journal.rs`).
 //!
 //! `docs/decisions/0002-embedded-store.md` tells why this engine.
 
@@ -17,6 +17,7 @@ mod heads;
 mod journal;
 mod keys;
 mod login;
+mod manifest;
 mod open;
 mod purge;
 mod read;

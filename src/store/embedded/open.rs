@@ -10,7 +10,7 @@ use fjall::config::CompressionPolicy;
 use fjall::{Database, KeyspaceCreateOptions, PersistMode};
 
 use super::tables::Tables;
-use super::{Options, journal, keys, values};
+use super::{Options, journal, keys, manifest, values};
 
 /// Grows when rows are laid out in a way that older code cannot read.
 const FORMAT: u64 = 1;
@@ -141,6 +141,10 @@ fn prepare(engine: &Path, unsynced: bool) -> Result<bool, OpenError> {
         return Ok(false);
     }
     if engine.join(ENGINE_VERSION_FILE).try_exists().map_err(io)? {
+        manifest::check(&engine.join(ENGINE_TABLES_DIRECTORY)).map_err(|fault| match fault {
+            manifest::Fault::Io(path, error) => OpenError::Io { path, error },
+            manifest::Fault::Damage(path) => OpenError::Corrupt { path, detail: "the list of tables is unreadable".into() },
+        })?;
         return journal::check(engine, unsynced).map_err(|fault| match fault {
             journal::Fault::Io(path, error) => OpenError::Io { path, error },
             journal::Fault::Damage(damage) => {
