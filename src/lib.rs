@@ -4,6 +4,8 @@
 
 pub mod api;
 pub mod config;
+#[cfg(test)]
+mod fuzz;
 pub mod io;
 pub mod log;
 pub mod model;

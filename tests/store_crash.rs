@@ -9,6 +9,9 @@
 //! being asked to. Also here, as they need the same replacement: syncs that fail, a disk that is full, and the order of
 //! syncs and replies.
 
+#[path = "../src/fuzz.rs"]
+mod fuzz;
+
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
 use std::fs::File;
@@ -358,16 +361,15 @@ fn crash(sync: u64, torn_seed: u64) -> bool {
     true
 }
 
-/// `TIDINGS_FUZZ_ROUNDS` raises the number of torn variants of each crash.
+/// Each crash once with what was written whole, and then torn, in another way with each seed.
 #[test]
 fn what_was_acknowledged_survives_a_crash_at_any_sync() {
     let _turn = TURN.lock().unwrap();
-    let rounds = std::env::var("TIDINGS_FUZZ_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1);
-    for torn in 0..=rounds {
+    for torn in std::iter::once(None).chain(fuzz::seeds(1).map(Some)) {
         // The first syncs make the directory, the later ones are mostly batches.
         let syncs = (1..24).chain((24..).step_by(11));
         for (case, sync) in syncs.enumerate() {
-            let torn_seed = if torn == 0 { 0 } else { torn * 1_000 + case as u64 };
+            let torn_seed = torn.map_or(0, |seed| (seed + 1) * 1_000 + case as u64);
             if !crash(sync, torn_seed) {
                 break;
             }

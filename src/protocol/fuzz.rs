@@ -1,21 +1,11 @@
-//! Seeded fuzzing for the codecs' tests: `TIDINGS_FUZZ_ROUNDS` says how long.
+//! Random bytes for the fuzzers of the codecs.
 
-/// Runs `round` with the seeds 0, 1, 2, ... and prints the seed of one that panics.
+use crate::fuzz;
+
+/// Runs `round` once for each seed.
 pub(crate) fn rounds(default: u64, mut round: impl FnMut(&mut Dice)) {
-    let rounds = std::env::var("TIDINGS_FUZZ_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(default);
-    for seed in 0..rounds {
-        let _seed = PrintOnPanic(seed);
+    for seed in fuzz::seeds(default) {
         round(&mut Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-    }
-}
-
-struct PrintOnPanic(u64);
-
-impl Drop for PrintOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("failed with seed {}", self.0);
-        }
     }
 }
 

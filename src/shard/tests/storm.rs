@@ -6,6 +6,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::harness::{CONNECT, Client, Net, binary_packet, http, packet, upgrade};
+use crate::fuzz;
 use crate::protocol::websocket::Kind;
 use crate::shard::Door;
 use crate::store::Failure;
@@ -164,7 +165,7 @@ fn run(seed: u64) {
 
 #[test]
 fn nothing_is_left_of_anything() {
-    for seed in 0..200 {
+    for seed in fuzz::seeds(200) {
         run(seed);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::fuzz;
 use crate::model::ids::{ConversationId, MessageId, MessageIds, ShardId, UserId};
 use crate::model::message::{Draft, Head, Participant, ParticipantRole};
 use crate::model::time::Wall;
@@ -233,11 +234,9 @@ fn compare(seed: u64, requests: u64) {
     }
 }
 
-/// `TIDINGS_FUZZ_ROUNDS` raises the number of seeds.
 #[test]
 fn random_sequences_agree_with_the_model() {
-    let rounds = std::env::var("TIDINGS_FUZZ_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1);
-    for seed in 1..=rounds {
+    for seed in fuzz::seeds(1) {
         compare(seed, 1_500);
     }
 }
