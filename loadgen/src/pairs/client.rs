@@ -21,6 +21,9 @@ pub struct Client {
     /// In their order; the first `on_wire` of them were written to the connection that is open now.
     pending: VecDeque<Pending>,
     on_wire: usize,
+    /// One more than the greatest number written to any connection, and to one that has ended.
+    written: u64,
+    written_before: u64,
     pub acknowledged: Bits,
     pub refused: Bits,
     /// The peer's messages, by whatever way they came.
@@ -59,6 +62,8 @@ impl Default for Client {
             next: 1,
             pending: VecDeque::new(),
             on_wire: 0,
+            written: 0,
+            written_before: 0,
             acknowledged: Bits::default(),
             refused: Bits::default(),
             inbound: Track::from_one(),
@@ -83,6 +88,7 @@ impl Client {
     pub fn next_to_write(&mut self) -> Option<Pending> {
         let pending = self.pending.get(self.on_wire).copied()?;
         self.on_wire += 1;
+        self.written = self.written.max(pending.number + 1);
         Some(pending)
     }
 
@@ -139,6 +145,7 @@ impl Client {
     /// The connection ended: the next one begins anew, and must carry what was not settled.
     pub fn disconnect(&mut self) {
         self.on_wire = 0;
+        self.written_before = self.written;
         self.epoch += 1;
         let live = std::mem::replace(&mut self.live, Track::from_anywhere());
         self.skipped.extend(live.missing());
@@ -146,6 +153,12 @@ impl Client {
         // What this connection saw live counts only if the gap before it was closed.
         let after = self.behind.map_or_else(|| self.newest.unwrap_or(MessageId::MIN), |behind| behind.after);
         self.behind = Some(Position { after, epoch: self.epoch });
+    }
+
+    /// Whether a message of one's own may arrive: a session hears what another of its user sent, and one that has ended was
+    /// another.
+    pub fn may_hear(&self, own: u64) -> bool {
+        own < self.written_before
     }
 
     /// What is to be read from the history once subscribed.
@@ -212,6 +225,20 @@ mod tests {
         assert_eq!(numbers_written(&mut client), [1, 4, 5]);
         assert_eq!(client.unsettled(), 3);
         assert!(client.acknowledged.has(2) && client.refused.has(3));
+    }
+
+    #[test]
+    fn only_what_an_earlier_connection_sent_comes_back() {
+        let mut client = Client::default();
+        for due in 1..=3 {
+            client.assign(due);
+        }
+        client.next_to_write();
+        client.next_to_write();
+        assert!(!client.may_hear(1), "the connection that sent it is open");
+        client.disconnect();
+        assert_eq!(numbers_written(&mut client), [1, 2, 3]);
+        assert!(client.may_hear(2) && !client.may_hear(3));
     }
 
     #[test]

@@ -234,6 +234,9 @@ impl Pairs {
         let Some(marker) = Marker::find(frame.body).filter(|marker| marker.run == self.plan.run) else { return };
         let id = frame.header("message-id").and_then(|id| id.parse::<MessageId>().ok());
         let peer = slot ^ 1;
+        if marker.sender == self.plan.sender(slot) && self.clients[slot].may_hear(marker.number) {
+            return;
+        }
         let ours = marker.sender == self.plan.sender(peer) && marker.number < self.clients[peer].next();
         let (Some(id), true) = (id, ours) else {
             self.counts.misdelivered += 1;
