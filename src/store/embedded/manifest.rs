@@ -1,15 +1,26 @@
-//! A look at the engine's lists of tables before the engine reads them.
+//! A look at the engine's lists of tables, and at the tables' own, before the engine reads them.
 //!
 //! Each tree of fjall has a file `v<number>` that lists its tables, and a file `current` that says which number counts and
 //! what the list's checksum is. The engine does not compare the two: one flipped bit in a count of tables would leave out
 //! the tables behind it, and the engine deletes the files of tables that are not in the list.
 //!
-//! Grammar of `current` (lsm-tree 3, little-endian): `number:u64 xxh3-of-the-list:u128 0:u8`.
+//! Each table ends with a list of its sections, which does have a checksum that is compared, but after room was made for as
+//! many sections as it says: with a flipped bit, more than there is memory for.
+//!
+//! Grammar (lsm-tree 3, sfa 1, little-endian):
+//!
+//! ```text
+//! current = number:u64 xxh3-of-the-list:u128 0:u8
+//! table   = section* sections trailer
+//! sections = "TOC!" count:u32 (position:u64 length:u64 name-length:u16 name-bytes)*
+//! trailer = "SFA!" 1:u8 0:u8 xxh3-of-the-sections:u128 position-of-the-sections:u64 length:u64
+//! ```
 //!
 //! The tests hold this to the version of the crate that is in use.
 
-use std::fs::read_dir;
+use std::fs::{File, read_dir};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_128;
@@ -23,6 +34,12 @@ pub(super) enum Fault {
 
 const CURRENT_FILE: &str = "current";
 const TABLES_DIRECTORY: &str = "tables";
+const TRAILER_BYTES: u64 = 38;
+/// Where the trailer says where the sections are listed.
+const POSITION_AT: u64 = 22;
+const SECTIONS_MAGIC: &[u8] = b"TOC!";
+/// A section without a name.
+const SECTION_BYTES_MIN: u64 = 18;
 
 /// Checks all trees below the engine's directory of them.
 pub(super) fn check(trees: &Path) -> Result<(), Fault> {
@@ -43,10 +60,38 @@ fn check_tree(tree: &Path) -> Result<(), Fault> {
     };
     let Some((number, checksum)) = parse(&current) else { return Err(Fault::Damage(path)) };
     let list = tree.join(format!("v{number}"));
-    match read(&list)? {
-        Some(data) if xxh3_128(&data) == checksum => Ok(()),
-        _ => Err(Fault::Damage(list)),
+    if read(&list)?.is_none_or(|data| xxh3_128(&data) != checksum) {
+        return Err(Fault::Damage(list));
     }
+    let tables = tree.join(TABLES_DIRECTORY);
+    for entry in entries(&tables)? {
+        let table = entry.map_err(|error| Fault::Io(tables.clone(), error))?.path();
+        match has_room_for_sections(&table) {
+            Ok(true) => {}
+            Ok(false) => return Err(Fault::Damage(table)),
+            Err(error) => return Err(Fault::Io(table, error)),
+        }
+    }
+    Ok(())
+}
+
+/// False when a table says that it has more sections than fit into it. The rest is for the engine to check, which knows
+/// whether the table counts.
+fn has_room_for_sections(table: &Path) -> io::Result<bool> {
+    let file = File::open(table)?;
+    let length = file.metadata()?.len();
+    let Some(trailer) = length.checked_sub(TRAILER_BYTES) else { return Ok(true) };
+    let mut position = [0; 8];
+    file.read_exact_at(&mut position, trailer + POSITION_AT)?;
+    let position = u64::from_le_bytes(position);
+    let mut sections = [0; 8];
+    if position.checked_add(sections.len() as u64).is_none_or(|end| trailer < end) {
+        return Ok(true);
+    }
+    file.read_exact_at(&mut sections, position)?;
+    let [magic @ .., a, b, c, d] = &sections;
+    let count = u64::from(u32::from_le_bytes([*a, *b, *c, *d]));
+    Ok(magic != SECTIONS_MAGIC || count * SECTION_BYTES_MIN <= trailer - position)
 }
 
 fn parse(current: &[u8]) -> Option<(u64, u128)> {
@@ -116,6 +161,24 @@ mod tests {
             std::fs::write(tree.join(name), data).unwrap();
             assert_eq!(damaged(&tree), None);
         }
+    }
+
+    /// Found by flipping random bits: the process ended for want of 40 GiB.
+    #[test]
+    fn a_table_has_no_more_sections_than_fit() {
+        let (_directory, tree, _) = tree();
+        let table = tree.join(TABLES_DIRECTORY).join("0");
+        let data = std::fs::read(&table).unwrap();
+        let at = data.windows(4).rposition(|window| window == SECTIONS_MAGIC).unwrap() + SECTIONS_MAGIC.len();
+        // One more or less may fit, and is found by the checksum.
+        for bit in 8..32 {
+            let mut flipped = data.clone();
+            flipped[at + bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&table, flipped).unwrap();
+            assert_eq!(damaged(&tree).as_deref(), Some("0"), "bit {bit}");
+        }
+        std::fs::write(&table, &data[..20]).unwrap();
+        assert_eq!(damaged(&tree), None);
     }
 
     #[test]

@@ -143,7 +143,7 @@ fn prepare(engine: &Path, unsynced: bool) -> Result<bool, OpenError> {
     if engine.join(ENGINE_VERSION_FILE).try_exists().map_err(io)? {
         manifest::check(&engine.join(ENGINE_TABLES_DIRECTORY)).map_err(|fault| match fault {
             manifest::Fault::Io(path, error) => OpenError::Io { path, error },
-            manifest::Fault::Damage(path) => OpenError::Corrupt { path, detail: "the list of tables is unreadable".into() },
+            manifest::Fault::Damage(path) => OpenError::Corrupt { path, detail: "what it lists is unreadable".into() },
         })?;
         return journal::check(engine, unsynced).map_err(|fault| match fault {
             journal::Fault::Io(path, error) => OpenError::Io { path, error },
