@@ -136,8 +136,8 @@ async fn run(start: Start) -> std::io::Result<()> {
     poller.nudge();
     readiness.await;
     tick.await;
-    let counters = pump.borrow().counters();
-    tracing::info!(shard = shard.0, ?counters, "shard ended");
+    let (pumped, handled) = pump.borrow().counters();
+    tracing::info!(shard = shard.0, ?pumped, ?handled, "shard ended");
     Ok(())
 }
 

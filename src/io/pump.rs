@@ -124,8 +124,9 @@ impl Pump {
         })
     }
 
-    pub(super) fn counters(&self) -> Counters {
-        self.counters
+    /// This pump's counts, and its shard's.
+    pub(super) fn counters(&self) -> (Counters, crate::shard::Counters) {
+        (self.counters, self.shard.counters())
     }
 
     /// Whether another shard or the store has something for this one, or there is room for what waits.

@@ -124,6 +124,7 @@ impl Shard {
         (until, expires): (Mono, Wall),
     ) -> Option<Mono> {
         if until <= turn.now.mono {
+            self.counters.without_first_frame += 1;
             self.close_carrier(turn, carrier, Close::NoFirstFrame, None);
             return None;
         }

@@ -51,7 +51,7 @@ use crate::session::Policy;
 pub use handover::Handover;
 pub use mail::Mail;
 pub use outbox::Outbox;
-pub use seam::{Door, Effect, Input};
+pub use seam::{Counters, Door, Effect, Input};
 
 use auth::Logins;
 use connection::Connections;
@@ -104,6 +104,7 @@ pub struct Shard {
     local: VecDeque<Mail>,
     /// Names the version of the page for frames of other origins.
     iframe_etag: Box<str>,
+    counters: Counters,
     /// The store's last write failed.
     store_failing: bool,
     started: bool,
@@ -149,6 +150,7 @@ impl Shard {
             reader: Reader::new(),
             local: VecDeque::new(),
             iframe_etag,
+            counters: Counters::default(),
             store_failing: false,
             started: false,
             draining: None,
@@ -192,6 +194,11 @@ impl Shard {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
         if self.started { self.timers.next_deadline() } else { Some(Mono(0)) }
+    }
+
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
     }
 
     /// What waits to be written to a connection; `None` when the shard does not know it.

@@ -86,3 +86,10 @@ pub enum Effect {
     /// After `Drain`: nothing is left here, all connections are closed and no write is under way.
     Drained,
 }
+
+/// What a shard has seen since its start, for those who run it. View: shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Connections closed with 4409, as their first STOMP frame did not come in time.
+    pub without_first_frame: u64,
+}

@@ -168,8 +168,10 @@ fn the_first_frame_must_come_in_time() {
     net.pass(Duration::from_secs(29));
     net.write(client, super::harness::binary_packet(crate::protocol::websocket::Kind::Text, b"\n"));
     net.check(client, &["101"]);
+    assert_eq!(net.shards[0].counters().without_first_frame, 0);
     net.pass(Duration::from_secs(1));
     net.check(client, &["close 4409", "end"]);
+    assert_eq!(net.shards[0].counters().without_first_frame, 1);
 }
 
 #[test]
