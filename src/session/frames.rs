@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use crate::model::{MessageId, SessionId, UserId};
+use crate::model::{MessageId, Refusal, SessionId, UserId};
 use crate::protocol::stomp::{self, Command, Version};
 use crate::protocol::{sockjs, websocket};
 use crate::session::site;
@@ -153,11 +153,24 @@ pub fn receipt(form: Form, id: &str) -> Bytes {
 /// `message` is one line; more words go in the body, for people who read their client's log.
 #[must_use]
 pub fn error(form: Form, message: &str, receipt: Option<&str>) -> Bytes {
+    error_later(form, message, receipt, None)
+}
+
+/// The ERROR of a refused SEND: with `retry-after` in seconds where waiting helps.
+#[must_use]
+pub fn refused(form: Form, refusal: &Refusal, receipt: Option<&str>) -> Bytes {
+    error_later(form, &refusal.to_string(), receipt, refusal.retry_after)
+}
+
+fn error_later(form: Form, message: &str, receipt: Option<&str>, retry_after: Option<u32>) -> Bytes {
     let Form { wrap, version } = form;
     let mut out = begin(Command::Error, 128 + message.len());
     stomp::header(&mut out, version, "message", message);
     if let Some(receipt) = receipt {
         stomp::header(&mut out, version, "receipt-id", receipt);
+    }
+    if let Some(seconds) = retry_after {
+        stomp::header(&mut out, version, "retry-after", &seconds.to_string());
     }
     if message == UNSUPPORTED_VERSION {
         // STOMP 1.2, "Protocol Negotiation": the ERROR of a failed negotiation lists the supported versions.

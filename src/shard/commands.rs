@@ -264,7 +264,7 @@ impl Shard {
             };
             self.tell_queue(turn, key, &UserQueue::Errors, &headers, &body);
         } else if receipt.is_some() {
-            let error = frames::error(live.form, &refusal.to_string(), receipt);
+            let error = frames::refused(live.form, refusal, receipt);
             self.close_session(turn, key, Close::Policy, Some(error));
         }
     }

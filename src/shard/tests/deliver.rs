@@ -150,6 +150,11 @@ fn one_budget_for_all_sessions_and_both_doors() {
     );
     let refused = net.raw(client);
     assert!(refused.starts_with("HTTP/1.1 429 ") && refused.contains("Retry-After: 1\r\n"), "{refused}");
+    // One that does not listen for errors is told by ERROR.
+    net.stomp(first, &[&send(9, "d")]);
+    let refused = net.raw(first);
+    assert!(refused.contains("ERROR\nmessage:rate_limited") && refused.contains("\nretry-after:1\n"), "{refused}");
+    let first = net.client(1);
     net.pass(Duration::from_secs(1));
     net.say(first, &send(9, "e"), &["RECEIPT e"]);
 }
