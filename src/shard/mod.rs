@@ -29,6 +29,7 @@ mod sockets;
 mod sockjs;
 mod stomp;
 mod storing;
+mod subscriptions;
 mod timers;
 mod topics;
 mod users;
