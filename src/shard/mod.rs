@@ -5,12 +5,14 @@
 //!
 //! A user belongs to one shard and so do all of that user's sessions; a conversation belongs to one shard, which gives
 //! its messages their order. The way of a message through the files here:
-//! `sockets` or `sockjs` (bytes) -> `stomp` -> `commands` (frames) -> `conversations` (order, store) -> `delivery` (sessions) -> `outbox`.
+//! `sockets` or `sockjs` (bytes) -> `stomp` -> `commands` (frames) -> `conversations` (who may) -> `appends` (order, store)
+//! -> `delivery` (sessions) -> `outbox`.
 //!
 //! Invariants: every handler ends with its effects in the caller's buffer; a command gets exactly one answer;
 //! a message is answered and delivered only after the store said that it is durable; nothing depends on the
 //! iteration order of a hash map.
 
+mod appends;
 mod auth;
 mod carriers;
 mod commands;
