@@ -379,6 +379,41 @@ fn marks_only_advance() {
     });
 }
 
+#[test]
+fn own_messages_move_a_mark() {
+    each_store(|store| {
+        create(store, direct(7, [1, 2]));
+        let mut last_read = [None; 2];
+        for number in 1..=200u64 {
+            // Long silences of the one, and other conversations in between that crowd this one out of memory.
+            let sender = if matches!(number % 90, 3 | 40 | 41) { 2 } else { 1 };
+            append(store, append_at(7, 0, vec![new_message(number, sender, "text", None)]));
+            last_read[sender as usize - 1] = Some((user(sender), id(number), number));
+            match number {
+                60 => {
+                    assert!(matches!(store.ask(mark(2, 50)), Reply::Marked { changed: true, .. }));
+                    last_read[1] = Some((user(2), id(50), 50));
+                }
+                120 => assert!(matches!(store.ask(mark(2, 92)), Reply::Marked { mark, changed: false } if mark.sequence == 93)),
+                150 => {
+                    let (conversation, [_, participant]) = (conversation_id(7), [participants(&[1])[0], participants(&[2])[0]]);
+                    store.ask(Request::RemoveParticipant { conversation, user: participant.user });
+                    store.ask(Request::PutParticipant { conversation, participant });
+                    last_read[1] = None;
+                }
+                _ if number % 70 == 0 => (10..20).for_each(|other| {
+                    create(store, group(other, &[3]));
+                    fill(store, other, number * 1_000..=number * 1_000);
+                }),
+                _ => {}
+            }
+            let Reply::Marks(marks) = store.ask(Request::ReadMarks { conversation: conversation_id(7) }) else { panic!() };
+            let marks: Vec<_> = marks.iter().map(|mark| (mark.user, mark.message, mark.sequence)).collect();
+            assert_eq!(marks, last_read.iter().flatten().copied().collect::<Vec<_>>(), "after message {number}");
+        }
+    });
+}
+
 /// Id, unread count and last sequence of each conversation of a list, and whether there are more.
 fn list(store: &mut dyn Store, user_value: u64, after: Option<u64>, limit: u16) -> (Vec<(u64, u64, u64)>, bool) {
     let after = after.map(conversation_id);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::fuzz;
 use crate::model::ids::{ConversationId, MessageId, MessageIds, ShardId, UserId};
-use crate::model::message::{Draft, Head, Participant, ParticipantRole};
+use crate::model::message::{Draft, Head, Participant, ParticipantRole, ReadMark};
 use crate::model::time::Wall;
 use crate::store::embedded::Embedded;
 use crate::store::memory::Memory;
@@ -96,8 +96,17 @@ impl World {
         match self.random.below(8) {
             0 => MessageId::MIN,
             1 => MessageId::MAX,
-            // Some time near one that was used.
+            // One that was lately sent, or some time near one.
+            2..=4 => self.appended().unwrap_or(MessageId::MIN),
             _ => MessageId::from_parts(Wall(at(0).0 + self.random.below(self.now.0 - at(0).0 + 1)), 0, 1),
+        }
+    }
+
+    fn appended(&mut self) -> Option<MessageId> {
+        let which = self.random.below(4) as usize;
+        match self.appends.get(which)? {
+            Request::Append { messages, .. } => messages.last().map(|message| message.id),
+            _ => None,
         }
     }
 
@@ -111,7 +120,7 @@ impl World {
         let now = self.now;
         let expires = now.after(Duration::from_secs(self.random.below(20)));
         let (user, login, code) = (self.user(), self.login(), hash(self.random.below(3)));
-        match self.random.below(20) {
+        match self.random.below(21) {
             0..=5 => self.append(),
             6 => self.random_repetition(),
             7 => self.create(),
@@ -124,6 +133,7 @@ impl World {
                 Request::LoginUser { login, candidate: user, roles, now }
             }
             13 | 14 => self.refresh(),
+            15 => self.mark(),
             _ => self.read(),
         }
     }
@@ -141,6 +151,13 @@ impl World {
         self.appends.truncate(3);
         self.appends.insert(0, request.clone());
         request
+    }
+
+    /// Of a message somewhere, stored or not: what a mark is about is for its sender to know. Its sequence grows with it.
+    fn mark(&mut self) -> Request {
+        let (conversation, user, message) = (self.conversation(), self.user(), self.message());
+        let sequence = message.at().0.saturating_sub(at(0).0);
+        Request::Mark { conversation, mark: ReadMark { user, message, sequence } }
     }
 
     fn random_repetition(&mut self) -> Request {

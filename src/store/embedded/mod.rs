@@ -361,7 +361,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut store = Embedded::open(&directory.path().join("live"), &options()).unwrap();
         create(&mut store);
-        for number in 1..=60 {
+        for number in 1..=120 {
             ask(&mut store, append(number, Wall(0)));
         }
         let expect = format!("{:?}", store.reader().read(&everything()));

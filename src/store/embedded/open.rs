@@ -13,7 +13,7 @@ use super::tables::Tables;
 use super::{Options, journal, keys, manifest, values};
 
 /// Grows when rows are laid out in a way that older code cannot read.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 const LOCK_FILE: &str = "tidings.lock";
 /// There as long as the store runs, or has crashed, without syncing.
 const UNSYNCED_FILE: &str = "unsynced";
@@ -273,7 +273,7 @@ mod tests {
         values::put_number(&mut value, FORMAT + 1);
         store.tables.rows.insert(keys::meta("format"), value).unwrap();
         drop(store);
-        check(open(directory.path()), "has format 2, this version reads up to 1: run the version that wrote it");
+        check(open(directory.path()), "has format 3, this version reads up to 2: run the version that wrote it");
     }
 
     #[test]

@@ -13,6 +13,10 @@ use super::keys::{self, Table};
 use super::tables::{Fault, Row, RowIter, Rows};
 use super::values;
 
+/// Messages of a conversation, behind the one in the row of a mark that leads, that may move the mark without a row.
+/// Part of the format on disk: it may grow, not shrink.
+pub(super) const LED_MAX: u64 = 31;
+
 /// # Panics
 /// When the request is a write.
 pub(super) fn read(rows: &impl Rows, request: &Request) -> Result<Reply, Fault> {
@@ -57,6 +61,12 @@ pub(super) fn exists(rows: &impl Rows, id: ConversationId) -> Result<bool, Fault
     Ok(rows.find(&keys::conversation(id))?.is_some())
 }
 
+/// `None` when there is no such conversation.
+pub(super) fn find_kind(rows: &impl Rows, id: ConversationId) -> Result<Option<ConversationKind>, Fault> {
+    let Some(value) = rows.find(&keys::conversation(id))? else { return Ok(None) };
+    Ok(Some(values::conversation(id, &value)?.kind))
+}
+
 pub(super) fn state(rows: &impl Rows, id: ConversationId) -> Result<Option<ConversationState>, Fault> {
     let Some(conversation) = find_conversation(rows, id)? else { return Ok(None) };
     let blocked = match (conversation.kind, pair_key(&conversation)) {
@@ -87,7 +97,7 @@ pub(super) fn head(rows: &impl Rows, id: ConversationId) -> Result<Head, Fault> 
     match last_row(rows, id)? {
         Some((key, value)) => {
             let last = keys::log_message(&key).ok_or(Fault::Corrupt)?;
-            Ok(Head { last: Some(last), sequence: values::message_sequence(&value)? })
+            Ok(Head { last: Some(last), sequence: values::message_sender(&value)?.1 })
         }
         None => Ok(Head::default()),
     }
@@ -154,7 +164,25 @@ pub(super) fn find_id(value: &[u8]) -> Result<ConversationId, Fault> {
 }
 
 pub(super) fn find_mark(rows: &impl Rows, id: ConversationId, user: UserId) -> Result<Option<ReadMark>, Fault> {
-    Ok(rows.find(&keys::mark(id, user))?.map(|value| values::mark(user, &value)).transpose()?)
+    rows.find(&keys::mark(id, user))?.map(|value| mark(rows, id, user, &value)).transpose()
+}
+
+/// The mark of a row, or of the user's last own message that the row leads.
+fn mark(rows: &impl Rows, id: ConversationId, user: UserId, value: &[u8]) -> Result<ReadMark, Fault> {
+    let row = values::mark(value)?;
+    let mut mark = ReadMark { user, message: row.message, sequence: row.sequence };
+    if row.leads {
+        let from = following(&keys::log(id, row.message));
+        let (_, to) = keys::rows_of(Table::Log, id.value());
+        for row in rows.ascend((from, to)).take(LED_MAX as usize) {
+            let (key, value) = row?;
+            let (sender, sequence) = values::message_sender(&value)?;
+            if sender == user {
+                mark = ReadMark { user, message: keys::log_message(&key).ok_or(Fault::Corrupt)?, sequence };
+            }
+        }
+    }
+    Ok(mark)
 }
 
 fn read_marks(rows: &impl Rows, id: ConversationId) -> Result<Reply, Fault> {
@@ -164,7 +192,7 @@ fn read_marks(rows: &impl Rows, id: ConversationId) -> Result<Reply, Fault> {
     let mut marks = Vec::new();
     for row in rows.ascend(keys::rows_of(Table::Marks, id.value())) {
         let (key, value) = row?;
-        marks.push(values::mark(second_user(&key)?, &value)?);
+        marks.push(mark(rows, id, second_user(&key)?, &value)?);
     }
     Ok(Reply::Marks(marks))
 }

@@ -5,7 +5,7 @@
 //! each journalled batch. A value that does not follow the grammar to its last byte is corrupt.
 
 use crate::model::ids::{ConversationId, MessageId, UserId};
-use crate::model::message::{Conversation, ConversationKind, Message, Participant, ParticipantRole, ReadMark};
+use crate::model::message::{Conversation, ConversationKind, Message, Participant, ParticipantRole};
 use crate::model::time::Wall;
 use crate::store::{FamilyId, SecretHash, User};
 
@@ -21,6 +21,15 @@ const VERSION: u8 = 1;
 pub(super) struct ClientIdRow {
     pub(super) message: MessageId,
     pub(super) expires: Wall,
+}
+
+/// How far a user has read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct MarkRow {
+    pub(super) message: MessageId,
+    pub(super) sequence: u64,
+    /// The message is the user's own, and those that follow it closely may have no row of the mark.
+    pub(super) leads: bool,
 }
 
 /// A login's one-time code.
@@ -231,11 +240,10 @@ pub(super) fn message(conversation: ConversationId, id: MessageId, value: &[u8])
     Ok(Message { id, conversation, sender, content, client_id, prev, sequence, headers })
 }
 
-/// The sequence alone, for a head.
-pub(super) fn message_sequence(value: &[u8]) -> Result<u64, Corrupt> {
+/// Sender and sequence alone, for heads and marks.
+pub(super) fn message_sender(value: &[u8]) -> Result<(UserId, u64), Corrupt> {
     let mut fields = Decoder::new(value)?;
-    fields.user()?;
-    fields.number()
+    Ok((fields.user()?, fields.number()?))
 }
 
 /// Without participants: they have rows of their own.
@@ -289,16 +297,24 @@ pub(super) fn client_id(value: &[u8]) -> Result<ClientIdRow, Corrupt> {
     fields.end().map(|()| row)
 }
 
-pub(super) fn put_mark(out: &mut Vec<u8>, message: MessageId, sequence: u64) {
+pub(super) fn put_mark(out: &mut Vec<u8>, row: MarkRow) {
     let mut fields = Encoder::new(out);
-    fields.bytes(&message.to_key());
-    fields.number(sequence);
+    fields.bytes(&row.message.to_key());
+    fields.number(row.sequence);
+    if row.leads {
+        fields.number(1);
+    }
 }
 
-pub(super) fn mark(user: UserId, value: &[u8]) -> Result<ReadMark, Corrupt> {
+pub(super) fn mark(value: &[u8]) -> Result<MarkRow, Corrupt> {
     let mut fields = Decoder::new(value)?;
-    let mark = ReadMark { user, message: fields.message_id()?, sequence: fields.number()? };
-    fields.end().map(|()| mark)
+    let (message, sequence) = (fields.message_id()?, fields.number()?);
+    let leads = match fields.0 {
+        [] => false,
+        [1] => true,
+        _ => return Err(Corrupt),
+    };
+    Ok(MarkRow { message, sequence, leads })
 }
 
 pub(super) fn put_user(out: &mut Vec<u8>, user: &User) {
@@ -436,7 +452,7 @@ mod tests {
         let mut out = Vec::new();
         for row in [plain, full] {
             put_message(&mut out, &row);
-            assert_eq!(message_sequence(&out), Ok(row.sequence));
+            assert_eq!(message_sender(&out), Ok((row.sender, row.sequence)));
             // The content goes to the end of the value, so that a shorter value may be a shorter message.
             check(&row, &out, |value| message(conversation, row.id, value), false);
         }
@@ -453,9 +469,13 @@ mod tests {
         put_client_id(out, row);
         check(&row, out, client_id, true);
 
-        let row = ReadMark { user: user_id, message: id(7), sequence: 300 };
-        put_mark(out, row.message, row.sequence);
-        check(&row, out, |value| mark(user_id, value), true);
+        let row = MarkRow { message: id(7), sequence: 300, leads: false };
+        put_mark(out, row);
+        check(&row, out, mark, true);
+        let plain = out.clone();
+        let row = MarkRow { leads: true, ..row };
+        put_mark(out, row);
+        assert_eq!((mark(out), &out[..plain.len()]), (Ok(row), &plain[..]));
 
         let live = LiveCode { code: [1; 32], expires: Wall(5), wrong_attempts: 4 };
         let row = CodeRow { live: Some(live), sent: vec![Wall(1), Wall(2)], last_attempt: Some((Wall(3), [2; 32], true)) };

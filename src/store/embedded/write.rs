@@ -7,10 +7,10 @@ use crate::model::message::{Conversation, Head, Message, Participant, ReadMark};
 use crate::model::time::Wall;
 use crate::store::{Appended, NewMessage, Reply, Request, pair_key};
 
-use super::heads::Heads;
+use super::heads::{Heads, Known};
 use super::seen::Seen;
 use super::tables::{Fault, Pending, Rows};
-use super::values::{self, ClientIdRow};
+use super::values::{self, ClientIdRow, MarkRow};
 use super::{keys, login, read};
 
 /// One commit in the making. The scratch buffer is the writer's, used again and again.
@@ -57,31 +57,29 @@ impl Commit<'_> {
     }
 
     fn append(&mut self, append: Append, messages: &[NewMessage]) -> Result<Reply, Fault> {
-        let Some(mut head) = self.head(append.conversation)? else { return Ok(Reply::Missing) };
+        let Some(mut known) = self.known(append.conversation)? else { return Ok(Reply::Missing) };
         let mut results = Vec::with_capacity(messages.len());
         for new in messages {
-            let is_new = head.last.is_none_or(|last| last < new.id);
+            let is_new = known.head.last.is_none_or(|last| last < new.id);
             let result = match self.stored_before(append, new, is_new)? {
                 Some(result) => result,
                 None if !is_new => return Err(Fault::Refused),
-                None => Appended::Stored(self.store(append, &mut head, new)),
+                None => Appended::Stored(self.store(append, &mut known, new)),
             };
             results.push(result);
         }
-        // Last, so that a request that fails half-way leaves the head of the conversation as it was.
-        self.heads.put(append.conversation, head);
-        Ok(Reply::Appended { results, head })
+        // Last, so that a request that fails half-way leaves what is known of the conversation as it was.
+        self.heads.put(append.conversation, known);
+        Ok(Reply::Appended { results, head: known.head })
     }
 
     /// `None` when there is no such conversation.
-    fn head(&mut self, conversation: ConversationId) -> Result<Option<Head>, Fault> {
-        if let Some(head) = self.heads.find(conversation) {
-            return Ok(Some(head));
+    fn known(&mut self, conversation: ConversationId) -> Result<Option<Known>, Fault> {
+        if let Some(known) = self.heads.find(conversation) {
+            return Ok(Some(known));
         }
-        if !read::exists(&self.rows, conversation)? {
-            return Ok(None);
-        }
-        read::head(&self.rows, conversation).map(Some)
+        let Some(kind) = read::find_kind(&self.rows, conversation)? else { return Ok(None) };
+        Ok(Some(Known::new(kind, read::head(&self.rows, conversation)?)))
     }
 
     /// What became of this message, or of one with its client id, when it came before.
@@ -109,7 +107,7 @@ impl Commit<'_> {
         Ok(Some(if replay { Appended::Replay(first) } else { Appended::KeyReused }))
     }
 
-    fn store(&mut self, append: Append, head: &mut Head, new: &NewMessage) -> Arc<Message> {
+    fn store(&mut self, append: Append, known: &mut Known, new: &NewMessage) -> Arc<Message> {
         let conversation = append.conversation;
         let message = Arc::new(Message {
             id: new.id,
@@ -117,21 +115,24 @@ impl Commit<'_> {
             sender: new.sender,
             content: new.draft.content.clone(),
             client_id: new.draft.client_id.clone(),
-            prev: head.last,
-            sequence: head.sequence + 1,
+            prev: known.head.last,
+            sequence: known.head.sequence + 1,
             headers: new.draft.headers.clone(),
         });
         assert!(message.prev.is_none_or(|prev| prev < message.id), "a log grows at its end");
-        *head = Head { last: Some(message.id), sequence: message.sequence };
+        known.head = Head { last: Some(message.id), sequence: message.sequence };
 
         let Self { rows, seen, scratch, .. } = self;
         values::put_message(scratch, &message);
         rows.put(keys::log(conversation, message.id), scratch);
         values::put_number(scratch, conversation.value());
         rows.put(keys::index(message.id), scratch);
-        // Later than anything its sender can have read: no need to look at the mark that is there.
-        values::put_mark(scratch, message.id, message.sequence);
-        rows.put(keys::mark(conversation, message.sender), scratch);
+        if !known.is_led(message.sender, message.sequence) {
+            // Later than anything its sender can have read: no need to look at the mark that is there.
+            let leads = known.lead(message.sender, message.sequence);
+            values::put_mark(scratch, MarkRow { message: message.id, sequence: message.sequence, leads });
+            rows.put(keys::mark(conversation, message.sender), scratch);
+        }
         if let Some(client_id) = &message.client_id {
             values::put_client_id(scratch, ClientIdRow { message: message.id, expires: append.keys_expire });
             let key = keys::client_id(conversation, message.sender, client_id);
@@ -201,6 +202,7 @@ impl Commit<'_> {
             self.rows.remove(key);
             self.rows.remove(keys::conversation_of(user, conversation));
             self.rows.remove(keys::mark(conversation, user));
+            self.heads.forget_lead(conversation, user);
         }
         Ok(Reply::Done { changed })
     }
@@ -212,8 +214,10 @@ impl Commit<'_> {
         match read::find_mark(&self.rows, conversation, mark.user)? {
             Some(there) if mark.message <= there.message => Ok(Reply::Marked { mark: there, changed: false }),
             _ => {
-                values::put_mark(self.scratch, mark.message, mark.sequence);
+                let row = MarkRow { message: mark.message, sequence: mark.sequence, leads: false };
+                values::put_mark(self.scratch, row);
                 self.rows.put(keys::mark(conversation, mark.user), self.scratch);
+                self.heads.forget_lead(conversation, mark.user);
                 Ok(Reply::Marked { mark, changed: true })
             }
         }
