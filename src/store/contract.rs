@@ -380,6 +380,35 @@ fn marks_only_advance() {
 }
 
 #[test]
+fn a_message_is_found_among_those_of_its_batch() {
+    each_store(|store| {
+        // Two conversations whose messages alternate, and batches that meet in time.
+        for conversation in [7, 8] {
+            create(store, direct(conversation, [1, conversation]));
+        }
+        let number_of = |conversation: u64, place: u64| place * 4_001 + conversation;
+        for batch in 0..4 {
+            for conversation in [7, 8] {
+                let places = batch * 10..(batch + 1) * 10;
+                let messages = places.map(|place| new_message(number_of(conversation, place), 1, "text", None)).collect();
+                append(store, append_at(conversation, 0, messages));
+            }
+        }
+        let mut find = |message| match store.ask(Request::FindMessage { message }) {
+            Reply::Found(found) => found,
+            other => panic!("{other:?}"),
+        };
+        for place in 0..40 {
+            for conversation in [7, 8] {
+                assert_eq!(find(id(number_of(conversation, place))), Some(conversation_id(conversation)));
+            }
+            assert_eq!(find(id(number_of(9, place))), None);
+        }
+        assert_eq!((find(MessageId::MIN), find(MessageId::MAX)), (None, None));
+    });
+}
+
+#[test]
 fn own_messages_move_a_mark() {
     each_store(|store| {
         create(store, direct(7, [1, 2]));

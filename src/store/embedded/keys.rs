@@ -26,7 +26,7 @@ pub(super) enum Table {
     Pairs = 4,
     /// Conversation, message -> message. The last row of a conversation is its head.
     Log = 5,
-    /// Message -> conversation.
+    /// First message of a group -> conversations of the group's messages.
     Index = 6,
     /// Conversation, hash of sender and client message id -> message, expiry.
     ClientIds = 7,
@@ -97,6 +97,24 @@ pub(super) fn log(id: ConversationId, message: MessageId) -> Slice {
 
 pub(super) fn index(message: MessageId) -> Slice {
     key(Table::Index, [&message.to_key(), &[]])
+}
+
+/// The bytes that the ids of one group share: those of the same 2^16 ticks of 100 ns, about 6.6 ms.
+pub(super) const PERIOD_BYTES: usize = 6;
+
+pub(super) fn period(message: MessageId) -> [u8; PERIOD_BYTES] {
+    let [period @ .., _, _, _, _, _, _, _, _, _, _] = message.to_key();
+    period
+}
+
+/// First key of the groups that may hold a message, and the first beyond them.
+pub(super) fn groups_of(message: MessageId) -> (Slice, Slice) {
+    (key(Table::Index, [&period(message), &[]]), key(Table::Index, [&message.to_key(), &[0]]))
+}
+
+/// The message of a key of the index.
+pub(super) fn index_message(key: &[u8]) -> Option<MessageId> {
+    MessageId::from_key(key.get(1..)?.try_into().ok()?).ok()
 }
 
 pub(super) fn client_id(id: ConversationId, sender: UserId, client_id: &str) -> Slice {

@@ -139,8 +139,13 @@ impl Embedded {
     /// with [`Reply::Failed`], and so is every later write. Reads are answered after the writes of the batch.
     pub fn apply<T>(&mut self, batch: impl IntoIterator<Item = (T, Request)>, replies: &mut Vec<(T, Reply)>) {
         let mut answers: Vec<(T, Result<Reply, Request>)> = Vec::new();
-        let mut commit =
-            Commit { rows: Pending::new(&self.tables), heads: &mut self.heads, seen: &mut self.seen, scratch: &mut self.scratch };
+        let mut commit = Commit {
+            rows: Pending::new(&self.tables),
+            heads: &mut self.heads,
+            seen: &mut self.seen,
+            scratch: &mut self.scratch,
+            stored: Vec::new(),
+        };
         for (tag, request) in batch {
             let answer = match () {
                 () if request.is_read() => Err(request),
@@ -149,7 +154,7 @@ impl Embedded {
             };
             answers.push((tag, answer));
         }
-        let rows = commit.rows;
+        let rows = commit.into_rows();
         let outcome = (!rows.is_empty()).then(|| rows.commit(self.mode));
         let failure = outcome.and_then(|outcome| self.settle(outcome));
         let view = self.tables.view();

@@ -152,10 +152,15 @@ pub(super) fn find_message(rows: &impl Rows, conversation: ConversationId, id: M
 }
 
 fn find_conversation_of(rows: &impl Rows, message: MessageId) -> Result<Option<ConversationId>, Fault> {
-    match rows.find(&keys::index(message))? {
-        Some(value) => find_id(&value).map(Some),
-        None => Ok(None),
+    // Each commit has its own group in a period, and a group's first message is its least: nearest first.
+    for row in rows.descend(keys::groups_of(message)) {
+        let (key, value) = row?;
+        let first = keys::index_message(&key).ok_or(Fault::Corrupt)?;
+        if let Some(conversation) = values::find_in_group(first, &value, message)? {
+            return Ok(Some(conversation));
+        }
     }
+    Ok(None)
 }
 
 /// A value that is the id of a conversation.

@@ -9,6 +9,8 @@ use crate::model::message::{Conversation, ConversationKind, Message, Participant
 use crate::model::time::Wall;
 use crate::store::{FamilyId, SecretHash, User};
 
+use super::keys::PERIOD_BYTES;
+
 /// A value on disk that no version of this code wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Corrupt;
@@ -194,6 +196,35 @@ impl<'a> Decoder<'a> {
 
     fn end(self) -> Result<(), Corrupt> {
         if self.0.is_empty() { Ok(()) } else { Err(Corrupt) }
+    }
+}
+
+/// Messages of one period, ascending, with their conversations. The first one stands in the key; of the others the
+/// period does.
+pub(super) fn put_group(out: &mut Vec<u8>, group: &[(MessageId, ConversationId)]) {
+    let mut fields = Encoder::new(out);
+    for (number, (message, conversation)) in group.iter().enumerate() {
+        if number > 0 {
+            fields.bytes(&message.to_key()[PERIOD_BYTES..]);
+        }
+        fields.number(conversation.value());
+    }
+}
+
+/// The conversation of `message`, if it is in the group that begins with `first`.
+pub(super) fn find_in_group(first: MessageId, value: &[u8], message: MessageId) -> Result<Option<ConversationId>, Corrupt> {
+    let mut fields = Decoder::new(value)?;
+    let mut key = first.to_key();
+    let mut found = None;
+    loop {
+        let conversation = ConversationId::new(fields.number()?).map_err(|_| Corrupt)?;
+        if key == message.to_key() {
+            found = Some(conversation);
+        }
+        if fields.0.is_empty() {
+            return Ok(found);
+        }
+        key[PERIOD_BYTES..].copy_from_slice(&fields.array::<{ 16 - PERIOD_BYTES }>()?);
     }
 }
 
@@ -455,6 +486,34 @@ mod tests {
             assert_eq!(message_sender(&out), Ok((row.sender, row.sequence)));
             // The content goes to the end of the value, so that a shorter value may be a shorter message.
             check(&row, &out, |value| message(conversation, row.id, value), false);
+        }
+    }
+
+    #[test]
+    fn a_group_tells_the_conversations_of_its_messages() {
+        /// Where a period begins: the last 16 bits of the ticks of 1970-01-01 are 0x4000.
+        const PERIOD: u64 = (8 << 16) - 0x4000;
+        let [one, two] = [1, u64::pow(2, 53) - 1].map(|value| ConversationId::new(value).unwrap());
+        let ids = [0, 1, 0xFFFF].map(|ticks| MessageId::from_parts(Wall(PERIOD + ticks), 3, 9));
+        let group = [(ids[0], one), (ids[1], two), (ids[2], one)];
+        let mut out = Vec::new();
+        for count in 1..=3 {
+            put_group(&mut out, &group[..count]);
+            let find = |message| find_in_group(ids[0], &out, message);
+            for (number, (message, conversation)) in group.iter().enumerate() {
+                assert_eq!(find(*message), Ok((number < count).then_some(*conversation)));
+            }
+            assert_eq!(find(MessageId::from_parts(Wall(PERIOD + 1), 3, 8)), Ok(None));
+        }
+        // Cut between two messages it is a shorter group; the engine's checksums stand against that.
+        let whole: Vec<usize> = (1..=3)
+            .map(|count| {
+                put_group(&mut out, &group[..count]);
+                out.len()
+            })
+            .collect();
+        for length in (0..out.len()).filter(|length| !whole.contains(length)) {
+            assert_eq!(find_in_group(ids[0], &out[..length], ids[0]), Err(Corrupt), "{length}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::ids::{ConversationId, UserId};
+use crate::model::ids::{ConversationId, MessageId, UserId};
 use crate::model::message::{Conversation, Head, Message, Participant, ReadMark};
 use crate::model::time::Wall;
 use crate::store::{Appended, NewMessage, Reply, Request, pair_key};
@@ -19,6 +19,8 @@ pub(super) struct Commit<'a> {
     pub(super) heads: &'a mut Heads,
     pub(super) seen: &'a mut Seen,
     pub(super) scratch: &'a mut Vec<u8>,
+    /// New messages, for the index.
+    pub(super) stored: Vec<(MessageId, ConversationId)>,
 }
 
 /// The part of an append that is the same for all its messages.
@@ -29,15 +31,31 @@ struct Append {
     now: Wall,
 }
 
-impl Commit<'_> {
+impl<'a> Commit<'a> {
     /// Carries a write out. On a fault it has not happened.
     pub(super) fn write(&mut self, request: &Request) -> Result<Reply, Fault> {
+        let stored = self.stored.len();
         let reply = self.dispatch(request);
         match reply {
             Ok(_) => self.rows.keep(),
-            Err(_) => self.rows.revert(),
+            Err(_) => {
+                self.rows.revert();
+                self.stored.truncate(stored);
+            }
         }
         reply
+    }
+
+    /// The rows, complete. The index is written here, a row for all messages of a period: one for each message would cost
+    /// nearly as much as the message.
+    pub(super) fn into_rows(mut self) -> Pending<'a> {
+        self.stored.sort_unstable();
+        for group in self.stored.chunk_by(|(one, _), (other, _)| keys::period(*one) == keys::period(*other)) {
+            values::put_group(self.scratch, group);
+            self.rows.put(keys::index(group[0].0), self.scratch);
+        }
+        self.rows.keep();
+        self.rows
     }
 
     fn dispatch(&mut self, request: &Request) -> Result<Reply, Fault> {
@@ -122,11 +140,10 @@ impl Commit<'_> {
         assert!(message.prev.is_none_or(|prev| prev < message.id), "a log grows at its end");
         known.head = Head { last: Some(message.id), sequence: message.sequence };
 
-        let Self { rows, seen, scratch, .. } = self;
+        let Self { rows, seen, scratch, stored, .. } = self;
         values::put_message(scratch, &message);
         rows.put(keys::log(conversation, message.id), scratch);
-        values::put_number(scratch, conversation.value());
-        rows.put(keys::index(message.id), scratch);
+        stored.push((message.id, conversation));
         if !known.is_led(message.sender, message.sequence) {
             // Later than anything its sender can have read: no need to look at the mark that is there.
             let leads = known.lead(message.sender, message.sequence);
