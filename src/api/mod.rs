@@ -19,6 +19,7 @@
 //! - a command that leaves here is in bounds of [`Limits`](crate::model::Limits) as far as its own text tells.
 
 mod body;
+mod page;
 mod phone;
 mod query;
 mod render;
@@ -28,6 +29,6 @@ mod route;
 
 pub use phone::parse_phone;
 pub use query::Query;
-pub use render::{Context, health, preflight, refuse, render};
+pub use render::{Context, health, nothing_here, preflight, refuse, render};
 pub use request::{bearer, header};
 pub use route::{Call, Health, needs_token, route};

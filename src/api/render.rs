@@ -122,6 +122,12 @@ pub fn refuse(refusal: &Refusal) -> Response {
     }
 }
 
+/// 404 for a path that names nothing.
+#[must_use]
+pub fn nothing_here() -> Response {
+    refuse(&Refusal::new(RefusalCode::NotFound, "there is nothing at this path"))
+}
+
 /// 405 with the methods there are.
 pub(super) fn method_not_allowed(allow: String) -> Response {
     let message = format!("this path allows {allow}");

@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use crate::api::page::{self, Asset};
 use crate::protocol::http::Method;
 
 /// One of the server's resources. Ids are as the path has them, not yet checked.
@@ -43,6 +44,8 @@ pub(super) enum Resource<'a> {
     Live,
     /// `/readyz`
     Ready,
+    /// `/` and what it loads
+    Page(&'static Asset),
 }
 
 /// Segments of the longest path there is, and one more.
@@ -59,6 +62,9 @@ pub(super) fn split_prefix(path: &str) -> (&'static str, &str) {
 impl<'a> Resource<'a> {
     /// `path` begins with `/` and is undecoded.
     pub(super) fn of(path: &'a str) -> Option<Self> {
+        if let Some(asset) = page::find(path) {
+            return Some(Self::Page(asset));
+        }
         let (_, rest) = split_prefix(path);
         let segments: SmallVec<[&str; SEGMENTS_MAX]> = rest.strip_prefix('/')?.split('/').take(SEGMENTS_MAX).collect();
         if segments.iter().any(|segment| segment.is_empty()) {
@@ -92,7 +98,9 @@ impl<'a> Resource<'a> {
     pub(super) fn methods(self) -> &'static [Method] {
         match self {
             Self::Code | Self::Login | Self::Refresh | Self::Logout | Self::Participants(_) | Self::Leave(_) => &[Method::Post],
-            Self::Me | Self::Blocks | Self::Message(..) | Self::ReadMarks(_) | Self::Live | Self::Ready => &[Method::Get],
+            Self::Me | Self::Blocks | Self::Message(..) | Self::ReadMarks(_) | Self::Live | Self::Ready | Self::Page(_) => {
+                &[Method::Get]
+            }
             Self::Block(_) | Self::Participant(..) => &[Method::Put, Method::Delete],
             Self::Conversations | Self::Messages(_) => &[Method::Get, Method::Post],
             Self::Conversation(_) => &[Method::Get, Method::Put],
@@ -121,7 +129,9 @@ impl<'a> Resource<'a> {
 pub(super) fn is_open(path: &str) -> bool {
     let (prefix, rest) = split_prefix(path);
     let open_below = |root: &str| rest.strip_prefix(root).is_some_and(|below| below.is_empty() || below.starts_with('/'));
-    open_below("/auth") || matches!(rest, "/healthz" | "/readyz") || (prefix.is_empty() && (open_below("/ws") || rest == "/"))
+    open_below("/auth")
+        || matches!(rest, "/healthz" | "/readyz")
+        || (prefix.is_empty() && (open_below("/ws") || open_below("/page") || rest == "/"))
 }
 
 #[cfg(test)]
@@ -148,7 +158,6 @@ mod tests {
     #[test]
     fn other_spellings_name_nothing() {
         for path in [
-            "/",
             "//",
             "/api",
             "/api/",
@@ -179,14 +188,34 @@ mod tests {
 
     #[test]
     fn what_is_open_is_so_by_its_path() {
-        for path in
-            ["/ws", "/ws/", "/ws/info", "/ws/000/abc/xhr", "/auth/login", "/api/auth/nothing", "/healthz", "/api/readyz", "/"]
-        {
+        for path in [
+            "/ws",
+            "/ws/",
+            "/ws/info",
+            "/ws/000/abc/xhr",
+            "/auth/login",
+            "/api/auth/nothing",
+            "/healthz",
+            "/api/readyz",
+            "/",
+            "/page/x",
+        ] {
             assert!(is_open(path), "{path}");
         }
-        for path in
-            ["/conversations", "/wsx", "/authx", "/api/ws", "/healthz/x", "/users/me", "/nothing", "/api/", "*", "/%61uth/login"]
-        {
+        for path in [
+            "/conversations",
+            "/wsx",
+            "/authx",
+            "/api/ws",
+            "/healthz/x",
+            "/users/me",
+            "/nothing",
+            "/api/",
+            "/api/page/x",
+            "/pages",
+            "*",
+            "/%61uth/login",
+        ] {
             assert!(!is_open(path), "{path}");
         }
     }

@@ -1,8 +1,9 @@
 //! From a request to what it asks for.
 
 use crate::api::body;
+use crate::api::page;
 use crate::api::query::Query;
-use crate::api::render::{method_not_allowed, refuse};
+use crate::api::render::{method_not_allowed, nothing_here, refuse};
 use crate::api::request::text_header;
 use crate::api::resource::{Resource, is_open};
 use crate::model::command::{AuthCommand, Command, Page, Position};
@@ -19,6 +20,8 @@ pub enum Call {
     Command(Command),
     Auth(AuthCommand),
     Health(Health),
+    /// A file of the page, for servers that have it switched on.
+    Page(Response),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +51,7 @@ pub fn route(request: &Request, caller: Option<UserId>, limits: &Limits) -> Resu
         return Err(refuse(&Refusal::new(RefusalCode::Unauthorized, "an access token is needed")));
     }
     let Some(resource) = Resource::of(&request.path) else {
-        return Err(refuse(&Refusal::new(RefusalCode::NotFound, "there is nothing at this path")));
+        return Err(nothing_here());
     };
     let method = if request.method == Method::Head { Method::Get } else { request.method };
     if !resource.methods().contains(&method) {
@@ -74,6 +77,7 @@ fn open_call(request: &Request, resource: Resource<'_>) -> Result<Call, Refusal>
         Resource::Logout => Call::Auth(AuthCommand::Logout { token: body::read(request, body::refresh_token)? }),
         Resource::Live => Call::Health(Health::Live),
         Resource::Ready => Call::Health(Health::Ready),
+        Resource::Page(asset) => Call::Page(page::answer(asset, request)),
         _ => return Err(Refusal::new(RefusalCode::Unauthorized, "an access token is needed")),
     })
 }

@@ -109,6 +109,7 @@ table! {
         key!("stomp.listen", stomp.listen, OptionalAddress,
             "Where STOMP is served on plain TCP, without WebSocket and without encryption."),
         key!("content.sanitize", content.sanitize, Switch, "Whether markup is taken out of messages before they are stored."),
+        key!("page.enabled", page.enabled, Switch, "Whether the chat page is served at `/`."),
         key!("log.format", log.format, LogFormat, "Form of the log on standard error."),
         key!("log.level", log.level, LogLevel, "What is logged."),
     ]

@@ -27,6 +27,7 @@ pub struct Settings {
     pub sockjs: SockJs,
     pub stomp: Stomp,
     pub content: Content,
+    pub page: Page,
     pub log: Log,
     pub limits: Limits,
 }
@@ -89,6 +90,12 @@ pub struct Content {
 }
 
 #[derive(Clone, Debug)]
+pub struct Page {
+    /// Whether there is one at `/`.
+    pub enabled: bool,
+}
+
+#[derive(Clone, Debug)]
 pub struct Log {
     pub format: Format,
     /// Directives as of `tracing_subscriber::EnvFilter`.
@@ -119,6 +126,7 @@ impl Settings {
             sockjs: SockJs { websocket: true, cookie_needed: false, client_url: "/sockjs.js".into() },
             stomp: Stomp { listen: None },
             content: Content { sanitize: true },
+            page: Page { enabled: true },
             log: Log { format: Format::Text, level: "info".into() },
             limits: Limits::default(),
         }
@@ -137,6 +145,7 @@ impl Settings {
             sends_codes: self.profile == Profile::Development,
             admin_phones: self.auth.admin_phones.clone(),
             sanitize: self.content.sanitize,
+            page: self.page.enabled,
         }
     }
 

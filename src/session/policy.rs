@@ -23,6 +23,8 @@ pub struct Policy {
     pub admin_phones: Vec<crate::model::Redacted<Box<str>>>,
     /// Whether content is sanitised.
     pub sanitize: bool,
+    /// Whether the page at `/` is served.
+    pub page: bool,
 }
 
 /// `cors.origins`, parsed: exact origins, patterns with `*`, or all. Empty: only the server's own.

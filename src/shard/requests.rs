@@ -170,6 +170,8 @@ impl Shard {
         let asked = Asked::Request { connection: id, number };
         match call {
             Err(response) => self.fill(http, number, &request, response),
+            Ok(Call::Page(page)) if self.policy.page => self.fill(http, number, &request, page),
+            Ok(Call::Page(_)) => self.fill(http, number, &request, api::nothing_here()),
             Ok(Call::Health(health)) => {
                 let unready = self.unready(health);
                 self.fill(http, number, &request, api::health(unready.as_ref()));

@@ -152,5 +152,6 @@ fn policy(dice: &mut Dice) -> Policy {
         sends_codes: true,
         admin_phones: Vec::new(),
         sanitize: true,
+        page: true,
     }
 }

@@ -92,6 +92,7 @@ impl Net {
             sends_codes: true,
             admin_phones: vec![Redacted::new("+100000".into())],
             sanitize: true,
+            page: true,
         });
         let shard = |id| {
             let seed = [u8::try_from(id).unwrap(); 32];

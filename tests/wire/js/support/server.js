@@ -14,7 +14,7 @@ import { fileURLToPath } from 'node:url';
 const root = fileURLToPath(new URL('../../../../', import.meta.url));
 const binary = process.env.TIDINGS_BIN ?? path.join(root, 'target/release/tidings');
 // Where logs and the list of secrets stay until the log search.
-const out = process.env.WIRE_OUT ?? path.join(root, 'target/wire');
+export const out = process.env.WIRE_OUT ?? path.join(root, 'target/wire');
 
 export const SECRET = 'wire-tests-sign-their-tokens-with-this-secret';
 export const FIXED_CODE = '000000';
