@@ -146,10 +146,15 @@ pub fn packet(transport: Transport, callback: &str, packet: &[u8], out: &mut Vec
             out.extend_from_slice(packet);
             out.push(b'\n');
         }
-        // No packet has a line end in it: JSON escapes them.
+        // No packet has a line end in it: JSON escapes them. Clients percent-decode what comes by this way.
         Transport::EventSource => {
             out.extend_from_slice(b"data: ");
-            out.extend_from_slice(packet);
+            for (index, part) in packet.split(|byte| *byte == b'%').enumerate() {
+                if index > 0 {
+                    out.extend_from_slice(b"%25");
+                }
+                out.extend_from_slice(part);
+            }
             out.extend_from_slice(b"\r\n\r\n");
         }
         Transport::HtmlFile => {
@@ -238,6 +243,9 @@ mod tests {
         check(Transport::Xhr, "a[\"x\"]\n");
         check(Transport::XhrStreaming, "a[\"x\"]\n");
         check(Transport::EventSource, "data: a[\"x\"]\r\n\r\n");
+        let mut event = Vec::new();
+        packet(Transport::EventSource, "", b"a[\"100 % %0A\"]", &mut event);
+        assert_eq!(event, b"data: a[\"100 %25 %250A\"]\r\n\r\n");
         check(Transport::HtmlFile, "<script>\np(\"a[\\\"x\\\"]\");\n</script>\r\n");
         check(Transport::Jsonp, "/**/cb(\"a[\\\"x\\\"]\");\r\n");
         assert_eq!(close(3000, "Go away!"), b"c[3000,\"Go away!\"]");
