@@ -230,6 +230,26 @@ it('sends again what a crash of the server left open, and it is stored once', as
   await alice.hears(...texts);
 });
 
+it('waits longer after each attempt that failed, unless one does not want to wait', async () => {
+  const alice = await someone();
+  const { page } = alice;
+  page.allowed = NETWORK;
+  const attempts = [];
+  page.on('websocket', () => attempts.push(performance.now()));
+  await wire.server.end('SIGKILL');
+  await eventually(() => attempts.length, 4);
+  // Each pause is between a half and the whole of one that doubles; a second on top for a busy machine.
+  for (const [index, pause] of [1_000, 2_000, 4_000].entries()) {
+    const waited = attempts[index + 1] - attempts[index];
+    assert.ok(waited > pause / 2 - 50 && waited < pause + 1_000, `${waited} ms before attempt ${index + 2}`);
+  }
+  await wire.server.launch();
+  const began = performance.now();
+  await page.getByRole('button', { name: 'Connect now' }).click();
+  await alice.isState('connected');
+  assert.ok(performance.now() - began < 3_500, 'sooner than the pause, which is four seconds or more');
+});
+
 it('keeps what is not sent over a reload', async () => {
   const { alice, conversation, robot } = await withRobot();
   const { page } = alice;
@@ -367,7 +387,7 @@ it('shows the frames on the wire, and no token in them', async () => {
   }
 });
 
-for (const way of ['WebSocket']) {
+for (const way of ['WebSocket', 'SockJS websocket', 'SockJS xhr-streaming', 'SockJS eventsource', 'SockJS xhr-polling']) {
   it(`talks over ${way}`, async () => {
     const { alice, robot, conversation } = await withRobot();
     const { page } = alice;

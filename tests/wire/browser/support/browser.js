@@ -32,7 +32,11 @@ function watch(page, complaints) {
   page.setDefaultTimeout(PATIENCE_MS);
   page.allowed = undefined;
   const complain = (text) => page.allowed?.test(text) || complaints.push(text);
-  page.on('console', (message) => ['error', 'warning'].includes(message.type()) && complain(`${message.text()} (${message.location().url})`));
+  page.on('console', (message) => {
+    if (!['error', 'warning'].includes(message.type())) return;
+    // Without queries, which hold tokens.
+    complain(`${message.text()} (${message.location().url})`.replace(/\?[^)'" ]*/g, '?...'));
+  });
   page.on('pageerror', (error) => complain(String(error)));
   return page;
 }

@@ -1,0 +1,2 @@
+// @stomp/stompjs as a module.
+export const { Client, Stomp } = window.StompJs;
