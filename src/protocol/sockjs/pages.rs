@@ -20,10 +20,10 @@ pub fn info(websocket: bool, cookie_needed: bool, entropy: u32) -> Response {
 }
 
 /// The page that brings a SockJS client to the server's own origin. `client_url` is where that client's script is,
-/// `etag` names this version of the page, `known` is what the browser has.
+/// `etag` names this version of the page, `known` is the `If-None-Match` of who has one already.
 #[must_use]
 pub fn iframe(client_url: &str, etag: &str, known: Option<&str>, now: Wall) -> Response {
-    if known == Some(etag) {
+    if known.is_some_and(|known| names(known, etag)) {
         return cacheable(Response::new(304), now).header("ETag", etag);
     }
     let client_url = client_url.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;");
@@ -37,6 +37,12 @@ pub fn iframe(client_url: &str, etag: &str, known: Option<&str>, now: Wall) -> R
          <p>This is a SockJS hidden iframe. It's used for cross domain magic.</p>\n</body>\n</html>"
     );
     cacheable(Response::new(200), now).header("ETag", etag).body("text/html; charset=UTF-8", page)
+}
+
+/// Whether `If-None-Match` names this version (RFC 9110 section 13.1.2). A proxy that compresses makes tags weak; here both
+/// kinds mean the same page.
+fn names(known: &str, etag: &str) -> bool {
+    known.trim() == "*" || known.split(',').map(str::trim).any(|tag| tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
 
 /// The answer to OPTIONS: these methods, for a year. What origins may do is the caller's to add.
@@ -97,8 +103,13 @@ mod tests {
         let body = String::from_utf8(page.body.to_vec()).unwrap();
         assert!(body.contains("<script src=\"/a&quot;>&lt;script>&amp;\"></script>"), "{body}");
         assert!(header(&page, "Cache-Control").is_some_and(|value| value.contains("public")));
-        let known = iframe("/a", "\"1\"", Some("\"1\""), Wall(0));
-        assert_eq!((known.status, known.body.len(), header(&known, "Content-Type")), (304, 0, None));
+        for tags in ["\"1\"", "W/\"1\"", "\"0\", \"1\"", "*"] {
+            let known = iframe("/a", "\"1\"", Some(tags), Wall(0));
+            assert_eq!((known.status, known.body.len(), header(&known, "Content-Type")), (304, 0, None), "{tags}");
+        }
+        for tags in ["\"0\"", "1", "", "\"11\""] {
+            assert_eq!(iframe("/a", "\"1\"", Some(tags), Wall(0)).status, 200, "{tags}");
+        }
     }
 
     #[test]
