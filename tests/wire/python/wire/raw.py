@@ -94,6 +94,14 @@ class Http(Connection):
 
     def response(self, to_head=False):
         """The next response; `to_head`: it answers a HEAD, so it has no body."""
+        status, headers = self.head()
+        body = b""
+        if not to_head and status >= 200 and status not in (204, 304):
+            body = self.body(headers)
+        return Response(status, headers, body)
+
+    def head(self):
+        """(status, headers) of the next response, the body left unread."""
         head = self.read_until(b"\r\n\r\n").decode("latin-1").split("\r\n")
         assert head[0].startswith("HTTP/1.1 "), head[0]
         status = int(head[0].split()[1])
@@ -101,13 +109,22 @@ class Http(Connection):
         for line in head[1:]:
             name, value = line.split(":", 1)
             headers.setdefault(name.lower(), value.strip())
-        body = b""
-        if not to_head and status >= 200 and status not in (204, 304):
-            if "content-length" in headers:
-                body = self.read_exactly(int(headers["content-length"]))
-            elif headers.get("connection", "").lower() == "close":
-                body = self.at_end()
-        return Response(status, headers, body)
+        return status, headers
+
+    def body(self, headers):
+        """The body behind these headers."""
+        if "content-length" in headers:
+            return self.read_exactly(int(headers["content-length"]))
+        if headers.get("transfer-encoding", "").lower() == "chunked":
+            return b"".join(iter(self.chunk, b""))
+        return self.at_end() if headers.get("connection", "").lower() == "close" else b""
+
+    def chunk(self):
+        """The next chunk of a chunked body; empty: the last one."""
+        size = int(self.read_until(b"\r\n"), 16)
+        data = self.read_exactly(size)
+        assert self.read_exactly(2) == b"\r\n", "no line end behind a chunk"
+        return data
 
     def ask(self, method, path, headers=(), body=b""):
         self.request(method, path, headers, body)
@@ -160,9 +177,9 @@ class WebSocket(Http):
     """A WebSocket by hand: `open` upgrades, `receive` gives packets."""
 
     @classmethod
-    def open(cls, server, token=None, headers=("Sec-WebSocket-Protocol: v12.stomp",), **options):
+    def open(cls, server, token=None, headers=("Sec-WebSocket-Protocol: v12.stomp",), path="/ws", **options):
         socket_ = cls(server, **options)
-        socket_.send(handshake(f"/ws?token={token}" if token else "/ws", headers))
+        socket_.send(handshake(f"{path}?token={token}" if token else path, headers))
         response = socket_.response()
         if response.status != 101:
             socket_.close()

@@ -19,6 +19,7 @@ import uuid
 
 ROOT = pathlib.Path(__file__).resolve().parents[4]
 BINARY = os.environ.get("TIDINGS_BIN", str(ROOT / "target/debug/tidings"))
+CONFORMANCE = os.environ.get("TIDINGS_CONFORMANCE", str(ROOT / "target/debug/examples/conformance"))
 OUT = pathlib.Path(os.environ.get("WIRE_OUT", str(ROOT / "target/wire")))
 
 SECRET = "wire-tests-sign-their-tokens-with-this-secret"
@@ -187,3 +188,16 @@ class Server:
         status, page = self.rest(mint(user), "GET", f"/conversations/{conversation}/messages?limit=100")
         assert status == 200, (status, page)
         return page["messages"][::-1]
+
+
+class Conformance(Server):
+    """The example server for protocol suites, which takes nothing but its address."""
+
+    def command(self):
+        return ["env", f"TIDINGS_LISTEN=127.0.0.1:{self.port}", CONFORMANCE]
+
+    def ready(self):
+        try:
+            return self.rest(None, "GET", "/")[0] == 200
+        except OSError:
+            return False
