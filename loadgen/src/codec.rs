@@ -1,12 +1,16 @@
-//! The server's own protocol rooms, turned round: what a client reads and writes of STOMP 1.2 over WebSocket.
+//! The server's own protocol rooms, turned round: what a client reads and writes of STOMP 1.2 over WebSocket
+//! and SockJS.
 
+use std::collections::VecDeque;
 use std::sync::LazyLock;
 
 use tidings::model::Limits;
+use tidings::protocol::sockjs::element;
 use tidings::protocol::stomp::{self, Command, Frame, Item, Side, Version};
 use tidings::protocol::websocket::{self, Kind, MessageLimits, Packet};
 
 use crate::random::Random;
+use crate::sockjs::{self, Transport};
 
 /// A client reads what its server sends, within reason: 16 MiB.
 const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -21,29 +25,35 @@ static LIMITS: LazyLock<Limits> = LazyLock::new(|| Limits {
 /// What came in.
 #[expect(clippy::large_enum_variant, reason = "it lives for one call, and nearly always is the large variant")]
 pub enum Event<'a> {
+    /// A session of SockJS begins.
+    Open,
     Frame(Frame<'a>),
     HeartBeat,
     Ping(&'a [u8]),
-    Close { code: Option<u16>, reason: &'a str },
+    Close {
+        code: Option<u16>,
+        reason: &'a str,
+    },
 }
 
 /// The incoming direction of one connection.
 pub struct Codec {
+    transport: Transport,
     websocket: websocket::Decoder,
     stomp: stomp::Decoder,
-}
-
-impl Default for Codec {
-    fn default() -> Self {
-        let mut stomp = stomp::Decoder::new(Side::Client);
-        // Only 1.2 is offered; CONNECTED, the one frame before it counts, is read alike.
-        stomp.set_version(Version::V12);
-        Self { websocket: websocket::Decoder::client(), stomp }
-    }
+    /// What came of the packet that is not whole.
+    packet: Vec<u8>,
 }
 
 impl Codec {
-    /// Decodes what was read, unmasking in place.
+    pub fn new(transport: Transport) -> Self {
+        let mut stomp = stomp::Decoder::new(Side::Client);
+        // Only 1.2 is offered; CONNECTED, the one frame before it counts, is read alike.
+        stomp.set_version(Version::V12);
+        Self { transport, websocket: websocket::Decoder::client(), stomp, packet: Vec::new() }
+    }
+
+    /// Decodes what a WebSocket brought, unmasking in place.
     ///
     /// # Errors
     /// A fault of the server's framing, or what `on_event` returned.
@@ -57,17 +67,15 @@ impl Codec {
             self.websocket.next(&mut bytes, MessageLimits::from(limits)).map_err(|violation| violation.what)?
         {
             match packet {
-                Packet::Data { bytes: mut data, .. } => loop {
-                    // An item borrows from the decoder as long as from its input: each call has a slice of its own.
-                    let mut rest = data;
-                    let Some(item) = self.stomp.next(&mut rest, limits).map_err(|fault| fault.message)? else { break };
-                    let taken = data.len() - rest.len();
-                    on_event(match item {
-                        Item::Frame(frame) => Event::Frame(frame),
-                        Item::HeartBeat => Event::HeartBeat,
-                    })?;
-                    data = data.get(taken..).unwrap_or_default();
-                },
+                Packet::Data { bytes, .. } if self.transport == Transport::Websocket => {
+                    feed_stomp(&mut self.stomp, bytes, on_event)?;
+                }
+                Packet::Data { bytes, end_of_message, .. } => {
+                    self.packet.extend_from_slice(bytes);
+                    if end_of_message {
+                        feed_packet(&mut self.stomp, &std::mem::take(&mut self.packet), on_event)?;
+                    }
+                }
                 Packet::Ping(payload) => on_event(Event::Ping(payload))?,
                 Packet::Pong(_) => {}
                 Packet::Close { code, reason } => on_event(Event::Close { code, reason })?,
@@ -75,11 +83,57 @@ impl Codec {
         }
         Ok(())
     }
+
+    /// Decodes a whole packet of SockJS.
+    ///
+    /// # Errors
+    /// As [`feed`](Self::feed).
+    pub fn feed_packet(
+        &mut self,
+        packet: &[u8],
+        on_event: &mut impl FnMut(Event<'_>) -> Result<(), Box<str>>,
+    ) -> Result<(), Box<str>> {
+        feed_packet(&mut self.stomp, packet, on_event)
+    }
 }
 
-/// The outgoing direction: masked frames that wait to be written.
+fn feed_packet(
+    stomp: &mut stomp::Decoder,
+    packet: &[u8],
+    on_event: &mut impl FnMut(Event<'_>) -> Result<(), Box<str>>,
+) -> Result<(), Box<str>> {
+    match sockjs::parse(packet)? {
+        sockjs::Packet::Open => on_event(Event::Open),
+        sockjs::Packet::HeartBeat => Ok(()),
+        sockjs::Packet::Messages(messages) => feed_stomp(stomp, messages.bytes(), on_event),
+        sockjs::Packet::Close { code, reason } => on_event(Event::Close { code: Some(code), reason: &reason }),
+    }
+}
+
+fn feed_stomp(
+    stomp: &mut stomp::Decoder,
+    mut bytes: &[u8],
+    on_event: &mut impl FnMut(Event<'_>) -> Result<(), Box<str>>,
+) -> Result<(), Box<str>> {
+    loop {
+        // An item borrows from the decoder as long as from its input: each call has a slice of its own.
+        let mut rest = bytes;
+        let Some(item) = stomp.next(&mut rest, &LIMITS).map_err(|fault| fault.message)? else { return Ok(()) };
+        let taken = bytes.len() - rest.len();
+        on_event(match item {
+            Item::Frame(frame) => Event::Frame(frame),
+            Item::HeartBeat => Event::HeartBeat,
+        })?;
+        bytes = bytes.get(taken..).unwrap_or_default();
+    }
+}
+
+/// The outgoing direction: masked frames that wait to be written, or messages that a request of SockJS will take along.
 #[derive(Default)]
 pub struct Outbox {
+    transport: Transport,
+    /// JSON strings, over HTTP only.
+    pub messages: VecDeque<Vec<u8>>,
     bytes: Vec<u8>,
     /// How much of `bytes` was written.
     written: usize,
@@ -87,16 +141,42 @@ pub struct Outbox {
 }
 
 impl Outbox {
+    /// An empty one.
+    pub fn new(transport: Transport) -> Self {
+        Self { transport, ..Self::default() }
+    }
+
     pub fn frame(&mut self, command: Command, headers: &[(&str, &str)], body: &[u8], random: &mut Random) {
         self.frame.clear();
         let body = (command == Command::Send).then_some(body);
         stomp::encode(&mut self.frame, Version::V12, command, headers, body);
-        websocket::masked_frame(Kind::Text, random.mask(), &self.frame, &mut self.bytes);
+        self.push(random);
+    }
+
+    /// Frames what is in `frame` as the transport wants it.
+    fn push(&mut self, random: &mut Random) {
+        let Self { transport, messages, bytes, frame, .. } = self;
+        let mut string = Vec::new();
+        match transport {
+            Transport::Websocket => websocket::masked_frame(Kind::Text, random.mask(), frame, bytes),
+            Transport::SockjsWebsocket => {
+                string.push(b'[');
+                element(frame, &mut string);
+                string.push(b']');
+                websocket::masked_frame(Kind::Text, random.mask(), &string, bytes);
+            }
+            Transport::XhrStreaming | Transport::XhrPolling => {
+                element(frame, &mut string);
+                messages.push_back(string);
+            }
+        }
     }
 
     /// An EOL: STOMP's heart-beat.
     pub fn beat(&mut self, random: &mut Random) {
-        websocket::masked_frame(Kind::Text, random.mask(), stomp::HEART_BEAT, &mut self.bytes);
+        self.frame.clear();
+        self.frame.extend_from_slice(stomp::HEART_BEAT);
+        self.push(random);
     }
 
     pub fn pong(&mut self, payload: &[u8], random: &mut Random) {
@@ -118,7 +198,7 @@ impl Outbox {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.written == self.bytes.len()
+        self.written == self.bytes.len() && self.messages.is_empty()
     }
 
     /// The first `count` pending bytes were written.
@@ -132,6 +212,7 @@ impl Outbox {
 
     pub fn clear(&mut self) {
         self.bytes.clear();
+        self.messages.clear();
         self.written = 0;
         // An idle connection holds no buffers, so that ten thousand of them stay small.
         if self.bytes.capacity() > 4_096 {
@@ -177,12 +258,13 @@ mod tests {
     fn reads_the_same_however_the_bytes_are_split() {
         let bytes = server_bytes();
         for split in 0..bytes.len() {
-            let (mut codec, mut seen) = (Codec::default(), Vec::new());
+            let (mut codec, mut seen) = (Codec::new(Transport::Websocket), Vec::new());
             let (first, second) = bytes.split_at(split);
             for piece in [first, second] {
                 let result = codec.feed(&mut piece.to_vec(), &mut |event| {
                     seen.push(match event {
                         Event::Frame(frame) => format!("{:?} {}", frame.command, String::from_utf8_lossy(frame.body)),
+                        Event::Open => "open".into(),
                         Event::HeartBeat => "beat".into(),
                         Event::Ping(payload) => format!("ping {}", payload.len()),
                         Event::Close { code, reason } => format!("{code:?} {reason}"),
@@ -192,6 +274,35 @@ mod tests {
                 assert_eq!(result, Ok(()));
             }
             assert_eq!(seen, ["ping 1", "beat", "Message {\"a\":1}", "Some(1012) bye"], "{split}");
+        }
+    }
+
+    #[test]
+    fn packets_in_a_websocket_are_read_however_the_bytes_are_split() {
+        let mut bytes = Vec::new();
+        for packet in
+            ["o", "a[\"\\n\",\"MESSAGE\\nsubscription:0\\nmess\"]", "h", "a[\"age-id:1\\ndestination:/x\\n\\nhi\\u0000\"]"]
+        {
+            websocket::frame(Kind::Text, packet.as_bytes(), &mut bytes);
+        }
+        websocket::frame(Kind::Text, b"c[3000,\"Go away!\"]", &mut bytes);
+        for split in 0..bytes.len() {
+            let (mut codec, mut seen) = (Codec::new(Transport::SockjsWebsocket), Vec::new());
+            let (first, second) = bytes.split_at(split);
+            for piece in [first, second] {
+                let result = codec.feed(&mut piece.to_vec(), &mut |event| {
+                    seen.push(match event {
+                        Event::Open => "open".into(),
+                        Event::Frame(frame) => format!("{:?} {}", frame.command, String::from_utf8_lossy(frame.body)),
+                        Event::HeartBeat => "beat".into(),
+                        Event::Ping(_) => "ping".into(),
+                        Event::Close { code, reason } => format!("{code:?} {reason}"),
+                    });
+                    Ok(())
+                });
+                assert_eq!(result, Ok(()));
+            }
+            assert_eq!(seen, ["open", "beat", "Message hi", "Some(3000) Go away!"], "{split}");
         }
     }
 

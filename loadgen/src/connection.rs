@@ -1,7 +1,6 @@
-//! One client: a non-blocking socket, the way from TCP to a subscribed STOMP session, and what is queued to be written.
+//! One client: its non-blocking sockets, the way from TCP to a subscribed STOMP session, and what is queued to be written.
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use tidings::protocol::stomp::{Command, Frame};
@@ -9,6 +8,7 @@ use tidings::protocol::stomp::{Command, Frame};
 use crate::codec::{Codec, Event, Outbox};
 use crate::random::Random;
 use crate::socket;
+use crate::sockjs::{self, Role, Session, Transport};
 use crate::target::{Auth, Target};
 
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -24,6 +24,7 @@ pub struct Login {
     pub destinations: Vec<String>,
     /// The address to come from, when one address has too few ports.
     pub source: Option<Ipv4Addr>,
+    pub transport: Transport,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub enum Stage {
     Down,
     Connecting,
     Upgrading,
+    /// SockJS has yet to say that the session is open.
+    Opening,
     /// CONNECT is on its way.
     Greeting,
     Subscribing {
@@ -42,7 +45,10 @@ pub enum Stage {
 pub struct Connection {
     pub login: Login,
     pub stage: Stage,
+    /// The WebSocket's; none over HTTP.
     pub fd: Option<OwnedFd>,
+    /// What is in the WebSocket's place over HTTP.
+    pub http: Option<Box<Session>>,
     /// Tells the events of this socket from those of the slot's earlier ones.
     pub generation: u32,
     pub out: Outbox,
@@ -68,6 +74,7 @@ impl Connection {
             login,
             stage: Stage::Down,
             fd: None,
+            http: None,
             generation: 0,
             out: Outbox::default(),
             dirty: false,
@@ -79,33 +86,48 @@ impl Connection {
             beat_in_ns: 0,
             capture: None,
             head: Vec::new(),
-            codec: Codec::default(),
+            codec: Codec::new(Transport::Websocket),
         }
     }
 
     /// Begins to connect.
     ///
     /// # Errors
-    /// Those of `socket`, `bind` and `connect`.
-    pub fn open(&mut self, address: SocketAddrV4, now: u64) -> io::Result<()> {
+    /// Those of `socket`, `bind` and `connect`, or a token that cannot be signed.
+    pub fn open(&mut self, target: &Target, random: &mut Random, now: u64) -> Result<(), Box<str>> {
         assert_eq!(self.stage, Stage::Down);
-        self.begin(socket::connect(address, self.login.source)?, Stage::Connecting, now);
+        let Login { transport, source, .. } = self.login;
+        if transport.is_http() {
+            let streaming = transport == Transport::XhrStreaming;
+            self.http = Some(Box::new(Session::open(target.address, self.query(target)?, streaming, random)));
+            self.begin(None, Stage::Opening, now);
+        } else {
+            let fd = socket::connect(target.address, source).map_err(|error| format!("connect: {error}"))?;
+            self.begin(Some(fd), Stage::Connecting, now);
+        }
         Ok(())
+    }
+
+    fn query(&self, target: &Target) -> Result<String, String> {
+        Ok(match target.auth {
+            Auth::Query => format!("?token={}", target.token(self.login.user, &[])?),
+            Auth::Connect => String::new(),
+        })
     }
 
     /// Takes a connected socket that already speaks STOMP over WebSocket frames.
     pub fn adopt(&mut self, fd: OwnedFd, now: u64) {
         assert_eq!(self.stage, Stage::Down);
-        self.begin(fd, Stage::Ready, now);
+        self.begin(Some(fd), Stage::Ready, now);
     }
 
-    fn begin(&mut self, fd: OwnedFd, stage: Stage, now: u64) {
-        self.fd = Some(fd);
+    fn begin(&mut self, fd: Option<OwnedFd>, stage: Stage, now: u64) {
+        self.fd = fd;
         self.stage = stage;
         self.generation = self.generation.wrapping_add(1);
-        self.out.clear();
+        self.out = Outbox::new(self.login.transport);
         self.head.clear();
-        self.codec = Codec::default();
+        self.codec = Codec::new(self.login.transport);
         self.blocked = false;
         (self.opened_at, self.read_at, self.written_at) = (now, now, now);
         (self.beat_out_ns, self.beat_in_ns) = (0, 0);
@@ -115,16 +137,18 @@ impl Connection {
     ///
     /// # Errors
     /// The socket's own error, or a token that cannot be signed.
-    pub fn connected(&mut self, target: &Target) -> Result<(), Box<str>> {
+    pub fn connected(&mut self, target: &Target, random: &mut Random) -> Result<(), Box<str>> {
         let fd = self.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd);
         socket::take_error(fd).map_err(|error| format!("connect: {error}"))?;
-        let query = match target.auth {
-            Auth::Query => format!("?token={}", target.token(self.login.user, &[])?),
-            Auth::Connect => String::new(),
+        let (path, protocol) = if self.login.transport == Transport::SockjsWebsocket {
+            (format!("{}/websocket", sockjs::session_path(random)), "")
+        } else {
+            ("/ws".to_owned(), "Sec-WebSocket-Protocol: v12.stomp\r\n")
         };
+        let query = self.query(target)?;
         let request = format!(
-            "GET /ws{query} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: {WEBSOCKET_KEY}\r\nSec-WebSocket-Protocol: v12.stomp\r\n\r\n",
+            "GET {path}{query} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: {WEBSOCKET_KEY}\r\n{protocol}\r\n",
             target.address
         );
         self.out.raw(request.as_bytes());
@@ -132,7 +156,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes what was read; frames that are not part of logging in go to `on_frame`.
+    /// Takes what the WebSocket read; frames that are not part of logging in go to `on_frame`.
     ///
     /// # Errors
     /// Why the connection must end.
@@ -144,7 +168,7 @@ impl Connection {
         on_frame: &mut impl FnMut(&Frame<'_>),
     ) -> Result<(), Box<str>> {
         if self.stage != Stage::Upgrading {
-            return self.take_frames(bytes, random, on_frame);
+            return self.take_frames(bytes, target, random, on_frame);
         }
         self.head.extend_from_slice(bytes);
         let Some(end) = memchr::memmem::find(&self.head, b"\r\n\r\n").map(|at| at + 4) else {
@@ -156,28 +180,56 @@ impl Connection {
         }
         let mut rest = self.head.split_off(end);
         self.head = Vec::new();
-        self.greet(target, random)?;
-        self.take_frames(&mut rest, random, on_frame)
+        if self.login.transport == Transport::SockjsWebsocket {
+            self.stage = Stage::Opening;
+        } else {
+            self.arrival(target, random).greet()?;
+        }
+        self.take_frames(&mut rest, target, random, on_frame)
     }
 
-    fn greet(&mut self, target: &Target, random: &mut Random) -> Result<(), Box<str>> {
-        let beat = target.heart_beat.to_string();
-        let mut headers = vec![("accept-version", "1.2"), ("host", "localhost"), ("heart-beat", beat.as_str())];
-        let authorization;
-        if target.auth == Auth::Connect {
-            authorization = format!("Bearer {}", target.token(self.login.user, &[])?);
-            headers.push(("Authorization", &authorization));
+    /// Takes what a connection of a session over HTTP read; as [`take`](Self::take).
+    ///
+    /// # Errors
+    /// Why the session must end.
+    pub fn take_http(
+        &mut self,
+        role: Role,
+        bytes: &[u8],
+        target: &Target,
+        random: &mut Random,
+        on_frame: &mut impl FnMut(&Frame<'_>),
+    ) -> Result<(), Box<str>> {
+        let Some(mut session) = self.http.take() else { return Ok(()) };
+        let result = session.take(role, bytes, &mut |packet| {
+            let (codec, mut arrival) = self.split(target, random);
+            codec.feed_packet(packet, &mut |event| arrival.take(event, on_frame))
+        });
+        self.http = Some(session);
+        result
+    }
+
+    /// Whether there is something to be written, or room for it is waited for.
+    pub fn wants_flush(&self) -> bool {
+        match &self.http {
+            Some(session) => session.is_writable(&self.out.messages),
+            None => self.blocked || !self.out.is_empty(),
         }
-        self.out.frame(Command::Connect, &headers, b"", random);
-        self.beat_out_ns = u64::from(target.heart_beat.out_ms) * 1_000_000;
-        self.beat_in_ns = u64::from(target.heart_beat.in_ms) * 1_000_000;
-        self.stage = Stage::Greeting;
-        Ok(())
+    }
+
+    fn split<'a>(&'a mut self, target: &'a Target, random: &'a mut Random) -> (&'a mut Codec, Arrival<'a>) {
+        let Self { login, stage, out, beat_out_ns, beat_in_ns, codec, .. } = self;
+        (codec, Arrival { login, stage, out, beat_out_ns, beat_in_ns, target, random })
+    }
+
+    fn arrival<'a>(&'a mut self, target: &'a Target, random: &'a mut Random) -> Arrival<'a> {
+        self.split(target, random).1
     }
 
     fn take_frames(
         &mut self,
         bytes: &mut [u8],
+        target: &Target,
         random: &mut Random,
         on_frame: &mut impl FnMut(&Frame<'_>),
     ) -> Result<(), Box<str>> {
@@ -186,10 +238,52 @@ impl Connection {
         {
             capture.extend_from_slice(bytes);
         }
-        let Self { login, stage, out, beat_out_ns, beat_in_ns, codec, .. } = self;
-        codec.feed(bytes, &mut |event| match event {
+        let (codec, mut arrival) = self.split(target, random);
+        codec.feed(bytes, &mut |event| arrival.take(event, on_frame))
+    }
+
+    pub fn close(&mut self) {
+        self.fd = None;
+        self.http = None;
+        self.stage = Stage::Down;
+        self.out.clear();
+    }
+}
+
+/// What arriving frames may touch of a connection.
+struct Arrival<'a> {
+    login: &'a Login,
+    stage: &'a mut Stage,
+    out: &'a mut Outbox,
+    beat_out_ns: &'a mut u64,
+    beat_in_ns: &'a mut u64,
+    target: &'a Target,
+    random: &'a mut Random,
+}
+
+impl Arrival<'_> {
+    fn greet(&mut self) -> Result<(), Box<str>> {
+        let Self { login, stage, out, beat_out_ns, beat_in_ns, target, random } = self;
+        let beat = target.heart_beat.to_string();
+        let mut headers = vec![("accept-version", "1.2"), ("host", "localhost"), ("heart-beat", beat.as_str())];
+        let authorization;
+        if target.auth == Auth::Connect {
+            authorization = format!("Bearer {}", target.token(login.user, &[])?);
+            headers.push(("Authorization", &authorization));
+        }
+        out.frame(Command::Connect, &headers, b"", random);
+        **beat_out_ns = u64::from(target.heart_beat.out_ms) * 1_000_000;
+        **beat_in_ns = u64::from(target.heart_beat.in_ms) * 1_000_000;
+        **stage = Stage::Greeting;
+        Ok(())
+    }
+
+    fn take(&mut self, event: Event<'_>, on_frame: &mut impl FnMut(&Frame<'_>)) -> Result<(), Box<str>> {
+        match event {
+            Event::Open if *self.stage == Stage::Opening => self.greet(),
+            Event::Open => Err("the server knows the session no more, and began it anew".into()),
             Event::Frame(frame) if frame.command == Command::Error => Err(describe_error(&frame)),
-            Event::Frame(frame) => match *stage {
+            Event::Frame(frame) => match *self.stage {
                 Stage::Ready => {
                     on_frame(&frame);
                     Ok(())
@@ -198,34 +292,28 @@ impl Connection {
                     if frame.command != Command::Connected {
                         return Err("the first frame is not CONNECTED".into());
                     }
-                    negotiate(frame.header("heart-beat").unwrap_or("0,0"), beat_out_ns, beat_in_ns);
-                    subscribe(&login.destinations, out, random);
-                    *stage = subscribing(login.destinations.len());
+                    negotiate(frame.header("heart-beat").unwrap_or("0,0"), self.beat_out_ns, self.beat_in_ns);
+                    subscribe(&self.login.destinations, self.out, self.random);
+                    *self.stage = subscribing(self.login.destinations.len());
                     Ok(())
                 }
                 Stage::Subscribing { left } => {
                     if frame.command == Command::Receipt && frame.header("receipt-id").is_some_and(is_subscribe_receipt) {
-                        *stage = subscribing(left - 1);
+                        *self.stage = subscribing(left - 1);
                     } else {
                         on_frame(&frame);
                     }
                     Ok(())
                 }
-                Stage::Down | Stage::Connecting | Stage::Upgrading => Err("a frame before the upgrade".into()),
+                Stage::Down | Stage::Connecting | Stage::Upgrading | Stage::Opening => Err("a frame before the session".into()),
             },
             Event::HeartBeat => Ok(()),
             Event::Ping(payload) => {
-                out.pong(payload, random);
+                self.out.pong(payload, self.random);
                 Ok(())
             }
             Event::Close { code, reason } => Err(describe_close(code, reason)),
-        })
-    }
-
-    pub fn close(&mut self) {
-        self.fd = None;
-        self.stage = Stage::Down;
-        self.out.clear();
+        }
     }
 }
 

@@ -210,6 +210,7 @@ impl Bench<'_> {
             pace: Pace::Inflight(inflight),
             churn: 0.0,
             reconnect: true,
+            mix: pairs::Mix::default(),
             drain_ns: 10_000_000_000,
         }
     }

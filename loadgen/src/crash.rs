@@ -85,6 +85,7 @@ fn rounds(args: &CrashArgs, run: &RunArgs, site: &Site, target: &Target, seed: u
         pace: Pace::Inflight(args.inflight),
         churn: 0.0,
         reconnect: false,
+        mix: pairs::Mix::default(),
         drain_ns: 10_000_000_000,
     };
     let deadline = run.deadline();

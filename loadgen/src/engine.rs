@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use tidings::protocol::stomp::{Command, Frame};
@@ -10,6 +11,7 @@ use crate::clock;
 use crate::connection::{Connection, Login, Stage};
 use crate::random::Random;
 use crate::socket::{self, Epoll};
+use crate::sockjs::{Role, Wire};
 use crate::target::Target;
 
 /// Connections that log in at the same time: fewer than the shortest usual accept queue.
@@ -93,7 +95,7 @@ impl Engine {
         let connection = &mut self.connections[slot];
         let raw = fd.as_raw_fd();
         connection.adopt(fd, clock::mono_ns());
-        self.epoll.add(raw, token(slot, connection.generation), false)
+        self.epoll.add(raw, token(slot, connection.generation, Role::Receiver), false)
     }
 
     /// Queues a frame; all that one turn queues for a connection leaves in one write.
@@ -162,30 +164,37 @@ impl Engine {
     }
 
     fn handle_event(&mut self, token: u64, flags: u32, scratch: &mut [u8], scenario: &mut impl Scenario) {
-        let slot = (token & u64::from(u32::MAX)) as usize;
+        let slot = (token & SLOT_MASK) as usize;
+        let role = if token & SENDER_BIT == 0 { Role::Receiver } else { Role::Sender };
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        if connection.generation != (token >> 32) as u32 || connection.fd.is_none() {
+        if connection.generation != (token >> 32) as u32 || connection.stage == Stage::Down {
             return;
         }
         let result = if connection.stage == Stage::Connecting {
-            connection.connected(&self.target)
+            connection.connected(&self.target, &mut self.random)
         } else {
             let readable = flags & !(libc::EPOLLOUT as u32) != 0;
-            if readable { self.read(slot, scratch, scenario) } else { Ok(()) }
+            if readable { self.read(slot, role, scratch, scenario) } else { Ok(()) }
         };
         if let Err(why) = result {
             self.fail(slot, why);
-        } else if self.connections[slot].blocked || !self.connections[slot].out.is_empty() {
+        } else if self.connections[slot].wants_flush() {
             mark(&mut self.dirty, slot, &mut self.connections[slot]);
         }
     }
 
     /// One read an event: what is left makes the descriptor ready again, and nobody waits behind a busy one.
-    fn read(&mut self, slot: usize, scratch: &mut [u8], scenario: &mut impl Scenario) -> Result<(), Box<str>> {
+    fn read(&mut self, slot: usize, role: Role, scratch: &mut [u8], scenario: &mut impl Scenario) -> Result<(), Box<str>> {
         let connection = &mut self.connections[slot];
-        let Some(fd) = &connection.fd else { return Ok(()) };
+        let fd = connection.http.as_mut().map_or(&connection.fd, |session| &session.wire(role).fd);
+        let Some(fd) = fd else { return Ok(()) };
         let count = match socket::receive(fd.as_raw_fd(), scratch) {
-            Ok(0) => return Err("closed by the server without a close frame".into()),
+            Ok(0) => {
+                return match &mut connection.http {
+                    Some(session) => session.closed(role),
+                    None => Err("closed by the server without a close frame".into()),
+                };
+            }
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error.to_string().into()),
@@ -194,7 +203,12 @@ impl Engine {
         connection.read_at = now;
         let was_ready = connection.stage == Stage::Ready;
         let bytes = scratch.get_mut(..count).unwrap_or_default();
-        let result = connection.take(bytes, &self.target, &mut self.random, &mut |frame| scenario.frame(slot, frame, now));
+        let mut on_frame = |frame: &Frame<'_>| scenario.frame(slot, frame, now);
+        let result = if connection.http.is_some() {
+            connection.take_http(role, bytes, &self.target, &mut self.random, &mut on_frame)
+        } else {
+            connection.take(bytes, &self.target, &mut self.random, &mut on_frame)
+        };
         if !was_ready && connection.stage == Stage::Ready {
             self.opening -= 1;
             scenario.ready(slot, now);
@@ -206,14 +220,17 @@ impl Engine {
         while self.opening < OPENING_MAX {
             let Some(slot) = self.waiting.pop_front() else { return };
             let connection = &mut self.connections[slot];
-            if let Err(error) = connection.open(self.target.address, now) {
-                self.note(slot, format!("connect: {error}").into());
+            if let Err(why) = connection.open(&self.target, &mut self.random, now) {
+                self.note(slot, why);
                 continue;
             }
             self.opening += 1;
+            let Some(fd) = &connection.fd else {
+                mark(&mut self.dirty, slot, connection);
+                continue;
+            };
             connection.blocked = true;
-            let fd = connection.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd);
-            if let Err(error) = self.epoll.add(fd, token(slot, connection.generation), true) {
+            if let Err(error) = self.epoll.add(fd.as_raw_fd(), token(slot, connection.generation, Role::Receiver), true) {
                 self.fail(slot, error.to_string().into());
             }
         }
@@ -223,7 +240,7 @@ impl Engine {
     fn sweep(&mut self, now: u64) {
         for slot in 0..self.connections.len() {
             let connection = &mut self.connections[slot];
-            if connection.fd.is_none() {
+            if connection.stage == Stage::Down {
                 continue;
             }
             if connection.stage != Stage::Ready {
@@ -250,16 +267,11 @@ impl Engine {
         for slot in dirty.drain(..) {
             let connection = &mut self.connections[slot];
             connection.dirty = false;
-            let Some(fd) = connection.fd.as_ref().map(AsRawFd::as_raw_fd) else { continue };
-            connection.written_at = now;
-            let result = flush(connection).and_then(|()| {
-                let blocked = !connection.out.is_empty();
-                if blocked != connection.blocked {
-                    connection.blocked = blocked;
-                    self.epoll.change(fd, token(slot, connection.generation), blocked)?;
-                }
-                Ok(())
-            });
+            let result = if connection.http.is_some() {
+                flush_http(&self.epoll, &self.target, slot, connection, now)
+            } else {
+                flush_websocket(&self.epoll, slot, connection, now)
+            };
             if let Err(error) = result {
                 self.fail(slot, error.to_string().into());
             }
@@ -284,7 +296,9 @@ impl Engine {
         match connection.stage {
             Stage::Down => self.waiting.retain(|waiting| *waiting != slot),
             Stage::Ready => {}
-            Stage::Connecting | Stage::Upgrading | Stage::Greeting | Stage::Subscribing { .. } => self.opening -= 1,
+            Stage::Connecting | Stage::Upgrading | Stage::Opening | Stage::Greeting | Stage::Subscribing { .. } => {
+                self.opening -= 1
+            }
         }
         connection.close();
     }
@@ -296,8 +310,12 @@ impl Engine {
     }
 }
 
-fn token(slot: usize, generation: u32) -> u64 {
-    u64::from(generation) << 32 | slot as u64
+/// A token is the generation, one bit for which connection of a session over HTTP it is, and the slot.
+const SENDER_BIT: u64 = 1 << 31;
+const SLOT_MASK: u64 = SENDER_BIT - 1;
+
+fn token(slot: usize, generation: u32, role: Role) -> u64 {
+    u64::from(generation) << 32 | if role == Role::Sender { SENDER_BIT } else { 0 } | slot as u64
 }
 
 fn mark(dirty: &mut Vec<usize>, slot: usize, connection: &mut Connection) {
@@ -315,6 +333,55 @@ fn flush(connection: &mut Connection) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),
         }
+    }
+    Ok(())
+}
+
+fn flush_websocket(epoll: &Epoll, slot: usize, connection: &mut Connection, now: u64) -> io::Result<()> {
+    let Some(fd) = connection.fd.as_ref().map(AsRawFd::as_raw_fd) else { return Ok(()) };
+    connection.written_at = now;
+    flush(connection)?;
+    let blocked = !connection.out.is_empty();
+    if blocked != connection.blocked {
+        connection.blocked = blocked;
+        epoll.change(fd, token(slot, connection.generation, Role::Receiver), blocked)?;
+    }
+    Ok(())
+}
+
+/// Begins the next request when there is one, and writes what either connection has room for.
+fn flush_http(epoll: &Epoll, target: &Target, slot: usize, connection: &mut Connection, now: u64) -> io::Result<()> {
+    let Some(session) = &mut connection.http else { return Ok(()) };
+    if session.bring(&mut connection.out.messages) {
+        // A request for packets is no sign of life to STOMP; a message is.
+        connection.written_at = now;
+    }
+    for role in [Role::Receiver, Role::Sender] {
+        let token = token(slot, connection.generation, role);
+        flush_wire(epoll, target, connection.login.source, session.wire(role), token)?;
+    }
+    Ok(())
+}
+
+fn flush_wire(epoll: &Epoll, target: &Target, source: Option<Ipv4Addr>, wire: &mut Wire, token: u64) -> io::Result<()> {
+    if wire.fd.is_none() && !wire.pending().is_empty() {
+        let fd = socket::connect(target.address, source)?;
+        epoll.add(fd.as_raw_fd(), token, false)?;
+        wire.fd = Some(fd);
+    }
+    let Some(fd) = wire.fd.as_ref().map(AsRawFd::as_raw_fd) else { return Ok(()) };
+    let mut blocked = false;
+    while !wire.pending().is_empty() && !blocked {
+        // A socket that is still connecting has no room either.
+        match socket::send(fd, wire.pending()) {
+            Ok(count) => wire.consume(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => blocked = true,
+            Err(error) => return Err(error),
+        }
+    }
+    if blocked != wire.blocked {
+        wire.blocked = blocked;
+        epoll.change(fd, token, blocked)?;
     }
     Ok(())
 }

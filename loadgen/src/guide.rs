@@ -47,7 +47,7 @@ pub fn run(run: &RunArgs, target: &Target) -> Result<bool, String> {
     let mut engine = Engine::new(target.clone(), Random::new(run.seed())).map_err(|error| error.to_string())?;
     for user in users {
         let destinations = ["/user/queue/messages", "/user/queue/errors"].map(String::from).to_vec();
-        engine.add(Login { user, destinations, source: None });
+        engine.add(Login { user, destinations, source: None, ..Login::default() });
     }
     let mut guide = Guide::new(connections);
     let finished = engine.run(&mut guide, run.deadline()).map_err(|error| error.to_string())?;

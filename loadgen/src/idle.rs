@@ -94,6 +94,7 @@ pub fn run(args: &IdleArgs, run: &RunArgs, target: &Target) -> Result<bool, Stri
             user: run.first_user + u64::from(index),
             destinations: vec!["/user/queue/messages".to_owned()],
             source: (args.connections > PER_SOURCE && target.address.ip().is_loopback()).then_some(source),
+            ..Login::default()
         });
         engine.open(slot);
     }

@@ -1,6 +1,6 @@
 //! Load for a tidings server, with the checks that make the load worth something: what was lost, doubled or reordered.
 //!
-//! Purpose: open-loop and closed-loop load over STOMP on WebSockets, REST reads of the histories, kills, and the server's
+//! Purpose: open-loop and closed-loop load over STOMP on WebSockets and SockJS, REST reads of the histories, kills, and the server's
 //! cost in the kernel's accounting. Flows in: options. Flows out: a summary, one line of JSON, and the exit code: 0 when
 //! nothing was lost, doubled or reordered, 1 otherwise, 2 when the load could not be put on.
 //! Of the server it uses the protocol and model rooms only, never its internals.
@@ -26,4 +26,5 @@ pub mod run;
 pub mod sequence;
 pub mod server;
 pub mod socket;
+pub mod sockjs;
 pub mod target;

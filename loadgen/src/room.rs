@@ -160,7 +160,8 @@ pub fn drive(plan: &Plan, target: &Target, pid: Option<u32>, deadline: u64, mut 
     let topic = format!("/topic/conversation/{}", plan.conversation);
     for slot in 0..=u64::from(plan.subscribers) {
         let destination = if slot == 0 { "/user/queue/errors".to_owned() } else { topic.clone() };
-        let slot = engine.add(Login { user: plan.first_user + slot, destinations: vec![destination], source: None });
+        let slot =
+            engine.add(Login { user: plan.first_user + slot, destinations: vec![destination], source: None, ..Login::default() });
         engine.open(slot);
     }
     engine.capture(1);

@@ -2,16 +2,19 @@
 
 pub mod catch_up;
 pub mod client;
+pub mod mix;
 pub mod scenario;
 
 use std::collections::BTreeMap;
 use std::thread;
 
-use clap::Args;
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
 pub use catch_up::CatchUp;
+pub use mix::Mix;
 pub use scenario::{Counts, DESTINATIONS, Pace, Pairs, Plan};
 
 use crate::connection::Login;
@@ -23,6 +26,7 @@ use crate::report::{self, Latency};
 use crate::rest::Client;
 use crate::run::{RunArgs, put_conversations};
 use crate::socket;
+use crate::sockjs::Transport;
 use crate::target::Target;
 
 #[derive(Args, Clone, Debug)]
@@ -30,6 +34,13 @@ pub struct PairsArgs {
     /// Users, in pairs; one connection each.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(2..=100_000))]
     users: u32,
+    /// How all users travel.
+    #[arg(long, value_enum, default_value = "websocket")]
+    transport: Transport,
+    /// Users by transport, such as websocket=2000,xhr-streaming=1000,xhr-polling=1000; the first half of them, in this order,
+    /// is in pairs with the second half.
+    #[arg(long, conflicts_with_all = ["users", "transport"])]
+    mix: Option<Mix>,
     /// Messages in all.
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     messages: u64,
@@ -61,6 +72,7 @@ struct Report {
     scenario: &'static str,
     seed: u64,
     users: u32,
+    transports: BTreeMap<Transport, u32>,
     messages: u64,
     pace: Pace,
     churn: f64,
@@ -97,7 +109,8 @@ pub struct Share {
     reasons: BTreeMap<Box<str>, u64>,
 }
 
-/// Runs the load and prints what was found; true when nothing was lost, doubled or reordered.
+/// Runs the load and prints what was found; true when nothing was lost, doubled or reordered, and no
+/// connection or session ended that the churn did not end.
 ///
 /// # Errors
 /// When the load could not be put on.
@@ -110,9 +123,11 @@ pub fn run(args: &PairsArgs, run: &RunArgs, target: &Target) -> Result<bool, Str
         (Some(_), _) => return Err("--rate must be above zero".into()),
         (None, inflight) => Pace::Inflight(inflight.unwrap_or(64).max(1)),
     };
-    let plans = split(args, run, pace, Random::new(seed).next_u64() as u32);
+    let mix = args.mix.clone().unwrap_or_else(|| Mix::all(args.transport, args.users.next_multiple_of(2)));
+    let plans = split(args, &mix, run, pace, Random::new(seed).next_u64() as u32);
     let users: u32 = plans.iter().map(|plan| plan.users).sum();
     println!("pairs: {users} users, {} messages, {pace:?}, churn {}/s, seed {seed}", args.messages, args.churn);
+    println!("  {}", describe_mix(&mix.sums()));
     for plan in &plans {
         put_conversations(target, "direct", conversations(plan))?;
     }
@@ -135,11 +150,19 @@ pub fn run(args: &PairsArgs, run: &RunArgs, target: &Target) -> Result<bool, Str
         }
         Ok::<(), String>(())
     })?;
-    let report = merge(shares, args, run, pace, users, seed)?;
+    let report = merge(shares, args, &mix, run, pace, users, seed)?;
     print(&report);
     run.write_json(&report)?;
     let faults = report.counts.faults() + report.history.map_or(0, LogFaults::total);
-    Ok(report.finished && faults == 0 && report.counts.unsettled == 0)
+    Ok(report.finished && faults == 0 && report.counts.unsettled == 0 && report.counts.disconnected == 0)
+}
+
+fn describe_mix(sums: &BTreeMap<Transport, u32>) -> String {
+    let name = |(transport, users): (&Transport, &u32)| {
+        let value = transport.to_possible_value();
+        format!("{users} by {}", value.as_ref().map_or("?", PossibleValue::get_name))
+    };
+    sums.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
 /// The pairs' conversations with their users.
@@ -149,12 +172,17 @@ pub fn conversations(plan: &Plan) -> impl Iterator<Item = (u64, std::ops::Range<
 
 pub fn logins(plan: &Plan) -> impl Iterator<Item = Login> {
     let destinations = DESTINATIONS.map(String::from).to_vec();
-    (0..plan.users as usize).map(move |slot| Login { user: plan.user(slot), destinations: destinations.clone(), source: None })
+    (0..plan.users as usize).map(move |slot| Login {
+        user: plan.user(slot),
+        destinations: destinations.clone(),
+        source: None,
+        transport: plan.mix.of(plan.sender(slot)),
+    })
 }
 
 /// Each thread has its own pairs, and its share of the pace.
-fn split(args: &PairsArgs, run: &RunArgs, pace: Pace, run_id: u32) -> Vec<Plan> {
-    let pairs = args.users.div_ceil(2);
+fn split(args: &PairsArgs, mix: &Mix, run: &RunArgs, pace: Pace, run_id: u32) -> Vec<Plan> {
+    let pairs = mix.users() / 2;
     let threads = run.threads.min(pairs);
     let mut plans = Vec::new();
     let mut first_pair = 0;
@@ -176,6 +204,7 @@ fn split(args: &PairsArgs, run: &RunArgs, pace: Pace, run_id: u32) -> Vec<Plan> 
             },
             churn: args.churn / f64::from(threads),
             reconnect: true,
+            mix: mix.clone(),
             drain_ns: args.drain * 1_000_000_000,
         });
         first_pair += pairs_here;
@@ -231,7 +260,15 @@ pub fn verify(pairs: &Pairs, target: &Target) -> Result<LogFaults, String> {
     Ok(faults)
 }
 
-fn merge(shares: Vec<Share>, args: &PairsArgs, run: &RunArgs, pace: Pace, users: u32, seed: u64) -> Result<Report, String> {
+fn merge(
+    shares: Vec<Share>,
+    args: &PairsArgs,
+    mix: &Mix,
+    run: &RunArgs,
+    pace: Pace,
+    users: u32,
+    seed: u64,
+) -> Result<Report, String> {
     let (mut delivery, mut receipt) = (report::histogram(), report::histogram());
     let (mut counts, mut finished, mut history, mut server) = (Counts::default(), true, None, None);
     let mut reasons = BTreeMap::new();
@@ -254,6 +291,7 @@ fn merge(shares: Vec<Share>, args: &PairsArgs, run: &RunArgs, pace: Pace, users:
         scenario: "pairs",
         seed,
         users,
+        transports: mix.sums(),
         messages: args.messages,
         pace,
         churn: args.churn,

@@ -11,6 +11,7 @@ use tidings::protocol::stomp::{Command, Frame};
 
 use super::catch_up::CatchUp;
 use super::client::Client;
+use super::mix::Mix;
 use crate::engine::{Engine, Scenario, Turn};
 use crate::marker::{Marker, write_body};
 use crate::meter::Meter;
@@ -46,6 +47,7 @@ pub struct Plan {
     pub churn: f64,
     /// Open again what ended.
     pub reconnect: bool,
+    pub mix: Mix,
     /// How long to wait at the end for what was acknowledged, nanoseconds.
     pub drain_ns: u64,
 }
