@@ -508,6 +508,11 @@ class EventSource(SockJsTest):
         self.assertEqual((response.status, response.body), (204, b""))
         self.assertEqual(stream.until(b"\r\n\r\n"), rb'data: a["  \u0000\n\r "]')
 
+    def test_percent_signs_are_escaped(self):
+        session = self.session(transport="eventsource").open()
+        session.send("100 % %0A %25")
+        self.assertEqual(session.stream.until(b"\r\n\r\n"), b'data: a["100 %25 %250A %2525"]')
+
     def test_no_message_makes_an_event_of_its_own(self):
         session = self.session(transport="eventsource").open()
         evil = ["\n\ndata: c[3000,\"x\"]\n\n", "\r\revent: x", "\u2028id: 1\u2029", "\x0b\x0c\x85retry: 1"]

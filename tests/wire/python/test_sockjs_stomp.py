@@ -61,7 +61,7 @@ class Transports(SockJsTest):
                 session = self.connect(bob, transport)
                 session.subscribe("/user/queue/messages")
                 self.assertEqual(session.connected.headers["user-name"], str(bob))
-                text = "é🎉\u2028\u2029 \u200b 'quoted' \"twice\" \\ back"
+                text = "é🎉\u2028\u2029 \u200b 'quoted' \"twice\" \\ back 100 % %0A"
                 stored = self.server.post(alice, conversation, text)
                 self.assertEqual(session.expect("MESSAGE").json(), stored)
                 body = json.dumps({"content": text})
