@@ -129,9 +129,7 @@ impl<'a> Resource<'a> {
 pub(super) fn is_open(path: &str) -> bool {
     let (prefix, rest) = split_prefix(path);
     let open_below = |root: &str| rest.strip_prefix(root).is_some_and(|below| below.is_empty() || below.starts_with('/'));
-    open_below("/auth")
-        || matches!(rest, "/healthz" | "/readyz")
-        || (prefix.is_empty() && (open_below("/ws") || open_below("/page") || rest == "/"))
+    open_below("/auth") || matches!(rest, "/healthz" | "/readyz") || (prefix.is_empty() && (open_below("/page") || rest == "/"))
 }
 
 #[cfg(test)]
@@ -188,18 +186,7 @@ mod tests {
 
     #[test]
     fn what_is_open_is_so_by_its_path() {
-        for path in [
-            "/ws",
-            "/ws/",
-            "/ws/info",
-            "/ws/000/abc/xhr",
-            "/auth/login",
-            "/api/auth/nothing",
-            "/healthz",
-            "/api/readyz",
-            "/",
-            "/page/x",
-        ] {
+        for path in ["/auth/login", "/api/auth/nothing", "/healthz", "/api/readyz", "/", "/page/x"] {
             assert!(is_open(path), "{path}");
         }
         for path in [

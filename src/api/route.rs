@@ -447,7 +447,6 @@ mod tests {
         let refused = route(&request(Method::Get, "/users/me", &[], ""), None, &Limits::default()).unwrap_err();
         assert!(refused.headers.contains(&("WWW-Authenticate", "Bearer".to_owned())));
         assert_eq!(status(Method::Get, "/auth/nothing"), Some(404));
-        assert_eq!(status(Method::Get, "/ws/nothing"), Some(404));
         assert_eq!(status(Method::Get, "/healthz"), None);
         assert_eq!(status(Method::Post, "/auth/login"), Some(400));
     }

@@ -174,6 +174,13 @@ impl Channel {
         }
     }
 
+    /// The session is over: what a receiver that waits is told, if there is one.
+    pub fn end(&mut self) -> Option<Parcel> {
+        let to = self.receiver.take()?.place;
+        let (code, reason) = sockjs::CLOSE_INTERRUPTED;
+        Some(Parcel { to, packets: smallvec![sockjs::close(code, reason).into()], last: true })
+    }
+
     /// Whether the session ends with the loss of this receiver.
     #[must_use]
     pub fn lost(&self, place: Place) -> bool {

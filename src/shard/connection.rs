@@ -27,6 +27,8 @@ pub(super) struct Connection {
     pub(super) blocked_since: Option<Mono>,
     /// The one current entry among the timers.
     pub(super) timer: Option<Mono>,
+    /// Receivers whose last packets are queued and not yet out: until they are, losing this connection loses them.
+    pub(super) undelivered: Vec<Receiving>,
     /// What closes it, also while its phase is in the hands of the function that works on it.
     pub(super) wrap: Wrap,
     pub(super) phase: Phase,
@@ -68,8 +70,6 @@ pub(super) struct Http {
     pub(super) expected: bool,
     /// No request after this one is read.
     pub(super) last: bool,
-    /// The last packets of a receiver, queued and not yet out: until they are, losing this connection loses them.
-    pub(super) undelivered: Option<Box<Receiving>>,
 }
 
 #[derive(Debug)]
@@ -198,6 +198,7 @@ impl Connection {
             paused: false,
             blocked_since: None,
             timer: None,
+            undelivered: Vec::new(),
             wrap: Wrap::WebSocket,
             phase,
         }
@@ -215,7 +216,6 @@ impl Http {
             since: now,
             expected: false,
             last: false,
-            undelivered: None,
         }
     }
 

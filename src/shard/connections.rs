@@ -116,6 +116,7 @@ impl Shard {
         }
         connection.flushing = false;
         connection.blocked_since = None;
+        connection.undelivered = Vec::new();
         let paused = connection.paused;
         match &mut connection.phase {
             Phase::Ending { shut, .. } if !*shut => {
@@ -157,6 +158,7 @@ impl Shard {
     /// The peer is gone.
     pub(super) fn lose(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
         let Some(connection) = self.connections.remove(id) else { return };
+        self.lose_receivers(turn, id, &connection.undelivered);
         self.end_phase(turn, id, connection.phase);
     }
 
@@ -164,7 +166,7 @@ impl Shard {
     fn end_phase(&mut self, turn: &mut Turn<'_>, id: ConnectionId, phase: Phase) {
         match phase {
             Phase::Socket(socket) => self.end_talk(turn, &socket.talk),
-            Phase::Http(http) => self.lose_receivers(turn, id, &http),
+            Phase::Http(http) => self.lose_receivers(turn, id, http.slots.iter().filter_map(|slot| slot.receiving.as_deref())),
             // Between inputs only a contained panic leaves a phase taken; whose session it was, only its carrier tells.
             Phase::Taken => {
                 if let Some(session) = self.sessions.carried_by(Carrier::Socket(id)) {
@@ -187,7 +189,10 @@ impl Shard {
         let until = turn.now.mono.after(self.policy.limits.linger);
         let Some(connection) = self.connections.find_mut(id) else { return };
         let shut = connection.outbox.is_empty();
-        connection.phase = Phase::Ending { until, shut };
+        if let Phase::Http(http) = std::mem::replace(&mut connection.phase, Phase::Ending { until, shut }) {
+            // Requests behind the last answer are answered no more.
+            self.lose_receivers(turn, id, http.slots.iter().filter_map(|slot| slot.receiving.as_deref()));
+        }
         if shut {
             turn.effects.push(Effect::Shutdown { connection: id });
         }
@@ -318,6 +323,7 @@ impl Shard {
     pub(super) fn drop_connection(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
         let Some(connection) = self.connections.remove(id) else { return };
         turn.effects.push(Effect::Close { connection: id });
+        self.lose_receivers(turn, id, &connection.undelivered);
         self.end_phase(turn, id, connection.phase);
     }
 

@@ -94,6 +94,8 @@ pub struct SockJsAsk {
     pub session: SockJsId,
     pub from: Place,
     pub want: SockJsWant,
+    /// The home that passed it on, as the session had moved, and which of its moves that was.
+    pub passed_on: Option<(ShardId, u32)>,
 }
 
 #[derive(Debug)]
@@ -124,6 +126,8 @@ pub enum SockJsAnswer {
 pub struct SockJsMove {
     pub session: SockJsId,
     pub channel: Channel,
+    /// Which of its old home's moves this is.
+    pub serial: u32,
     pub connect: ConnectRequest,
     pub claims: Claims,
     /// What came behind CONNECT.
@@ -219,6 +223,7 @@ pub enum Mail {
     /// A session that had moved is over: its old home need not know of it any more.
     SockJsGone {
         session: SockJsId,
+        serial: u32,
     },
     /// To every shard: a login's tokens count no longer.
     Revoked {

@@ -245,7 +245,7 @@ impl Shard {
             Mail::SockJsWritten { session, place } => self.sockjs_written(turn, session, place),
             Mail::SockJsLost { session, place } => self.sockjs_lost(turn, session, place),
             Mail::SockJsMove(moved) => self.adopt_sockjs(turn, from, *moved),
-            Mail::SockJsGone { session } => self.sockjs_gone(&session),
+            Mail::SockJsGone { session, serial } => self.sockjs_gone(&session, serial),
             Mail::Revoked { user, family } => self.revoked(turn, user, family),
         }
     }

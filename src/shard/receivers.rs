@@ -42,19 +42,19 @@ struct Named {
 }
 
 impl Shard {
+    /// Whether a request asks for a WebSocket where there is one.
+    pub(super) fn asks_for_socket(&self, request: &Request) -> bool {
+        let path = self.policy.site.find(&request.path).and_then(|(_, mount, rest)| {
+            sockjs::parse(rest).filter(|path| *path == Path::Base || (mount.websocket && is_websocket(path)))
+        });
+        request.upgrade && request.method == Method::Get && path.is_some()
+    }
+
     /// A request below a mount.
     pub(super) fn handle_mounted(&mut self, turn: &mut Turn<'_>, id: ConnectionId, http: &mut Http, request: Request) {
         let policy = self.policy.clone();
         let Some((mount_id, mount, rest)) = policy.site.find(&request.path) else { return };
         let path = sockjs::parse(rest).filter(|path| mount.websocket || !is_websocket(path));
-        if let Some(path) = &path
-            && request.upgrade
-            && request.method == Method::Get
-            && (is_websocket(path) || *path == Path::Base)
-        {
-            http.upgrade = Some(Box::new(request));
-            return;
-        }
         let keep_alive = request.keep_alive && self.draining.is_none() && !request.upgrade;
         let number = http.open_slot(request.method == Method::Head, keep_alive);
         let headers = sockjs_headers(&request, mount, path.as_ref());
@@ -110,13 +110,15 @@ impl Shard {
         };
         let home = self.sockjs_home(&session);
         let chunked = request.version_minor > 0;
-        if let Some(slot) = http.slot_mut(number) {
+        if let Some(slot) = http.slots.iter_mut().find(|slot| slot.number == number) {
             slot.keep_alive &= chunked || !transport.is_stream();
+            // Its body ends with the connection: no request behind it is read.
+            http.last |= !slot.keep_alive;
             let session = session.clone();
             slot.receiving = Some(Box::new(Receiving { home, session, number, transport, callback, chunked, headers }));
         }
         let from = Place { shard: self.id, connection: id, number };
-        self.mail(turn, home, Mail::SockJs(Box::new(SockJsAsk { session, from, want })));
+        self.mail(turn, home, Mail::SockJs(Box::new(SockJsAsk { session, from, want, passed_on: None })));
         Ok(())
     }
 
@@ -157,9 +159,13 @@ impl Shard {
     }
 
     /// Tells homes that their receivers are gone with the connection.
-    pub(super) fn lose_receivers(&mut self, turn: &mut Turn<'_>, id: ConnectionId, http: &Http) {
-        let waiting = http.slots.iter().filter_map(|slot| slot.receiving.as_deref());
-        for receiving in waiting.chain(http.undelivered.as_deref()).filter(|receiving| !receiving.transport.is_send()) {
+    pub(super) fn lose_receivers<'a>(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        receivers: impl IntoIterator<Item = &'a Receiving>,
+    ) {
+        for receiving in receivers.into_iter().filter(|receiving| !receiving.transport.is_send()) {
             let place = Place { shard: self.id, connection: id, number: receiving.number };
             self.mail(turn, receiving.home, Mail::SockJsLost { session: receiving.session.clone(), place });
         }
@@ -169,7 +175,6 @@ impl Shard {
 impl Http {
     /// The outbox is empty: which receiver can be told so.
     pub(super) fn written(&mut self) -> Option<(ShardId, SockJsId, u32)> {
-        self.undelivered = None;
         let slot = self.slots.front_mut()?;
         let (Answer::Stream(stream), Some(receiving)) = (&mut slot.answer, slot.receiving.as_deref()) else { return None };
         let sent = std::mem::take(&mut stream.sending);
@@ -253,7 +258,7 @@ impl Receiving {
 
 /// Changes when the page does.
 pub(super) fn iframe_etag(site: &Site) -> Box<str> {
-    let digest = Sha256::digest(site.client_url.as_bytes());
+    let digest = Sha256::digest(sockjs::iframe_page(&site.client_url).as_bytes());
     format!("\"{:016x}\"", u64::from_be_bytes(*digest.first_chunk().expect("a digest has 32 bytes"))).into()
 }
 

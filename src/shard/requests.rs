@@ -78,7 +78,7 @@ impl Shard {
 
     /// Sends the answers that are ready. True when the last of them was among these.
     fn write_answers(&mut self, turn: &mut Turn<'_>, id: ConnectionId, http: &mut Http) -> bool {
-        let mut out = Vec::new();
+        let (mut out, mut undelivered) = (Vec::new(), Vec::new());
         let mut ends = false;
         while let Some(slot) = http.slots.front_mut() {
             match std::mem::replace(&mut slot.answer, Answer::Awaited) {
@@ -98,8 +98,7 @@ impl Shard {
                 }
             }
             ends = !slot.keep_alive;
-            let slot = http.slots.pop_front();
-            http.undelivered = slot.and_then(|slot| slot.receiving).or_else(|| http.undelivered.take());
+            undelivered.extend(http.slots.pop_front().and_then(|slot| slot.receiving).map(|receiving| *receiving));
             if ends {
                 break;
             }
@@ -111,6 +110,9 @@ impl Shard {
         if !out.is_empty() {
             http.since = turn.now.mono;
             self.write(turn, id, Bytes::from(out));
+        }
+        if let Some(connection) = self.connections.find_mut(id) {
+            connection.undelivered.append(&mut undelivered);
         }
         ends || (http.last && http.slots.is_empty())
     }
@@ -147,8 +149,12 @@ impl Shard {
     fn handle_request(&mut self, turn: &mut Turn<'_>, id: ConnectionId, http: &mut Http, request: Request) {
         let keep_alive = request.keep_alive && self.draining.is_none() && !request.upgrade;
         let head_only = request.method == Method::Head;
-        let refused = if request.upgrade { None } else { self.foreign_origin(&request) };
-        if let Some(refusal) = refused {
+        if self.asks_for_socket(&request) {
+            // Its handshake comes when everything before it has been answered.
+            http.upgrade = Some(Box::new(request));
+            return;
+        }
+        if let Some(refusal) = self.foreign_origin(&request) {
             let number = http.open_slot(head_only, keep_alive);
             return http.fill_slot(number, api::refuse(&refusal).header("Vary", "Origin"));
         }

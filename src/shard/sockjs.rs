@@ -4,6 +4,7 @@
 //! user's shard after CONNECT; the old home then passes on what still comes there.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -36,11 +37,14 @@ pub(super) struct SockJsKey {
 pub(super) struct SockJsSession {
     generation: u32,
     id: SockJsId,
-    /// Where the session began, and where requests that do not name its user still go.
-    came_from: Option<ShardId>,
+    /// Where the session began, and where requests that do not name its user still go; and which of the moves from there
+    /// it was.
+    came_from: Option<(ShardId, u32)>,
     pub(super) channel: Channel,
     /// `None` once the session is closed, and in the hands of the function that works on it.
     pub(super) talk: Option<Talk>,
+    /// How long a closed session waits for its receiver to take the close.
+    closed_until: Option<Mono>,
     /// Requests that brought more than may be under way: answered when there is room.
     held: Vec<Place>,
     timer: Option<Mono>,
@@ -52,7 +56,10 @@ pub(super) struct SockJsSession {
 enum Home {
     Here(SockJsKey),
     /// It has gone on to its user's shard.
-    Moved(ShardId),
+    Moved {
+        to: ShardId,
+        serial: u32,
+    },
 }
 
 /// Sessions by name. Owner: the shard. View: shard.
@@ -61,13 +68,14 @@ pub(super) struct SockJs {
     homes: Map<SockJsId, Home>,
     slab: Slab<Box<SockJsSession>>,
     next_generation: u32,
+    next_serial: u32,
     /// Sessions that may have something to send, in the order in which they got it.
-    stirred: Vec<SockJsKey>,
+    stirred: VecDeque<SockJsKey>,
 }
 
 impl SockJs {
     pub(super) fn new(seed: u64) -> Self {
-        Self { homes: map::map(seed), slab: Slab::new(), next_generation: 0, stirred: Vec::new() }
+        Self { homes: map::map(seed), slab: Slab::new(), next_generation: 0, next_serial: 0, stirred: VecDeque::new() }
     }
 
     pub(super) fn find(&self, key: SockJsKey) -> Option<&SockJsSession> {
@@ -94,11 +102,11 @@ impl SockJs {
         self.slab.iter().map(|(index, session)| key(index, session.generation)).collect()
     }
 
-    fn insert(&mut self, id: SockJsId, came_from: Option<ShardId>, channel: Channel, talk: Option<Talk>) -> SockJsKey {
+    fn insert(&mut self, id: SockJsId, came_from: Option<(ShardId, u32)>, channel: Channel, talk: Option<Talk>) -> SockJsKey {
         let generation = self.next_generation;
         self.next_generation = self.next_generation.wrapping_add(1);
-        let (held, timer, stirred) = (Vec::new(), None, false);
-        let session = SockJsSession { generation, id: id.clone(), came_from, channel, talk, held, timer, stirred };
+        let (held, timer, stirred, closed_until) = (Vec::new(), None, false, None);
+        let session = SockJsSession { generation, id: id.clone(), came_from, channel, talk, closed_until, held, timer, stirred };
         let index = u32::try_from(self.slab.insert(Box::new(session))).expect("sessions are bounded far below 2^32");
         let key = SockJsKey { index, generation };
         self.homes.insert(id, Home::Here(key));
@@ -119,7 +127,7 @@ impl SockJs {
     /// Makes sure that the session is looked at before the turn ends.
     fn stir(&mut self, key: SockJsKey) -> Option<&mut SockJsSession> {
         if !std::mem::replace(&mut self.find_mut(key)?.stirred, true) {
-            self.stirred.push(key);
+            self.stirred.push_back(key);
         }
         self.find_mut(key)
     }
@@ -140,11 +148,11 @@ impl Shard {
 
     /// A request has come to its session's home.
     pub(super) fn ask_sockjs(&mut self, turn: &mut Turn<'_>, ask: SockJsAsk) {
-        let SockJsAsk { session, from, want } = ask;
+        let SockJsAsk { session, from, want, passed_on } = ask;
         match self.sockjs.homes.get(&session) {
-            Some(Home::Moved(to)) => {
-                let to = *to;
-                self.mail(turn, to, Mail::SockJs(Box::new(SockJsAsk { session, from, want })));
+            Some(Home::Moved { to, serial }) => {
+                let (to, passed_on) = (*to, Some((self.id, *serial)));
+                self.mail(turn, to, Mail::SockJs(Box::new(SockJsAsk { session, from, want, passed_on })));
             }
             Some(Home::Here(key)) => {
                 let key = *key;
@@ -152,6 +160,12 @@ impl Shard {
                     SockJsWant::Receive { stream, .. } => self.receive_sockjs(turn, key, from, stream),
                     SockJsWant::Send { body } => self.send_sockjs(turn, key, from, &body),
                 }
+            }
+            None if passed_on.is_some() => {
+                // It ended here before the old home heard of it. That is the name's home again, and decides.
+                let Some((home, serial)) = passed_on else { return };
+                self.mail(turn, home, Mail::SockJsGone { session: session.clone(), serial });
+                self.mail(turn, home, Mail::SockJs(Box::new(SockJsAsk { session, from, want, passed_on: None })));
             }
             None => match want {
                 SockJsWant::Receive { stream, claims } => match self.open_sockjs(turn, session, claims) {
@@ -199,6 +213,7 @@ impl Shard {
             }
             Application::Plain(plain) => {
                 let key = self.sockjs.insert(id, None, channel, Some(Talk::Plain(Wrap::SockJs, plain)));
+                self.schedule_sockjs(key, turn.now.mono.after(policy.limits.ping));
                 let _flow = self.react(turn, Carrier::SockJs(key), Wrap::SockJs, (plain.opened)());
                 Ok(key)
             }
@@ -272,17 +287,19 @@ impl Shard {
     fn move_sockjs(&mut self, turn: &mut Turn<'_>, key: SockJsKey, moved: Moved) {
         let Some(session) = self.sockjs.remove(key) else { return };
         let Moved { to, connect, claims, payload } = moved;
-        self.sockjs.homes.insert(session.id.clone(), Home::Moved(to));
-        let moved = SockJsMove { session: session.id, channel: session.channel, connect, claims, payload };
+        let serial = self.sockjs.next_serial;
+        self.sockjs.next_serial = serial.wrapping_add(1);
+        self.sockjs.homes.insert(session.id.clone(), Home::Moved { to, serial });
+        let moved = SockJsMove { session: session.id, channel: session.channel, serial, connect, claims, payload };
         self.mail(turn, to, Mail::SockJsMove(Box::new(moved)));
     }
 
     /// A session goes on here, at its user's shard.
     pub(super) fn adopt_sockjs(&mut self, turn: &mut Turn<'_>, from: ShardId, moved: SockJsMove) {
-        let SockJsMove { session, channel, connect, claims, payload } = moved;
+        let SockJsMove { session, channel, serial, connect, claims, payload } = moved;
         let mut stomp = Stomp::new(Wrap::SockJs, None, turn.now.mono);
-        // The name is only its old home's to give away, and that has given it to nobody else since.
-        let key = self.sockjs.insert(session, Some(from), channel, None);
+        // The name is only its old home's to give away: nobody else has it here.
+        let key = self.sockjs.insert(session, Some((from, serial)), channel, None);
         self.begin_session(turn, Carrier::SockJs(key), &mut stomp, &connect, &claims);
         let begun = matches!(stomp.stage, Stage::Connected(_));
         let mut talk = Talk::Stomp(stomp);
@@ -296,8 +313,11 @@ impl Shard {
         self.sockjs.stir(key);
     }
 
-    pub(super) fn sockjs_gone(&mut self, session: &SockJsId) {
-        if let Some(Home::Moved(_)) = self.sockjs.homes.get(session) {
+    /// A session that moved away is over; one of the same name may have moved since.
+    pub(super) fn sockjs_gone(&mut self, session: &SockJsId, gone: u32) {
+        if let Some(Home::Moved { serial, .. }) = self.sockjs.homes.get(session)
+            && *serial == gone
+        {
             self.sockjs.homes.remove(session);
         }
     }
@@ -306,7 +326,7 @@ impl Shard {
     fn at_home(&mut self, turn: &mut Turn<'_>, session: &SockJsId, pass_on: impl FnOnce(SockJsId) -> Mail) -> Option<SockJsKey> {
         match self.sockjs.homes.get(session)? {
             Home::Here(key) => Some(*key),
-            Home::Moved(to) => {
+            Home::Moved { to, .. } => {
                 let to = *to;
                 self.mail(turn, to, pass_on(session.clone()));
                 None
@@ -368,16 +388,22 @@ impl Shard {
             session.channel.push(error);
         }
         session.channel.close(code, reason);
+        let until = turn.now.mono.after(self.policy.limits.write_blocked + self.policy.limits.linger);
+        session.closed_until = Some(until);
         tracing::debug!(shard = self.id.0, code, "SockJS session closed by the server");
         if let Some(talk) = self.sockjs.find_mut(key).and_then(|session| session.talk.take()) {
             self.end_talk(turn, &talk);
         }
+        self.schedule_sockjs(key, until);
         self.resume_sockjs(turn, key);
     }
 
     /// Forgets a session.
     pub(super) fn end_sockjs(&mut self, turn: &mut Turn<'_>, key: SockJsKey) {
-        let Some(session) = self.sockjs.remove(key) else { return };
+        let Some(mut session) = self.sockjs.remove(key) else { return };
+        if let Some(parcel) = session.channel.end() {
+            self.send_parcel(turn, parcel);
+        }
         match session.talk {
             Some(talk) => self.end_talk(turn, &talk),
             // Only a contained panic leaves a talk taken; whose session it was, only its carrier tells.
@@ -390,15 +416,15 @@ impl Shard {
         for place in session.held {
             self.answer_sockjs(turn, place, SockJsAnswer::NoSession);
         }
-        if let Some(home) = session.came_from {
-            self.mail(turn, home, Mail::SockJsGone { session: session.id });
+        if let Some((home, serial)) = session.came_from {
+            self.mail(turn, home, Mail::SockJsGone { session: session.id, serial });
         }
     }
 
     /// Gives receivers what has gathered for them.
     pub(super) fn flush_sockjs(&mut self, turn: &mut Turn<'_>) {
         let stream_bytes = self.policy.limits.sockjs_stream_bytes;
-        for key in std::mem::take(&mut self.sockjs.stirred) {
+        while let Some(key) = self.sockjs.stirred.pop_front() {
             let Some(session) = self.sockjs.find_mut(key) else { continue };
             session.stirred = false;
             if let Some(parcel) = session.channel.next(turn.now.mono, stream_bytes) {
@@ -434,7 +460,8 @@ impl Shard {
         session.timer = None;
         let Some(session) = self.sockjs.find(key) else { return };
         let alone_until = session.channel.alone_since().map(|since| since.after(self.policy.limits.sockjs_disconnect));
-        if alone_until.is_some_and(|until| until <= turn.now.mono) {
+        let ends = alone_until.into_iter().chain(session.closed_until).min();
+        if ends.is_some_and(|until| until <= turn.now.mono) {
             return self.end_sockjs(turn, key);
         }
         let carrier = Carrier::SockJs(key);
@@ -452,9 +479,13 @@ impl Shard {
             },
             // Only a contained panic leaves the talk of an open session taken.
             None if !session.channel.is_closed() => return self.end_sockjs(turn, key),
-            Some(Talk::Plain(..)) | None => None,
+            Some(Talk::Plain(..)) => {
+                self.beat_sockjs(key);
+                Some(turn.now.mono.after(self.policy.limits.ping))
+            }
+            None => None,
         };
-        if let Some(next) = next.into_iter().chain(alone_until).min() {
+        if let Some(next) = next.into_iter().chain(ends).min() {
             self.schedule_sockjs(key, next);
         }
     }

@@ -11,7 +11,7 @@
 use bytes::Bytes;
 
 use crate::api::request::header;
-use crate::protocol::http::{Request, Response};
+use crate::protocol::http::{Request, Response, names_tag};
 
 /// A file of the page.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub(super) fn find(path: &str) -> Option<&'static Asset> {
 #[must_use]
 pub(super) fn answer(asset: &'static Asset, request: &Request) -> Response {
     let tag = format!("\"{:016x}\"", asset.tag);
-    let response = if header(request, "if-none-match").is_some_and(|tags| names(tags, &tag)) {
+    let response = if header(request, "if-none-match").is_some_and(|known| names_tag(known, &tag)) {
         Response::new(304)
     } else {
         Response::new(200).body(asset.content_type, Bytes::from_static(asset.bytes))
@@ -80,12 +80,6 @@ pub(super) fn answer(asset: &'static Asset, request: &Request) -> Response {
         .header("Cross-Origin-Resource-Policy", "same-origin")
         .header("Referrer-Policy", "no-referrer")
         .header("X-Content-Type-Options", "nosniff")
-}
-
-/// Whether `If-None-Match` names the tag, by the weak comparison (RFC 9110 section 13.1.2). A comma within a tag does
-/// not matter: none of ours has one.
-fn names(tags: &str, tag: &str) -> bool {
-    tags.split(',').map(str::trim).any(|named| named == "*" || named.strip_prefix("W/").unwrap_or(named) == tag)
 }
 
 /// FNV-1a, 64 bits: a tag has to differ between versions, not to withstand anyone.

@@ -14,7 +14,7 @@ mod request;
 mod response;
 
 pub use decoder::{CONTINUE, Decoder, Event};
-pub use response::{LAST_CHUNK, chunk, imf_fixdate};
+pub use response::{LAST_CHUNK, chunk, imf_fixdate, names_tag};
 
 use bytes::Bytes;
 

@@ -181,6 +181,13 @@ pub fn chunk(piece: &[u8], out: &mut Vec<u8>) {
 /// The end of a chunked body.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
+/// Whether `If-None-Match` names the tag, by the weak comparison (RFC 9110 section 13.1.2): a proxy that compresses makes tags
+/// weak. A comma within a tag is taken for the end of one: no tag of ours has one.
+#[must_use]
+pub fn names_tag(known: &str, tag: &str) -> bool {
+    known.split(',').map(str::trim).any(|named| named == "*" || named.strip_prefix("W/").unwrap_or(named) == tag)
+}
+
 /// RFC 9110 section 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`.
 #[must_use]
 pub fn imf_fixdate(now: Wall) -> String {

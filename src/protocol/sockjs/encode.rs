@@ -9,6 +9,9 @@ pub const HEART_BEAT: &[u8] = b"h";
 /// To a receiver while another one waits.
 pub const CLOSE_ANOTHER_OPEN: (u16, &str) = (2010, "Another connection still open");
 
+/// To a receiver whose session ended because another receiver was lost.
+pub const CLOSE_INTERRUPTED: (u16, &str) = (1002, "Connection interrupted");
+
 /// Length of a callback's name in bytes.
 const CALLBACK_BYTES_MAX: usize = 256;
 

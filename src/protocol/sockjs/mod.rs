@@ -20,8 +20,8 @@ mod pages;
 mod path;
 
 pub use decode::{BrokenJson, Messages, messages};
-pub use encode::{CLOSE_ANOTHER_OPEN, HEART_BEAT, OPEN, array, callback, close, element, packet, prelude};
-pub use pages::{greeting, iframe, info, preflight, receiving, refused};
+pub use encode::{CLOSE_ANOTHER_OPEN, CLOSE_INTERRUPTED, HEART_BEAT, OPEN, array, callback, close, element, packet, prelude};
+pub use pages::{greeting, iframe, iframe_page, info, preflight, receiving, refused};
 pub use path::{Path, Transport, parse};
 
 /// One year in seconds: how long what never changes may be cached.

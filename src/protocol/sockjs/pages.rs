@@ -3,8 +3,8 @@
 use super::path::{Path, Transport};
 use super::{NOT_CACHED, YEAR_SECONDS};
 use crate::model::Wall;
-use crate::protocol::http::Response;
 use crate::protocol::http::imf_fixdate;
+use crate::protocol::http::{Response, names_tag};
 
 /// The answer to a plain GET of the mount.
 #[must_use]
@@ -23,11 +23,20 @@ pub fn info(websocket: bool, cookie_needed: bool, entropy: u32) -> Response {
 /// `etag` names this version of the page, `known` is the `If-None-Match` of who has one already.
 #[must_use]
 pub fn iframe(client_url: &str, etag: &str, known: Option<&str>, now: Wall) -> Response {
-    if known.is_some_and(|known| names(known, etag)) {
+    if known.is_some_and(|known| names_tag(known, etag)) {
         return cacheable(Response::new(304), now).header("ETag", etag);
     }
+    cacheable(Response::new(200), now)
+        .header("ETag", etag)
+        .header("Referrer-Policy", "no-referrer")
+        .body("text/html; charset=UTF-8", iframe_page(client_url))
+}
+
+/// That page itself.
+#[must_use]
+pub fn iframe_page(client_url: &str) -> String {
     let client_url = client_url.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;");
-    let page = format!(
+    format!(
         "<!DOCTYPE html>\n<html>\n<head>\n  \
          <meta http-equiv=\"X-UA-Compatible\" content=\"IE=edge\" />\n  \
          <meta http-equiv=\"Content-Type\" content=\"text/html; charset=UTF-8\" />\n  \
@@ -35,14 +44,7 @@ pub fn iframe(client_url: &str, etag: &str, known: Option<&str>, now: Wall) -> R
          document.domain = document.domain;\n    SockJS.bootstrap_iframe();\n  </script>\n\
          </head>\n<body>\n  <h2>Don't panic!</h2>\n  \
          <p>This is a SockJS hidden iframe. It's used for cross domain magic.</p>\n</body>\n</html>"
-    );
-    cacheable(Response::new(200), now).header("ETag", etag).body("text/html; charset=UTF-8", page)
-}
-
-/// Whether `If-None-Match` names this version (RFC 9110 section 13.1.2). A proxy that compresses makes tags weak; here both
-/// kinds mean the same page.
-fn names(known: &str, etag: &str) -> bool {
-    known.trim() == "*" || known.split(',').map(str::trim).any(|tag| tag.strip_prefix("W/").unwrap_or(tag) == etag)
+    )
 }
 
 /// The answer to OPTIONS: these methods, for a year. What origins may do is the caller's to add.
@@ -77,7 +79,9 @@ pub fn receiving(transport: Transport) -> Response {
     let response = Response::new(status)
         .header("Content-Type", content_type)
         .header("Cache-Control", NOT_CACHED)
-        .header("X-Content-Type-Options", "nosniff");
+        .header("X-Content-Type-Options", "nosniff")
+        // The URL of a page may hold a token.
+        .header("Referrer-Policy", "no-referrer");
     // nginx collects answers unless it is told not to.
     if transport.is_stream() { response.header("X-Accel-Buffering", "no") } else { response }
 }

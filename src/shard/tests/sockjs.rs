@@ -131,6 +131,76 @@ fn what_a_receiver_did_not_take_ends_its_session() {
     assert_eq!(poll(&mut net, &query), "o\n");
 }
 
+/// Where the connection ends with the answer, it is the client's only way to hear that packets were lost.
+#[test]
+fn what_a_last_answer_did_not_bring_ends_the_session_too() {
+    for (header, version) in [("Connection: close\r\n", "1.1"), ("", "1.0")] {
+        let mut net = Net::new(1);
+        let query = format!("?token={}", net.token(1));
+        assert_eq!(poll(&mut net, &query), "o\n");
+        assert_eq!(say(&mut net, &query, "CONNECT\n\n"), 204);
+        let client = net.open(0);
+        net.take(client, 0);
+        let request = http(&format!("POST /ws/000/abc/xhr{query}"), header, "");
+        net.write(client, request.replace("HTTP/1.1", &format!("HTTP/{version}")));
+        assert!(net.queued(client) > 0, "CONNECTED is on its way");
+        net.lose(client);
+        assert_eq!(poll(&mut net, &query), "o\n", "HTTP/{version}");
+    }
+}
+
+#[test]
+fn requests_behind_a_stream_that_ends_its_connection_are_not_begun() {
+    let mut net = Net::with(1, |limits| limits.first_frame = Duration::from_secs(3));
+    let client = net.open(0);
+    let stream = |name: &str| {
+        let request = http(&format!("POST /ws/000/{name}/xhr_streaming"), "Connection: keep-alive\r\n", "");
+        request.replace("HTTP/1.1", "HTTP/1.0")
+    };
+    net.write(client, [stream("abc"), stream("def")].concat());
+    net.pass(Duration::from_secs(60));
+    assert!(net.raw(client).contains("c[4409,"));
+    assert!(net.shards[0].sockjs.is_forgotten());
+}
+
+#[test]
+fn a_receiver_that_waits_is_told_when_one_before_it_is_lost() {
+    let mut net = Net::new(1);
+    let query = format!("?token={}", net.token(1));
+    assert_eq!(poll(&mut net, &query), "o\n");
+    assert_eq!(say(&mut net, &query, "CONNECT\n\n"), 204);
+    let first = net.open(0);
+    net.take(first, 0);
+    net.write(first, http(&format!("POST /ws/000/abc/xhr{query}"), "", ""));
+    let second = ask(&mut net, 0, "xhr", &query, "");
+    assert_eq!(got(&mut net, second).0, 0);
+    net.lose(first);
+    assert_eq!(got(&mut net, second), (200, "c[1002,\"Connection interrupted\"]\n".into()));
+    assert!(net.shards[0].sockjs.is_forgotten());
+}
+
+/// The end of a session that had moved, and a request for it, cross on their way between the two homes.
+#[test]
+fn a_name_is_its_old_homes_again_when_the_session_has_ended() {
+    for shard in 0..4 {
+        let mut net = Net::new(4);
+        let user = user_on(shard, 4, 100);
+        let stream = ask(&mut net, 0, "xhr_streaming", "", "");
+        let connect = connect_with(&net, user);
+        assert_eq!(say(&mut net, "", &connect), 204);
+        assert!(net.raw(stream).contains("CONNECTED"));
+        net.hold_mail();
+        net.lose(stream);
+        let next = ask(&mut net, 0, "xhr_streaming", "", "");
+        net.release_mail();
+        assert_eq!(got(&mut net, next), (200, "(prelude)|o\n|".into()), "shard {shard}");
+        assert_eq!(say(&mut net, "", &connect), 204, "the session is where its requests go");
+        assert!(net.raw(next).contains("CONNECTED"));
+        net.lose(next);
+        assert!(net.shards.iter().all(|shard| shard.sockjs.is_forgotten()), "shard {shard}");
+    }
+}
+
 #[test]
 fn nobody_waiting_for_five_seconds_is_the_end() {
     let mut net = Net::new(2);

@@ -84,7 +84,10 @@ fn step(net: &mut Net, dice: &mut Dice, clients: &mut Vec<Client>) {
             let client = net.open(shard);
             clients.push(client);
             let target = format!("{method} /ws/000/s{}/{transport}{query}", dice.below(3));
-            net.write(client, http(&target, "", &body).repeat(1 + dice.below(2)));
+            let header = *dice.pick(&["", "", "Connection: close\r\n", "Connection: keep-alive\r\n"]);
+            let version = *dice.pick(&["HTTP/1.1", "HTTP/1.1", "HTTP/1.0"]);
+            let request = http(&target, header, &body).replace("HTTP/1.1", version);
+            net.write(client, request.repeat(1 + dice.below(3)));
         }
         19 => {
             let client = net.open_at(shard, Door::Stomp);
