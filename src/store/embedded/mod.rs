@@ -370,12 +370,14 @@ mod tests {
             ask(&mut store, append(number, Wall(0)));
         }
         let expect = format!("{:?}", store.reader().read(&everything()));
+        // The engine writes tables when it gets to it: here it must have, so that there is something to flip in them.
+        store.tables.rows.rotate_memtable_and_wait().unwrap();
         drop(store);
         copy(&directory.path().join("live"), &directory.path().join("still"));
         let mut all = Vec::new();
         files(&directory.path().join("still"), &mut all);
         all.sort();
-        assert!(all.len() > 10, "tables were written: {all:?}");
+        assert!(all.iter().any(|file| file.parent().is_some_and(|parent| parent.ends_with("tables"))), "tables: {all:?}");
 
         let flips = fuzz::seeds(1).flat_map(|seed| (0..all.len()).map(move |file| (seed, file)));
         for (seed, file) in flips {
