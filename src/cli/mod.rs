@@ -7,6 +7,7 @@
 //! the token and nothing else.
 
 mod doctor;
+mod migrate;
 mod serve;
 mod token;
 
@@ -51,6 +52,8 @@ enum Command {
     Serve,
     /// Prints an access token, signed with the configured secret
     Token(token::Arguments),
+    /// Makes the database's keyspace and tables, or brings them up to what this version needs
+    Migrate,
     /// Prints the configuration in force and where each value came from
     CheckConfig,
     /// Checks what the system must give: kernel, io_uring, limits, port, data directory
@@ -73,6 +76,7 @@ pub(crate) fn run() -> ExitCode {
     let outcome = match command.unwrap_or(Command::Serve) {
         Command::Serve => serve::serve(loaded),
         Command::Token(arguments) => token::token(&arguments, &loaded),
+        Command::Migrate => migrate::migrate(&loaded),
         Command::CheckConfig => check_config(&loaded),
         Command::Doctor => doctor::doctor(&loaded),
     };

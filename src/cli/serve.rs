@@ -4,11 +4,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tidings::config::{Loaded, Profile, Settings, secret};
+use tidings::config::{Consistency, Loaded, Profile, Settings, Store, secret};
 use tidings::io::node::{self, NodeOptions, Ready};
+use tidings::io::scylla::{Database, Start};
+use tidings::io::store_bridge::Backing;
 use tidings::log;
 use tidings::shard::Door;
 use tidings::store::embedded::{self, Embedded};
+use tidings::store::scylla;
 
 use super::{Failed, print};
 
@@ -19,6 +22,13 @@ pub(super) fn serve(loaded: Loaded) -> Result<(), Failed> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    match settings.store {
+        Store::Embedded => serve_with(settings, open_embedded),
+        Store::Scylla => serve_with(settings, open_scylla),
+    }
+}
+
+fn serve_with<S: Backing>(settings: Settings, open: fn(PathBuf, &Settings) -> node::OpenStore<S>) -> Result<(), Failed> {
     let secret = secret::load_or_create(&settings).map_err(Failed::because)?;
     let policy = Arc::new(settings.policy(&secret));
     let data_dir = std::path::absolute(&settings.data_dir).map_err(Failed::because)?;
@@ -30,7 +40,7 @@ pub(super) fn serve(loaded: Loaded) -> Result<(), Failed> {
         cpus: None,
         node: settings.node,
         policy,
-        store: open_store(data_dir.clone(), &settings),
+        store: open(data_dir.clone(), &settings),
         connections: settings.limits.connections_per_shard.saturating_mul(usize::from(settings.shards)),
         send_code: code_sender(settings.profile),
         on_ready: Box::new(move |ready| serve_ready(ready, &settings, &data_dir)),
@@ -38,7 +48,39 @@ pub(super) fn serve(loaded: Loaded) -> Result<(), Failed> {
     node::run(options).map_err(Failed::because)
 }
 
-fn open_store(data_dir: PathBuf, settings: &Settings) -> node::OpenStore<Embedded> {
+/// In development the schema is brought up to date, and without a database there is nothing to do; in production the one is
+/// the operator's, and the other may be a matter of seconds.
+fn open_scylla(_data_dir: PathBuf, settings: &Settings) -> node::OpenStore<Database> {
+    let options = scylla_options(settings);
+    let (node, lost_after) = (settings.node, settings.scylla.lost_after);
+    let start = match settings.profile {
+        Profile::Development => Start::Once,
+        Profile::Production => Start::Wait,
+    };
+    Box::new(move || Database::open(options, node, start, lost_after))
+}
+
+pub(super) fn scylla_options(settings: &Settings) -> scylla::Options {
+    let keys = &settings.scylla;
+    let some = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let password = || keys.password.as_ref().map_or_else(String::new, |password| password.expose().to_string());
+    scylla::Options {
+        nodes: keys.nodes.clone(),
+        keyspace: keys.keyspace.clone(),
+        replication: keys.replication.clone(),
+        keyspace_options: keys.keyspace_options.clone(),
+        local: keys.consistency == Consistency::LocalQuorum,
+        datacenter: some(&keys.datacenter),
+        user: some(&keys.user).map(|user| (user, password())),
+        connect_timeout: keys.connect_timeout,
+        request_timeout: keys.request_timeout,
+        speculative_delay: keys.speculative_delay,
+        bucket: keys.bucket,
+        ..scylla::Options::default()
+    }
+}
+
+fn open_embedded(data_dir: PathBuf, settings: &Settings) -> node::OpenStore<Embedded> {
     let options = embedded::Options { sync: settings.embedded.sync, ..embedded::Options::default() };
     Box::new(move || Embedded::open(&data_dir, &options).map_err(Into::into))
 }

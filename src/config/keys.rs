@@ -3,8 +3,7 @@
 use config::Config;
 
 use super::kinds::{
-    Address, Code, Count, Directory, Kind, LogFormat, LogLevel, Millis, NodeNumber, OptionalAddress, OriginList, Period,
-    PhoneList, ProfileName, Secret, Size, StoreName, Switch, Tolerance, Url, read,
+    Address, Code, ConsistencyName, Count, Cql, Directory, Kind, LogFormat, LogLevel, Millis, Name, NodeList, NodeNumber, OptionalAddress, OriginList, Period, PhoneList, ProfileName, Secret, Size, StoreName, Switch, Tolerance, Url, read,
 };
 use super::settings::Settings;
 use crate::model::Limits;
@@ -90,6 +89,27 @@ table! {
         key!("store", store, StoreName, "Where messages are kept."),
         key!("embedded.sync", embedded.sync, Switch,
             "Whether the embedded store syncs to disk before it acknowledges. Off: a crash of the machine loses messages."),
+        key!("scylla.nodes", scylla.nodes, NodeList, "Some nodes of the database; the others are learnt from them."),
+        key!("scylla.keyspace", scylla.keyspace, Name, "Keyspace of the tables. `tidings migrate` makes it."),
+        key!("scylla.replication", scylla.replication, Cql,
+            "Replication of a keyspace that is made: the map of `CREATE KEYSPACE ... WITH replication =`."),
+        key!("scylla.keyspace_options", scylla.keyspace_options, Cql,
+            "Further options of a keyspace that is made, such as `tablets = {'enabled': false}`."),
+        key!("scylla.consistency", scylla.consistency, ConsistencyName,
+            "Of which replicas most must have answered: those of the nearest datacenter, or those of all."),
+        key!("scylla.datacenter", scylla.datacenter, Name, "Datacenter whose nodes are asked; empty: any."),
+        key!("scylla.user", scylla.user, Cql, "User of the database; empty: none."),
+        key!("scylla.password", scylla.password, Secret, "Password of that user.", secret: true),
+        key!("scylla.connect_timeout", scylla.connect_timeout, Period, "How long a connection to a node may take."),
+        key!("scylla.request_timeout", scylla.request_timeout, Period,
+            "How long a request to the store may take, all its statements together; longer: its outcome is unknown."),
+        key!("scylla.lost_after", scylla.lost_after, Period,
+            "After this long without any answer the database is lost: requests are refused until it answers again."),
+        key!("scylla.speculative_delay", scylla.speculative_delay, Period,
+            "A statement without an answer for this long is given to another replica too, if it may be carried out twice."),
+        key!("scylla.bucket", scylla.bucket, Period,
+            "Time that one partition of a conversation's messages covers, for conversations made from now on; an hour at \
+             least."),
         key!("auth.secret", auth.secret, Secret,
             "HS256 secret of access tokens, at least 32 bytes. Development: made once and kept in `auth.secret` of the data \
              directory. Production: required.", secret: true),

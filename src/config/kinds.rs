@@ -16,7 +16,7 @@ use crate::log::Format;
 use crate::model::Redacted;
 use crate::session::policy::Origins;
 
-use super::settings::{Profile, Store};
+use super::settings::{Consistency, Profile, Store};
 
 /// A kind of value. The implementors are names only; `Field` is what the settings hold.
 pub(super) trait Kind {
@@ -161,6 +161,39 @@ scalar!(
     })
 );
 scalar!(
+    ConsistencyName,
+    Consistency,
+    "\"local_quorum\" or \"quorum\"",
+    |text| match text {
+        "local_quorum" => Some(Consistency::LocalQuorum),
+        "quorum" => Some(Consistency::Quorum),
+        _ => None,
+    },
+    |consistency| quote(match consistency {
+        Consistency::LocalQuorum => "local_quorum",
+        Consistency::Quorum => "quorum",
+    })
+);
+scalar!(
+    /// What the database takes unquoted, or nothing.
+    Name,
+    String,
+    "letters, digits and _, at most 48",
+    |text| {
+        let ok = text.len() <= 48 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        ok.then(|| text.into())
+    },
+    |name| quote(name)
+);
+scalar!(
+    /// A piece of a statement.
+    Cql,
+    String,
+    "text without ;",
+    |text| (!text.contains([';', '\n'])).then(|| text.into()),
+    |text| quote(text)
+);
+scalar!(
     LogFormat,
     Format,
     "\"text\" or \"json\"",
@@ -270,6 +303,27 @@ impl Kind for OriginList {
     fn show(field: &Origins) -> String {
         let text = field.to_string();
         let quoted: Vec<_> = text.split(',').filter(|entry| !entry.is_empty()).map(quote).collect();
+        format!("[{}]", quoted.join(", "))
+    }
+}
+
+/// What `scylla.nodes` takes.
+pub(super) struct NodeList;
+
+impl Kind for NodeList {
+    type Field = Vec<String>;
+    const WORDS: &'static str = "list of nodes such as \"10.0.0.1:9042\" or \"db.example.com:9042\"";
+    const LIST: bool = true;
+
+    fn parse(texts: &[String]) -> Result<Self::Field, String> {
+        let is_node = |text: &String| {
+            text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
+        };
+        if !texts.is_empty() && texts.iter().all(is_node) { Ok(texts.to_vec()) } else { Err(String::new()) }
+    }
+
+    fn show(field: &Self::Field) -> String {
+        let quoted: Vec<_> = field.iter().map(|node| quote(node)).collect();
         format!("[{}]", quoted.join(", "))
     }
 }
@@ -445,6 +499,13 @@ mod tests {
         check::<Address>("[::1]:80", Some("[::1]:80".parse().unwrap()));
         check::<Address>("localhost:80", None);
         check::<Address>("127.0.0.1", None);
+        check::<NodeList>("db:9042", Some(vec!["db:9042".into()]));
+        for bad in ["db", "db:", ":9042", "db:0", "db:x"] {
+            check::<NodeList>(bad, None);
+        }
+        check::<Name>("tidings_2", Some("tidings_2".into()));
+        check::<Name>("a\"b", None);
+        check::<Cql>("{'class': 'x'}; DROP", None);
         check::<Code>("000000", Some(Some(Redacted::new("000000".into()))));
         check::<Code>("", Some(None));
         check::<Code>("abc123", None);

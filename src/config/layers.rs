@@ -307,12 +307,7 @@ mod tests {
                 "environment variable TIDINGS_LIMITS_PING: limits.ping: expected duration such as \"30s\", found \"30\"",
             ],
         );
-        check_faults(
-            "store = \"scylla\"",
-            &[],
-            &[],
-            &["tidings.toml:1: store: \"scylla\" is not built in yet: use \"embedded\""],
-        );
+        check_faults("store = \"scylla\"\nscylla.keyspace = \"\"", &[], &[], &["tidings.toml:2: scylla.keyspace: needs a name"]);
     }
 
     #[test]

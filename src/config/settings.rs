@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::log::Format;
 use crate::model::{Limits, Redacted};
@@ -22,6 +23,7 @@ pub struct Settings {
     pub node: u16,
     pub store: Store,
     pub embedded: Embedded,
+    pub scylla: Scylla,
     pub auth: Auth,
     pub cors: Cors,
     pub sockjs: SockJs,
@@ -52,6 +54,34 @@ pub enum Store {
 pub struct Embedded {
     /// Whether a write is on disk before it is acknowledged.
     pub sync: bool,
+}
+
+/// How to reach the database, and what to ask of it.
+#[derive(Clone, Debug)]
+pub struct Scylla {
+    /// `host:port`.
+    pub nodes: Vec<String>,
+    pub keyspace: String,
+    pub replication: String,
+    pub keyspace_options: String,
+    pub consistency: Consistency,
+    /// Empty: any.
+    pub datacenter: String,
+    /// Empty: none.
+    pub user: String,
+    pub password: Option<Redacted<Box<str>>>,
+    pub connect_timeout: Duration,
+    pub request_timeout: Duration,
+    pub lost_after: Duration,
+    pub speculative_delay: Duration,
+    pub bucket: Duration,
+}
+
+/// Of which replicas most must have answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    LocalQuorum,
+    Quorum,
 }
 
 #[derive(Clone, Debug)]
@@ -105,6 +135,9 @@ pub struct Log {
 /// RFC 7518 section 3.2: a key for HS256 is as long as the hash or longer.
 const SECRET_BYTES_MIN: usize = 32;
 
+/// Shorter ones would make more partitions than pages.
+const BUCKET_MIN: Duration = Duration::from_secs(3_600);
+
 impl Settings {
     #[must_use]
     pub fn defaults(profile: Profile) -> Self {
@@ -117,6 +150,25 @@ impl Settings {
             node: 0,
             store: Store::Embedded,
             embedded: Embedded { sync: true },
+            scylla: Scylla {
+                nodes: vec!["127.0.0.1:9042".into()],
+                keyspace: "tidings".into(),
+                replication: if development {
+                    "{'class': 'NetworkTopologyStrategy', 'replication_factor': 1}".into()
+                } else {
+                    "{'class': 'NetworkTopologyStrategy', 'replication_factor': 3}".into()
+                },
+                keyspace_options: String::new(),
+                consistency: Consistency::LocalQuorum,
+                datacenter: String::new(),
+                user: String::new(),
+                password: None,
+                connect_timeout: Duration::from_secs(2),
+                request_timeout: Duration::from_millis(900),
+                lost_after: Duration::from_millis(600),
+                speculative_delay: Duration::from_millis(100),
+                bucket: Duration::from_secs(10 * 86_400),
+            },
             auth: Auth {
                 secret: None,
                 fixed_code: development.then(|| Redacted::new("000000".into())),
@@ -151,8 +203,11 @@ impl Settings {
 
     /// Rules over several keys: `fault` is told the key to change and why.
     pub(super) fn check(&self, fault: &mut dyn FnMut(&'static str, String)) {
-        if self.store == Store::Scylla {
-            fault("store", "\"scylla\" is not built in yet: use \"embedded\"".into());
+        if self.scylla.keyspace.is_empty() {
+            fault("scylla.keyspace", "needs a name".into());
+        }
+        if self.scylla.bucket < BUCKET_MIN {
+            fault("scylla.bucket", "is shorter than an hour".into());
         }
         if self.stomp.listen.is_some_and(|address| address == self.listen && address.port() != 0) {
             fault("stomp.listen", "is the address of `listen`".into());
@@ -236,7 +291,9 @@ mod tests {
     #[test]
     fn rules_over_several_keys() {
         check(|_| {}, &[]);
-        check(|s| s.store = Store::Scylla, &["store"]);
+        check(|s| s.store = Store::Scylla, &[]);
+        check(|s| s.scylla.keyspace = String::new(), &["scylla.keyspace"]);
+        check(|s| s.scylla.bucket = BUCKET_MIN - Duration::from_millis(1), &["scylla.bucket"]);
         check(|s| s.auth.secret = None, &["auth.secret"]);
         check(|s| s.auth.secret = Some(Redacted::new("s".repeat(SECRET_BYTES_MIN - 1).into())), &["auth.secret"]);
         check(|s| s.auth.fixed_code = Some(Redacted::new("123456".into())), &["auth.fixed_code"]);

@@ -27,6 +27,7 @@ pub mod node;
 mod poller;
 pub mod preflight;
 mod pump;
+pub mod scylla;
 mod signals;
 pub mod store_bridge;
 

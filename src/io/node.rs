@@ -22,7 +22,7 @@ use crate::io::mesh;
 use crate::io::preflight::{self, Check};
 use crate::io::pump::Parts;
 use crate::io::signals;
-use crate::io::store_bridge::{self, Store, StoreThreads};
+use crate::io::store_bridge::{self, Backing, StoreThreads};
 use crate::model::ShardId;
 use crate::session::Policy;
 use crate::shard::{Door, ShardSettings};
@@ -116,7 +116,7 @@ impl Error for StartError {
 ///
 /// # Errors
 /// When the node cannot start; nothing of it is left running then.
-pub fn run<S: Store>(options: NodeOptions<S>) -> Result<(), StartError> {
+pub fn run<S: Backing>(options: NodeOptions<S>) -> Result<(), StartError> {
     signals::block().map_err(|error| StartError::Resources { what: "signals cannot be held back", error })?;
     let node = Node::start(options)?;
     let control = Arc::clone(&node.control);
@@ -142,7 +142,7 @@ impl Node {
     ///
     /// # Errors
     /// When the node cannot start.
-    pub fn start<S: Store>(options: NodeOptions<S>) -> Result<Self, StartError> {
+    pub fn start<S: Backing>(options: NodeOptions<S>) -> Result<Self, StartError> {
         assert!(options.shards > 0, "a node has at least one shard");
         preflight::small_pages();
         let shards = options.shards;
@@ -201,7 +201,7 @@ impl Node {
         self.stop();
     }
 
-    fn spawn<S: Store>(
+    fn spawn<S: Backing>(
         settings: Vec<ShardSettings>,
         listeners: Vec<Vec<Listener>>,
         store: S,

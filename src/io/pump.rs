@@ -180,6 +180,9 @@ impl Pump {
             }
         }
         self.mail = mail;
+        if let Some(up) = self.parts.store.next_change() {
+            self.handle(None, Input::StoreReachable { up });
+        }
         for _ in 0..MAIL_MAX {
             let Some((ticket, reply)) = self.parts.store.next_reply() else { break };
             any = true;

@@ -6,6 +6,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::thread::Builder;
+use std::time::Duration;
 
 /// Holds SIGTERM and SIGINT back in this thread and those that it starts from now on.
 ///
@@ -34,6 +35,15 @@ pub(super) fn watch(drain: impl FnOnce() + Send + 'static) -> io::Result<()> {
         unsafe { libc::_exit(128 + second) }
     };
     Builder::new().name("signals".into()).spawn(watch).map(drop)
+}
+
+/// Waits for at most `patience`, and whether a signal came meanwhile. [`block`] must have been called in this thread.
+pub(super) fn came_within(patience: Duration) -> bool {
+    let set = set();
+    let seconds = libc::time_t::try_from(patience.as_secs()).unwrap_or(libc::time_t::MAX);
+    let patience = libc::timespec { tv_sec: seconds, tv_nsec: patience.subsec_nanos().into() };
+    // SAFETY: the set and the time outlive the call; what the signal carries is not asked for.
+    unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const patience) > 0 }
 }
 
 /// The next signal's number.

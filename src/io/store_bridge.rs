@@ -1,14 +1,17 @@
 //! The store's threads, and the lanes between them and the shards.
 //!
-//! One thread writes: it takes all that has come, hands it to the store as one group commit, and answers. While it
+//! What stands behind the lanes is up to the store ([`Backing`]). One that lives on one thread ([`Store`]) is served
+//! like this: one thread writes: it takes all that has come, hands it to the store as one group commit, and answers. While it
 //! waits for the disk the next batch gathers, so batches grow under load and a lone write is not held back.
 //! A few threads read. Every request is answered exactly once, with its ticket, through the shard's bell.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use tokio::sync::Notify;
 
 use crate::io::clock;
 use crate::io::mesh::Bell;
@@ -39,6 +42,27 @@ pub struct Origin {
     pub ticket: Ticket,
 }
 
+/// A store, opened, that knows which threads it needs.
+pub trait Backing: Send + 'static {
+    /// Grows with every start on the same data.
+    fn epoch(&self) -> u64;
+
+    /// Starts the threads, which end when every lane is gone and all that was given to them is answered.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    fn start(self, ends: Ends) -> std::io::Result<Vec<JoinHandle<()>>>;
+}
+
+/// The store's ends of all lanes.
+pub struct Ends {
+    pub(super) requests: Receiver<Batch>,
+    pub(super) reads: Receiver<(Origin, Request)>,
+    pub(super) answers: Answers,
+    /// Told after each request, and when a lane ends: for who waits without a thread of its own.
+    pub(super) wake: Arc<Notify>,
+}
+
 /// What the bridge needs of a store that lives on one thread. Owner: the writing thread.
 pub trait Store: Send + 'static {
     type Reader: StoreReader;
@@ -61,7 +85,7 @@ pub trait StoreReader: Clone + Send + 'static {
 }
 
 /// Requests of one shard that one turn made.
-type Batch = Vec<(Origin, Request)>;
+pub(super) type Batch = Vec<(Origin, Request)>;
 
 /// A shard's way to the store. Lifetime and owner: the shard's executor. View: one shard.
 #[derive(Debug)]
@@ -76,6 +100,10 @@ pub(super) struct StoreLane {
     refused: Vec<Ticket>,
     inflight: usize,
     inflight_max: usize,
+    wake: Arc<Notify>,
+    /// Whether the store can be reached, and what of that the shard knows.
+    up: Arc<AtomicBool>,
+    told_up: bool,
 }
 
 /// The store's threads. Lifetime: the node's. Owner: the thread that runs the node.
@@ -88,40 +116,54 @@ pub(super) struct StoreThreads {
 ///
 /// # Errors
 /// When the system refuses a thread.
-pub(super) fn start<S: Store>(
+pub(super) fn start<S: Backing>(
     store: S,
     bells: &[Arc<Bell>],
     inflight_max: usize,
 ) -> std::io::Result<(StoreThreads, Vec<StoreLane>)> {
-    let (writes, to_write) = unbounded();
-    let (reads, to_read) = unbounded();
+    let (writes, requests) = unbounded();
+    let (reads_in, reads) = unbounded();
+    let (wake, up) = (Arc::<Notify>::default(), Arc::new(AtomicBool::new(true)));
     let mut lanes = Vec::new();
-    let mut answers = Vec::new();
+    let mut shards = Vec::new();
     for (shard, bell) in (0..).map(ShardId).zip(bells) {
         let (answer, replies) = unbounded();
-        answers.push(Answer { replies: answer, bell: Arc::clone(bell) });
-        let (writes, reads) = (writes.clone(), reads.clone());
+        shards.push(Answer { replies: answer, bell: Arc::clone(bell) });
         lanes.push(StoreLane {
             shard,
-            writes,
-            reads,
+            writes: writes.clone(),
+            reads: reads_in.clone(),
             replies,
             gathered: Vec::new(),
             refused: Vec::new(),
             inflight: 0,
             inflight_max,
+            wake: Arc::clone(&wake),
+            up: Arc::clone(&up),
+            told_up: true,
         });
     }
-    let answers = Answers { shards: answers };
-    let mut threads = Vec::new();
-    for number in 0..READERS {
-        let (reader, to_read, answers) = (store.reader(), to_read.clone(), answers.clone());
-        let reading = move || guarded(|| read_all(&reader, &to_read, &answers));
-        threads.push(Builder::new().name(format!("store-read-{number}")).spawn(reading)?);
-    }
-    let writing = move || guarded(|| write_all(store, &to_write, &answers));
-    threads.push(Builder::new().name("store-write".into()).spawn(writing)?);
+    let threads = store.start(Ends { requests, reads, answers: Answers { shards, up }, wake })?;
     Ok((StoreThreads { threads }, lanes))
+}
+
+impl<S: Store> Backing for S {
+    fn epoch(&self) -> u64 {
+        Store::epoch(self)
+    }
+
+    fn start(self, ends: Ends) -> std::io::Result<Vec<JoinHandle<()>>> {
+        let Ends { requests, reads, answers, wake: _ } = ends;
+        let mut threads = Vec::new();
+        for number in 0..READERS {
+            let (reader, reads, answers) = (self.reader(), reads.clone(), answers.clone());
+            let reading = move || guarded(|| read_all(&reader, &reads, &answers));
+            threads.push(Builder::new().name(format!("store-read-{number}")).spawn(reading)?);
+        }
+        let writing = move || guarded(|| write_all(self, &requests, &answers));
+        threads.push(Builder::new().name("store-write".into()).spawn(writing)?);
+        Ok(threads)
+    }
 }
 
 impl StoreThreads {
@@ -145,6 +187,7 @@ impl StoreLane {
         let origin = Origin { shard: self.shard, ticket };
         if request.is_read() {
             assert!(self.reads.send((origin, request)).is_ok(), "the store's readers ended before the shard");
+            self.wake.notify_one();
         } else {
             self.gathered.push((origin, request));
         }
@@ -155,6 +198,7 @@ impl StoreLane {
         if !self.gathered.is_empty() {
             let batch = std::mem::take(&mut self.gathered);
             assert!(self.writes.send(batch).is_ok(), "the store's writer ended before the shard");
+            self.wake.notify_one();
         }
     }
 
@@ -169,15 +213,37 @@ impl StoreLane {
         Some(reply)
     }
 
+    /// Whether the store can be reached now, when that has changed since the last time. Told after the replies that came
+    /// before, so that none of them says otherwise.
+    pub(super) fn next_change(&mut self) -> Option<bool> {
+        if self.has_replies() {
+            return None;
+        }
+        let up = self.up.load(Ordering::Acquire);
+        (std::mem::replace(&mut self.told_up, up) != up).then_some(up)
+    }
+
     pub(super) fn has_replies(&self) -> bool {
         !self.refused.is_empty() || !self.replies.is_empty()
     }
 }
 
+impl Drop for StoreLane {
+    fn drop(&mut self) {
+        // The channels close only after this: whoever waits looks once more when the last of them has.
+        let (closed, _) = unbounded();
+        self.writes = closed;
+        let (closed, _) = unbounded();
+        self.reads = closed;
+        self.wake.notify_one();
+    }
+}
+
 /// Where replies go, by shard. View: node.
 #[derive(Clone)]
-struct Answers {
+pub(super) struct Answers {
     shards: Vec<Answer>,
+    up: Arc<AtomicBool>,
 }
 
 #[derive(Clone)]
@@ -187,13 +253,21 @@ struct Answer {
 }
 
 impl Answers {
-    fn give(&self, origin: Origin, reply: Reply) {
+    pub(super) fn give(&self, origin: Origin, reply: Reply) {
         // A shard that is gone has been drained: it waits for nothing.
         let _gone = self.shards[origin.shard.index()].replies.send((origin.ticket, reply));
     }
 
-    fn ring(&self, shard: ShardId) {
+    pub(super) fn ring(&self, shard: ShardId) {
         self.shards[shard.index()].bell.ring();
+    }
+
+    /// Tells every shard whether the store can be reached.
+    pub(super) fn tell(&self, up: bool) {
+        self.up.store(up, Ordering::Release);
+        for answer in &self.shards {
+            answer.bell.ring();
+        }
     }
 }
 
@@ -265,7 +339,7 @@ fn purge<S: Store>(store: &mut S, writes: usize) -> Mono {
 
 /// Runs a thread that the node cannot do without: when it panics, nothing more would be acknowledged, and shards would
 /// wait for ever. The process ends instead, and what was acknowledged is on disk.
-fn guarded(thread: impl FnOnce()) {
+pub(super) fn guarded(thread: impl FnOnce()) {
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(thread));
     if outcome.is_err() {
         tracing::error!("a thread of the store panicked: the process ends");

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use crate::model::command::Outcome;
 use crate::model::destination::Topic;
 use crate::model::message::{Draft, Message, SenderSession};
-use crate::model::{ConversationId, Refusal, RefusalCode};
+use crate::model::{ConversationId, Mono, Refusal, RefusalCode};
 use crate::protocol::json;
 use crate::shard::mail::{Asker, Delivery, Mail, Subscriber};
-use crate::shard::storing::{Errand, RETRIES_MAX, RETRY_PAUSE, is_unknown};
+use crate::shard::storing::{Errand, RETRY_PAUSE, is_worth_retrying};
 use crate::shard::timers::Timer;
 use crate::shard::{Shard, Turn};
 use crate::store::{self, Appended};
@@ -32,6 +32,7 @@ pub(super) struct Appending {
     senders: Vec<(Asker, Option<SenderSession>)>,
     request: store::Request,
     tries: u32,
+    since: Mono,
 }
 
 impl Shard {
@@ -78,7 +79,7 @@ impl Shard {
             keys_expire: turn.now.wall.after(limits.idempotency_ttl),
             now: turn.now.wall,
         };
-        ready.appending = Some(Appending { senders, request: request.clone(), tries: 0 });
+        ready.appending = Some(Appending { senders, request: request.clone(), tries: 0, since: turn.now.mono });
         self.ask_store(turn, request, Errand::Append(id));
     }
 
@@ -106,7 +107,7 @@ impl Shard {
                 }
                 self.append_next(turn, id);
             }
-            reply if is_unknown(&reply, appending.tries) && appending.tries < RETRIES_MAX => {
+            reply if is_worth_retrying(&reply, appending.tries, turn.now.mono.since(appending.since)) => {
                 appending.tries += 1;
                 ready.appending = Some(appending);
                 self.conversations.retrying += 1;

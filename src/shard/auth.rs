@@ -232,6 +232,7 @@ impl Shard {
             token: secret_hash("refresh", &[refresh.expose()]),
             user: user.user,
             family,
+            now: turn.now.wall,
             expires: turn.now.wall.after(self.policy.limits.refresh_ttl),
         };
         self.login_step(turn, to, request, Step::FamilyBegun { user, family, refresh });

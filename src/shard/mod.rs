@@ -108,7 +108,7 @@ pub struct Shard {
     /// Names the version of the page for frames of other origins.
     iframe_etag: Box<str>,
     counters: Counters,
-    /// The store's last write failed.
+    /// The store's last reply was a failure, or it cannot be reached.
     store_failing: bool,
     started: bool,
     draining: Option<Mono>,
@@ -177,6 +177,7 @@ impl Shard {
             Input::Lost { connection } => self.lose(turn, connection),
             Input::Mail { from, mail } => self.handle_mail(turn, from, mail),
             Input::Stored { ticket, reply } => self.stored(turn, ticket, reply),
+            Input::StoreReachable { up } => self.store_failing = !up,
             Input::Deadline => self.handle_deadlines(turn),
             Input::Drain => self.drain(turn),
         }

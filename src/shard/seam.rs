@@ -33,6 +33,8 @@ pub enum Input<'a> {
     Mail { from: ShardId, mail: Mail },
     /// The answer to an [`Effect::Store`] of this shard.
     Stored { ticket: store::Ticket, reply: store::Reply },
+    /// Whether the store can be reached, told when it changes. A shard begins with one that can.
+    StoreReachable { up: bool },
     /// [`next_deadline`](crate::shard::Shard::next_deadline) has passed.
     Deadline,
     /// The server is asked to end: refuse new work, finish writes, close every connection.

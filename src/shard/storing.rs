@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::model::command::{Command, Outcome, Position};
 use crate::model::message::ReadMark;
-use crate::model::{ConversationId, Refusal, RefusalCode};
+use crate::model::{ConversationId, Mono, Refusal, RefusalCode};
 use crate::shard::auth::Login;
 use crate::shard::mail::{Ask, Asker};
 use crate::shard::membership::Change;
@@ -48,15 +48,22 @@ pub(super) struct Write {
     request: Request,
     errand: Errand,
     tries: u32,
+    since: Mono,
 }
 
-/// Pause before a write of unknown outcome is tried again, and how often before it is given up.
+/// Pause before a write of unknown outcome is tried again.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(100);
-pub(super) const RETRIES_MAX: u32 = 50;
+/// After this long it is given up, if it was tried twice: whoever waits is told that the store is lost within a second.
+const PATIENCE: Duration = Duration::from_millis(700);
+
+/// Whether a write of unknown outcome is tried once more.
+pub(super) fn is_worth_retrying(reply: &Reply, tries: u32, waited: Duration) -> bool {
+    is_unknown(reply, tries) && (tries == 0 || waited < PATIENCE)
+}
 
 /// Whether a reply leaves open what became of the write. After one unknown outcome no later failure is certain any more:
 /// the first try may have been carried out.
-pub(super) fn is_unknown(reply: &Reply, tries: u32) -> bool {
+fn is_unknown(reply: &Reply, tries: u32) -> bool {
     matches!(reply, Reply::Failed(failure) if *failure == Failure::Unknown || tries > 0)
 }
 
@@ -69,7 +76,7 @@ impl Shard {
         let errand = match errand {
             Errand::Append(_) => errand,
             _ if request.is_read() => errand,
-            _ => Errand::Write(Box::new(Write { request: request.clone(), errand, tries: 0 })),
+            _ => Errand::Write(Box::new(Write { request: request.clone(), errand, tries: 0, since: turn.now.mono })),
         };
         self.insist(turn, request, errand);
     }
@@ -114,7 +121,7 @@ impl Shard {
             Errand::Login(login) => self.login_goes_on(turn, *login, reply),
             Errand::Revoked => self.revoked_loaded(turn, reply),
             Errand::Write(mut write) => {
-                if is_unknown(&reply, write.tries) && write.tries < RETRIES_MAX {
+                if is_worth_retrying(&reply, write.tries, turn.now.mono.since(write.since)) {
                     write.tries += 1;
                     let key = self.repeats.insert(write);
                     self.timers.schedule(turn.now.mono.after(RETRY_PAUSE), Timer::Repeat(key));
@@ -258,5 +265,16 @@ mod tests {
             check(failure, 1, true);
         }
         assert!(!is_unknown(&Reply::Done { changed: true }, 1));
+    }
+
+    #[test]
+    fn a_write_is_tried_twice_at_least_and_not_for_long() {
+        let unknown = Reply::Failed(Failure::Unknown);
+        let check = |tries, waited, expect| assert_eq!(is_worth_retrying(&unknown, tries, waited), expect, "{tries} {waited:?}");
+        check(0, PATIENCE * 2, true);
+        check(1, PATIENCE - Duration::from_millis(1), true);
+        check(9, PATIENCE - Duration::from_millis(1), true);
+        check(1, PATIENCE, false);
+        assert!(!is_worth_retrying(&Reply::Failed(Failure::Busy), 0, Duration::ZERO));
     }
 }

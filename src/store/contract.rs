@@ -1,6 +1,7 @@
 //! The tests that every implementation of the contract passes, and long random sequences compared with the model.
 
 mod random;
+pub(super) mod server;
 
 use tempfile::TempDir;
 
@@ -45,6 +46,9 @@ fn each_store(test: impl Fn(&mut dyn Store)) {
     test(&mut Memory::new());
     let (mut store, _directory) = embedded();
     test(&mut store);
+    if let Some(mut store) = server::open() {
+        test(&mut store);
+    }
 }
 
 /// Tables are written out early and few heads are kept, so that a short test reaches the disk. Syncing is the matter of
@@ -627,8 +631,8 @@ fn rotate(token: u8, next: u8, now: u64) -> Request {
 
 /// Makes a family of user 1, with the family's number as its first token.
 fn login(store: &mut dyn Store, family: u8) {
-    let request =
-        Request::PutRefresh { token: [family; 32], user: user(1), family: FamilyId(u64::from(family)), expires: at(100) };
+    let (token, family) = ([family; 32], FamilyId(u64::from(family)));
+    let request = Request::PutRefresh { token, user: user(1), family, now: at(0), expires: at(100) };
     assert!(matches!(store.ask(request), Reply::Done { changed: true }));
 }
 

@@ -92,7 +92,7 @@ impl Memory {
             Request::PutCode { login, code, now, expires, per_hour } => self.put_code(login, code, *now, *expires, *per_hour),
             Request::TakeCode { login, code, now, attempts_max } => self.take_code(login, code, *now, *attempts_max),
             Request::LoginUser { login, candidate, roles, now: _ } => self.login_user(login, *candidate, roles),
-            Request::PutRefresh { token, user, family, expires } => self.put_refresh(*token, *user, *family, *expires),
+            Request::PutRefresh { token, user, family, now: _, expires } => self.put_refresh(*token, *user, *family, *expires),
             Request::RotateRefresh { token, next, now, expires } => self.rotate_refresh(token, *next, *now, *expires),
             Request::RevokeRefresh { token, now } => self.revoke_refresh(token, *now),
             read => self.read(read),

@@ -5,14 +5,18 @@
 //!
 //! Invariants every implementation keeps, and `contract` tests:
 //! - a reply to a write is given only after the write is durable;
-//! - a write takes effect whole or not at all, also over a crash;
-//! - writes take effect in the order in which they were given, and a read sees every write replied to before it;
+//! - a write takes effect whole or not at all, also over a crash. Where the store is many machines, a crash may leave the
+//!   sender's read mark without its message or the message without the mark, until the next one;
+//! - writes about one conversation's log, participant, pair of users, login or token take effect in the order in which
+//!   they were given, and a read sees every write replied to before it;
 //! - [`Reply::Failed`] with `Unknown` means that the write may or may not have happened: repeating the same request
 //!   gives the result of having done it once. Only `changed` and `created` tell of the repetition itself;
 //! - what has expired at `now` is as good as absent, whether or not it has been removed yet.
 
 pub mod embedded;
 pub mod memory;
+mod one_time;
+pub mod scylla;
 
 #[cfg(test)]
 mod contract;
@@ -128,6 +132,7 @@ pub enum Request {
         token: SecretHash,
         user: UserId,
         family: FamilyId,
+        now: Wall,
         expires: Wall,
     },
     /// Replaces a refresh token by the next of its family. One used before revokes the family, unless it was for the

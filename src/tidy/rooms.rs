@@ -67,6 +67,13 @@ pub(super) const ROOMS: &[Room] = &[
         std_banned: CLOCKS,
         is_unsafe: false,
     },
+    Room {
+        name: "store/scylla",
+        rooms: &["model", "store"],
+        crates: &["futures_util", "scylla", "tokio", "tracing"],
+        std_banned: CLOCKS,
+        is_unsafe: false,
+    },
     // Of the store, only the words of its contract: who may ask it is the shard's business.
     pure(
         "session",

@@ -10,7 +10,7 @@ use crate::store::embedded::Embedded;
 use crate::store::memory::Memory;
 use crate::store::{FamilyId, NewMessage, REPEAT_WINDOW, Request};
 
-use super::{Store, at, conversation_id, direct, embedded, group, options, user};
+use super::{Store, at, conversation_id, direct, embedded, group, options, server, user};
 
 /// A source of numbers from a seed; good enough to choose requests.
 struct Random(u64);
@@ -76,7 +76,7 @@ impl World {
         match self.random.below(8) {
             0 | 1 => {
                 let token = self.new_token();
-                Request::PutRefresh { token, user, family: FamilyId(self.tokens), expires }
+                Request::PutRefresh { token, user, family: FamilyId(self.tokens), now, expires }
             }
             2 => Request::RevokeRefresh { token: self.token(), now },
             3 => self.rotation.clone().unwrap_or_else(|| self.read()),
@@ -248,6 +248,29 @@ fn compare(seed: u64, requests: u64) {
             store.replace(Embedded::open(directory.path(), &options()).expect("opens again"));
             assert_eq!(everything(store.as_mut().expect("open")), everything(&mut model), "seed {seed}");
         }
+    }
+}
+
+/// One world on the model and on the real server, one request after the other.
+fn compare_server(store: &mut server::OnServer, seed: u64, requests: u64) {
+    let mut world = World::new(seed);
+    let mut model = Memory::new();
+    for number in 0..requests {
+        let request = world.request();
+        let expect = format!("{:?}", model.apply(&request));
+        assert_eq!(format!("{:?}", store.ask(request.clone())), expect, "seed {seed}, request {number}: {request:?}");
+        if world.random.one_in(100) {
+            // What another node, or the next start, would find.
+            store.forget();
+        }
+    }
+    assert_eq!(everything(store), everything(&mut model), "seed {seed}");
+}
+
+#[test]
+fn random_sequences_agree_on_a_real_server() {
+    if let Some(mut store) = server::open() {
+        compare_server(&mut store, 1, 1_500);
     }
 }
 

@@ -2,10 +2,11 @@
 
 use crate::model::ids::UserId;
 use crate::model::time::Wall;
-use crate::store::{FamilyId, Reply, Request, SENT_WINDOW, SecretHash, User};
+use crate::store::one_time::CodeRow;
+use crate::store::{FamilyId, Reply, Request, SecretHash, User};
 
 use super::tables::{Fault, Pending, Rows};
-use super::values::{self, CodeRow, FamilyRow, LiveCode, TokenRow};
+use super::values::{self, FamilyRow, TokenRow};
 use super::{keys, read};
 
 /// # Panics
@@ -14,7 +15,7 @@ pub(super) fn write(rows: &mut Pending<'_>, scratch: &mut Vec<u8>, request: &Req
     match request {
         Request::PutCode { login, code, now, expires, per_hour } => {
             let mut row = find_code(rows, login)?.unwrap_or_default();
-            let reply = put_code(&mut row, code, *now, *expires, *per_hour);
+            let reply = row.put(code, *now, *expires, *per_hour);
             if let Reply::Done { changed: true } = reply {
                 values::put_code(scratch, &row);
                 rows.put(keys::code(login), scratch);
@@ -23,13 +24,13 @@ pub(super) fn write(rows: &mut Pending<'_>, scratch: &mut Vec<u8>, request: &Req
         }
         Request::TakeCode { login, code, now, attempts_max } => {
             let Some(mut row) = find_code(rows, login)? else { return Ok(Reply::CodeWrong) };
-            let right = take_code(&mut row, code, *now, *attempts_max);
+            let right = row.take(code, *now, *attempts_max);
             values::put_code(scratch, &row);
             rows.put(keys::code(login), scratch);
             Ok(if right { Reply::CodeTaken } else { Reply::CodeWrong })
         }
         Request::LoginUser { login, candidate, roles, now: _ } => login_user(rows, scratch, login, *candidate, roles),
-        Request::PutRefresh { token, user, family, expires } => {
+        Request::PutRefresh { token, user, family, now: _, expires } => {
             if rows.find(&keys::token(token))?.is_some() {
                 return Ok(Reply::Done { changed: false });
             }
@@ -48,44 +49,6 @@ pub(super) fn write(rows: &mut Pending<'_>, scratch: &mut Vec<u8>, request: &Req
 
 fn find_code(rows: &Pending<'_>, login: &str) -> Result<Option<CodeRow>, Fault> {
     Ok(rows.find(&keys::code(login))?.map(|value| values::code(&value)).transpose()?)
-}
-
-fn put_code(row: &mut CodeRow, code: &SecretHash, now: Wall, expires: Wall, per_hour: u32) -> Reply {
-    if row.live.is_some_and(|live| live.code == *code && live.expires == expires) {
-        return Reply::Done { changed: false };
-    }
-    row.sent.retain(|at| now < at.after(SENT_WINDOW));
-    if row.sent.len() >= per_hour as usize {
-        let free = row.sent.first().copied().unwrap_or(now).after(SENT_WINDOW);
-        let seconds = free.0.saturating_sub(now.0).div_ceil(Wall::TICKS_PER_SECOND);
-        return Reply::Limited { retry_after: u32::try_from(seconds).unwrap_or(u32::MAX) };
-    }
-    row.sent.push(now);
-    row.live = Some(LiveCode { code: *code, expires, wrong_attempts: 0 });
-    row.last_attempt = None;
-    Reply::Done { changed: true }
-}
-
-/// Whether the code was right.
-fn take_code(row: &mut CodeRow, code: &SecretHash, now: Wall, attempts_max: u32) -> bool {
-    if let Some((at, last, right)) = row.last_attempt
-        && at == now
-        && last == *code
-    {
-        return right;
-    }
-    let Some(live) = &mut row.live else { return false };
-    if live.expires <= now || live.wrong_attempts >= attempts_max {
-        return false;
-    }
-    let right = live.code == *code;
-    if right {
-        row.live = None;
-    } else {
-        live.wrong_attempts += 1;
-    }
-    row.last_attempt = Some((now, *code, right));
-    right
 }
 
 fn login_user(

@@ -7,6 +7,7 @@
 use crate::model::ids::{ConversationId, MessageId, UserId};
 use crate::model::message::{Conversation, ConversationKind, Message, Participant, ParticipantRole};
 use crate::model::time::Wall;
+use crate::store::one_time::{CodeRow, LiveCode};
 use crate::store::{FamilyId, SecretHash, User};
 
 use super::keys::PERIOD_BYTES;
@@ -32,23 +33,6 @@ pub(super) struct MarkRow {
     pub(super) sequence: u64,
     /// The message is the user's own, and those that follow it closely may have no row of the mark.
     pub(super) leads: bool,
-}
-
-/// A login's one-time code.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct CodeRow {
-    pub(super) live: Option<LiveCode>,
-    /// When codes were sent within the last hour, ascending.
-    pub(super) sent: Vec<Wall>,
-    /// The last attempt and whether it was right, so that its repetition is not another attempt.
-    pub(super) last_attempt: Option<(Wall, SecretHash, bool)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LiveCode {
-    pub(super) code: SecretHash,
-    pub(super) expires: Wall,
-    pub(super) wrong_attempts: u32,
 }
 
 /// A refresh token.

@@ -1,0 +1,289 @@
+//! Appending messages.
+//!
+//! In two steps, each of which writes side by side:
+//!
+//! 1. the keys of client message ids (light-weight transactions), the index from message to conversation, and the
+//!    bucket's line in the directory, when it is the first;
+//! 2. the messages, all of one bucket in one mutation, and the senders' read marks.
+//!
+//! Nothing of step 1 is seen without the message: a key without one is taken over or released, an index is
+//! followed to the message, an empty bucket is an empty page. A crash within step 2 leaves a message with its
+//! sender's mark behind it, or the other way round a mark that waits for its message; both are mended by the
+//! repetition, the mark also by the sender's next message.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{join_all, try_join_all};
+use scylla::statement::batch::{Batch, BatchType};
+use scylla::value::{CqlTimeuuid, MaybeUnset};
+
+use crate::model::ids::{ConversationId, MessageId, UserId};
+use crate::model::message::{Head, Message, ReadMark};
+use crate::model::time::Wall;
+use crate::store::{Appended, Failure, NewMessage, Reply};
+
+use super::known::{Buckets, Log};
+use super::values::{bigint, seconds_to_live, timeuuid, write_time};
+use super::{Fault, Work, fault};
+
+/// A key whose message is not there was claimed by a send that is still under way, or by one that came to no end. After
+/// this long it is the latter: no request lasts a third of it.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Tries to get hold of a key that others take and lose at the same time.
+const CLAIM_TRIES: u32 = 4;
+
+/// What is known of a message before it is stored.
+enum Found {
+    /// Stored under its own id: this is a repetition.
+    Itself(Arc<Message>),
+    /// Its key has this message.
+    Earlier(Arc<Message>),
+    Nothing,
+}
+
+impl Work<'_> {
+    pub(super) async fn append(
+        &self,
+        conversation: ConversationId,
+        hint: Head,
+        messages: &[NewMessage],
+        keys_expire: Wall,
+        now: Wall,
+    ) -> Result<Reply, Fault> {
+        let Some((buckets, mut log)) = self.log(conversation, hint, messages).await? else { return Ok(Reply::Missing) };
+        let place = Place { conversation, buckets, keys_expire, now };
+        let (found, listed) =
+            tokio::try_join!(self.append_look_up(&place, log.head, messages), self.append_announce(&place, &log, messages))?;
+        let Some((results, stored)) = decide(conversation, &mut log.head, messages, found) else {
+            return Ok(Reply::Failed(Failure::Unavailable));
+        };
+        self.append_store(&place, &log, &results, &stored).await?;
+        log.listed = log.listed.max(listed);
+        let head = log.head;
+        let mut conversations = self.store.conversations.borrow_mut();
+        conversations.put_log(conversation, log);
+        conversations.believe(conversation, messages);
+        Ok(Reply::Appended { results, head })
+    }
+
+    /// Looks each message up, and claims the keys of those that are new.
+    async fn append_look_up(&self, place: &Place, head: Head, messages: &[NewMessage]) -> Result<Vec<Found>, Fault> {
+        let look_ups = messages.iter().enumerate().map(async |(at, new)| {
+            let is_new = head.last.is_none_or(|last| last < new.id);
+            if !is_new && let Some(message) = self.message(place.conversation, place.buckets, new.id).await? {
+                return Ok(Found::Itself(message));
+            }
+            let same_key = |other: &NewMessage| other.sender == new.sender && other.draft.client_id == new.draft.client_id;
+            match &new.draft.client_id {
+                Some(client_id) if !messages[..at].iter().any(same_key) => self.claim(place, new, client_id, is_new).await,
+                // Without a key, or with that of an earlier message of the same request.
+                _ => Ok(Found::Nothing),
+            }
+        });
+        // All of them come to their end: a claim that is dropped half-way would be one more thing not known.
+        join_all(look_ups).await.into_iter().collect()
+    }
+
+    async fn claim(&self, place: &Place, new: &NewMessage, client_id: &str, is_new: bool) -> Result<Found, Fault> {
+        let statements = &self.connected.statements;
+        let (conversation, sender) = (bigint(place.conversation.value()), bigint(new.sender.value()));
+        let (id, expires) = (timeuuid(new.id), bigint(place.keys_expire.0));
+        let seconds = seconds_to_live(place.now, place.keys_expire);
+        for _ in 0..CLAIM_TRIES {
+            if is_new && self.decide(&statements.claim_key, (conversation, sender, client_id, id, expires, seconds)).await? {
+                return Ok(Found::Nothing);
+            }
+            let holder = match self.key(place.conversation, new.sender, client_id).await? {
+                Some((holder, _)) if holder == new.id => return Ok(Found::Nothing),
+                Some((holder, until)) if place.now < until => {
+                    if let Some(message) = self.message(place.conversation, place.buckets, holder).await? {
+                        return Ok(Found::Earlier(message));
+                    }
+                    if place.now < holder.at().after(CLAIM_PATIENCE) {
+                        return Err(Fault::Unknown("a send with the same client message id is under way".into()));
+                    }
+                    self.bury(place.conversation, place.buckets, holder).await?;
+                    holder
+                }
+                Some((holder, _)) => holder,
+                None if is_new => continue,
+                None => return Ok(Found::Nothing),
+            };
+            if !is_new {
+                return Ok(Found::Nothing);
+            }
+            let take = (seconds, id, expires, conversation, sender, client_id, timeuuid(holder));
+            if self.decide(&statements.take_key, take).await? {
+                return Ok(Found::Nothing);
+            }
+        }
+        Err(Fault::Contended)
+    }
+
+    /// The index of the messages that may be new, and the directory's lines of their buckets. Returns the last bucket
+    /// that is listed now.
+    async fn append_announce(&self, place: &Place, log: &Log, messages: &[NewMessage]) -> Result<Option<i32>, Fault> {
+        let statements = &self.connected.statements;
+        let conversation = bigint(place.conversation.value());
+        let new = || messages.iter().filter(|new| log.head.last.is_none_or(|last| last < new.id));
+        let mut buckets: Vec<i32> = new().map(|new| place.buckets.of(new.id)).collect();
+        buckets.retain(|bucket| log.listed.is_none_or(|listed| listed < *bucket));
+        buckets.dedup();
+        let index = new().map(|new| self.prepare(&statements.put_index, (timeuuid(new.id), conversation)));
+        let list = buckets.iter().map(|bucket| self.prepare(&statements.put_bucket, (conversation, *bucket)));
+        tokio::try_join!(try_join_all(index), try_join_all(list))?;
+        Ok(buckets.into_iter().max())
+    }
+
+    /// The messages, older buckets first: what is stored is always the beginning of what was asked for.
+    async fn append_store(&self, place: &Place, log: &Log, results: &[Appended], stored: &[Arc<Message>]) -> Result<(), Fault> {
+        let parts: Vec<_> = stored.chunk_by(|a, b| place.buckets.of(a.id) == place.buckets.of(b.id)).collect();
+        let (last, before) = match parts.split_last() {
+            Some((last, before)) => (*last, before),
+            None => (&[][..], &[][..]),
+        };
+        for part in before {
+            self.put_messages(place, part).await?;
+        }
+        // Also of messages that were stored by an earlier try, whose mark may be missing.
+        let mut marks = BTreeMap::new();
+        for result in results {
+            if let Appended::Stored(message) = result {
+                marks.insert(message.sender, ReadMark { user: message.sender, message: message.id, sequence: message.sequence });
+            }
+        }
+        let marks = marks.into_values().map(|mark| self.put_mark(place.conversation, log.departures(mark.user), mark));
+        tokio::try_join!(self.put_messages(place, last), try_join_all(marks)).map(drop)
+    }
+
+    /// Messages of one bucket, in one mutation of one partition.
+    async fn put_messages(&self, place: &Place, messages: &[Arc<Message>]) -> Result<(), Fault> {
+        let statement = &self.connected.statements.put_message;
+        let mut rows: Vec<_> = messages.iter().map(|message| row(place, message)).collect();
+        match rows.len() {
+            0 => Ok(()),
+            1 => match rows.pop() {
+                Some(row) => self.write(statement, row).await,
+                None => Ok(()),
+            },
+            count => {
+                let statements = (0..count).map(|_| statement.prepared.clone().into()).collect();
+                let mut batch = Batch::new_with_statements(BatchType::Unlogged, statements);
+                batch.set_is_idempotent(true);
+                batch.set_execution_profile_handle(statement.prepared.get_execution_profile_handle().cloned());
+                batch.set_request_timeout(statement.prepared.get_request_timeout());
+                let began = tokio::time::Instant::now();
+                let outcome = self.connected.session.batch(&batch, rows).await;
+                statement.latency.record(began.elapsed(), outcome.is_err());
+                self.note(outcome.map(drop).map_err(fault))
+            }
+        }
+    }
+
+    pub(super) async fn put_mark(&self, conversation: ConversationId, stay: i32, mark: ReadMark) -> Result<(), Fault> {
+        let value = (bigint(mark.sequence), timeuuid(mark.message));
+        let row = (write_time(mark.message), stay, value, bigint(conversation.value()), bigint(mark.user.value()));
+        self.write(&self.connected.statements.put_mark, row).await
+    }
+}
+
+/// Where an append goes, and what holds for all its messages.
+struct Place {
+    conversation: ConversationId,
+    buckets: Buckets,
+    keys_expire: Wall,
+    now: Wall,
+}
+
+type Row<'a> = (
+    i64,
+    i32,
+    CqlTimeuuid,
+    i64,
+    i64,
+    MaybeUnset<CqlTimeuuid>,
+    MaybeUnset<&'a str>,
+    MaybeUnset<Vec<(&'a str, &'a str)>>,
+    &'a str,
+    i64,
+);
+
+/// What is not there is left out: a null would be a tombstone.
+fn row<'a>(place: &Place, message: &'a Message) -> Row<'a> {
+    let headers = message.headers.iter().map(|(name, value)| (&**name, &**value)).collect::<Vec<_>>();
+    (
+        bigint(message.conversation.value()),
+        place.buckets.of(message.id),
+        timeuuid(message.id),
+        bigint(message.sender.value()),
+        bigint(message.sequence),
+        MaybeUnset::from_option(message.prev.map(timeuuid)),
+        MaybeUnset::from_option(message.client_id.as_deref()),
+        if headers.is_empty() { MaybeUnset::Unset } else { MaybeUnset::Set(headers) },
+        &message.content,
+        write_time(message.id),
+    )
+}
+
+/// What becomes of each message, and which are to be stored; moves the head on. `None`: one is neither new nor stored.
+fn decide(
+    conversation: ConversationId,
+    head: &mut Head,
+    messages: &[NewMessage],
+    found: Vec<Found>,
+) -> Option<(Vec<Appended>, Vec<Arc<Message>>)> {
+    let mut keys: BTreeMap<(UserId, &str), Arc<Message>> = BTreeMap::new();
+    let (mut results, mut stored) = (Vec::with_capacity(messages.len()), Vec::new());
+    let is_same = |new: &NewMessage, first: &Arc<Message>| {
+        if first.content == new.draft.content { Appended::Replay(Arc::clone(first)) } else { Appended::KeyReused }
+    };
+    for (new, found) in messages.iter().zip(found) {
+        let key = new.draft.client_id.as_deref().map(|client_id| (new.sender, client_id));
+        let (result, first) = match found {
+            Found::Itself(message) => (Appended::Stored(Arc::clone(&message)), message),
+            Found::Earlier(first) => (is_same(new, &first), first),
+            Found::Nothing => match key.as_ref().and_then(|key| keys.get(key)) {
+                Some(first) => (is_same(new, first), Arc::clone(first)),
+                None if head.last.is_some_and(|last| new.id <= last) => return None,
+                None => {
+                    let message = Arc::new(link(conversation, *head, new));
+                    *head = Head { last: Some(message.id), sequence: message.sequence };
+                    stored.push(Arc::clone(&message));
+                    (Appended::Stored(Arc::clone(&message)), message)
+                }
+            },
+        };
+        if let Some(key) = key {
+            keys.entry(key).or_insert(first);
+        }
+        results.push(result);
+    }
+    Some((results, stored))
+}
+
+fn link(conversation: ConversationId, head: Head, new: &NewMessage) -> Message {
+    Message {
+        id: new.id,
+        conversation,
+        sender: new.sender,
+        content: new.draft.content.clone(),
+        client_id: new.draft.client_id.clone(),
+        prev: head.last,
+        sequence: head.sequence + 1,
+        headers: new.draft.headers.clone(),
+    }
+}
+
+/// A message's id as it was given, for those who only need to know that it is there.
+impl Work<'_> {
+    pub(super) async fn find_message(&self, message: MessageId) -> Result<Reply, Fault> {
+        let Some(conversation) = self.find_index(message).await? else { return Ok(Reply::Found(None)) };
+        // The index is written first: only the message itself says that it is stored.
+        let Some(buckets) = self.buckets(conversation).await? else { return Ok(Reply::Found(None)) };
+        let there = self.message(conversation, buckets, message).await?;
+        Ok(Reply::Found(there.map(|_| conversation)))
+    }
+}

@@ -1,0 +1,298 @@
+//! Conversations, who takes part in them, read marks and blocks.
+//!
+//! The row of a conversation claims its id, then that of a pair the pair; then the participants and their lists are
+//! written, and `complete` says so. What a crash leaves before that is found by nobody, but for a pair, whose next attempt
+//! finishes it. A list entry counts only with its participant, so it is written before and removed after that.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use futures_util::future::try_join_all;
+use futures_util::stream;
+use scylla::value::MaybeUnset;
+
+use crate::model::ids::{ConversationId, UserId};
+use crate::model::message::{Conversation, ConversationKind, ConversationSummary, Head, Message, Participant, ReadMark};
+use crate::store::{ConversationState, Reply, pair_key};
+
+use super::known::Buckets;
+use super::values::{self, Member, ParticipantRow, bigint};
+use super::{Fault, Work};
+
+/// Conversations of a list that are read at once.
+const LIST_WINDOW: usize = 16;
+
+type ConversationRow = (String, Option<String>, i64, i64, i32, Option<bool>);
+
+impl Work<'_> {
+    /// The conversation without its participants, how its log is parted, and whether it is complete.
+    pub(super) async fn conversation(&self, id: ConversationId) -> Result<Option<(Conversation, Buckets, bool)>, Fault> {
+        let row = self.first(&self.connected.statements.read_conversation, (bigint(id.value()),)).await?;
+        let Some((kind, title, created_by, created_at, bucket_seconds, complete)): Option<ConversationRow> = row else {
+            return Ok(None);
+        };
+        let conversation = Conversation {
+            id,
+            kind: values::kind(&kind)?,
+            title: title.map(Into::into),
+            created_by: values::user_id(created_by)?,
+            created_at: values::wall(created_at)?,
+            participants: Vec::new(),
+        };
+        let buckets = Buckets::new(bucket_seconds)?;
+        self.store.conversations.borrow_mut().put_buckets(id, buckets);
+        Ok(Some((conversation, buckets, complete.unwrap_or(false))))
+    }
+
+    pub(super) async fn members(&self, id: ConversationId) -> Result<Vec<Member>, Fault> {
+        let rows: Vec<ParticipantRow> = self.rows(&self.connected.statements.read_participants, (bigint(id.value()),)).await?;
+        rows.into_iter().map(ParticipantRow::member).collect()
+    }
+
+    /// A user's place in a conversation, also of one who never had any.
+    async fn member(&self, id: ConversationId, user: UserId) -> Result<Member, Fault> {
+        let key = (bigint(id.value()), bigint(user.value()));
+        let row: Option<ParticipantRow> = self.first(&self.connected.statements.read_participant, key).await?;
+        match row {
+            Some(row) => row.member(),
+            None => Ok(Member { user, participant: None, departures: 0, mark: None }),
+        }
+    }
+
+    async fn whole(&self, id: ConversationId) -> Result<Option<(Conversation, Buckets, Vec<Member>)>, Fault> {
+        let (conversation, members) = tokio::try_join!(self.conversation(id), self.members(id))?;
+        Ok(conversation.map(|(mut conversation, buckets, _)| {
+            conversation.participants = members.iter().filter_map(|member| member.participant).collect();
+            (conversation, buckets, members)
+        }))
+    }
+
+    pub(super) async fn read_conversation(&self, id: ConversationId) -> Result<Reply, Fault> {
+        Ok(match self.state(id).await? {
+            Some(state) => Reply::Conversation { state, created: false },
+            None => Reply::Missing,
+        })
+    }
+
+    async fn state(&self, id: ConversationId) -> Result<Option<ConversationState>, Fault> {
+        let Some((conversation, buckets, members)) = self.whole(id).await? else { return Ok(None) };
+        // The shard that asks goes on from this head.
+        self.settle(id, buckets, &[]).await?;
+        let blocked = async {
+            match pair_key(&conversation) {
+                Some((first, second)) => self.is_blocked(first, second).await,
+                None => Ok(false),
+            }
+        };
+        let (last, blocked) = tokio::try_join!(self.last_message(id, buckets), blocked)?;
+        let head = last.as_ref().map_or_else(Head::default, |last| Head { last: Some(last.id), sequence: last.sequence });
+        let departures = members.iter().filter(|member| member.departures > 0);
+        let log = super::known::Log {
+            head,
+            listed: head.last.map(|last| buckets.of(last)),
+            departures: departures.map(|member| (member.user, member.departures)).collect(),
+        };
+        self.store.conversations.borrow_mut().put_log(id, log);
+        Ok(Some(ConversationState { conversation, head, blocked }))
+    }
+
+    pub(super) async fn create(&self, conversation: &Conversation) -> Result<Reply, Fault> {
+        let pair = pair_key(conversation);
+        if let Some(pair) = pair
+            && let Some(there) = self.pair(pair).await?
+        {
+            return self.create_answer(there, conversation).await;
+        }
+        let bucket_seconds = i32::try_from(self.store.options.bucket.as_secs()).unwrap_or(i32::MAX);
+        let row = (
+            bigint(conversation.id.value()),
+            values::kind_text(conversation.kind),
+            MaybeUnset::from_option(conversation.title.as_deref()),
+            bigint(conversation.created_by.value()),
+            bigint(conversation.created_at.0),
+            bucket_seconds,
+        );
+        let made = self.decide(&self.connected.statements.make_conversation, row).await?;
+        if !made && !self.is_own(conversation).await? {
+            return self.create_answer(conversation.id, conversation).await;
+        }
+        if let Some(pair) = pair {
+            let claim = (bigint(pair.0.value()), bigint(pair.1.value()), bigint(conversation.id.value()));
+            let claimed = self.decide(&self.connected.statements.claim_pair, claim).await?;
+            let holder = if claimed { conversation.id } else { self.pair(pair).await?.ok_or(Fault::Contended)? };
+            if holder != conversation.id {
+                // The other was first: this one was never complete, and is nobody's.
+                self.decide(&self.connected.statements.remove_conversation, (bigint(conversation.id.value()),)).await?;
+                return self.create_answer(holder, conversation).await;
+            }
+        }
+        self.complete(conversation.id, conversation).await?;
+        let state = self.state(conversation.id).await?.ok_or(Fault::Corrupt)?;
+        Ok(Reply::Conversation { state, created: true })
+    }
+
+    async fn pair(&self, (first, second): (UserId, UserId)) -> Result<Option<ConversationId>, Fault> {
+        let key = (bigint(first.value()), bigint(second.value()));
+        let row: Option<(i64,)> = self.first(&self.connected.statements.read_pair, key).await?;
+        row.map(|(id,)| values::conversation_id(id)).transpose()
+    }
+
+    /// Whether what is there under this id is an earlier try of the same request that came to no end.
+    async fn is_own(&self, conversation: &Conversation) -> Result<bool, Fault> {
+        let there = self.conversation(conversation.id).await?;
+        Ok(there.is_some_and(|(there, _, complete)| {
+            !complete && Conversation { participants: Vec::new(), ..conversation.clone() } == there
+        }))
+    }
+
+    /// Answers with what is there; a pair's conversation that was begun and not completed is completed first.
+    async fn create_answer(&self, id: ConversationId, asked: &Conversation) -> Result<Reply, Fault> {
+        if let Some((there, _, false)) = self.conversation(id).await?
+            && there.kind == ConversationKind::Direct
+            && let Some(pair) = pair_key(asked)
+            && self.pair(pair).await? == Some(id)
+        {
+            self.complete(id, asked).await?;
+        }
+        let state = self.state(id).await?.ok_or(Fault::Corrupt)?;
+        Ok(Reply::Conversation { state, created: false })
+    }
+
+    async fn complete(&self, id: ConversationId, conversation: &Conversation) -> Result<(), Fault> {
+        let members = conversation.participants.iter().map(|participant| self.enter(id, *participant));
+        try_join_all(members).await?;
+        self.write(&self.connected.statements.complete_conversation, (bigint(id.value()),)).await
+    }
+
+    async fn enter(&self, id: ConversationId, participant: Participant) -> Result<(), Fault> {
+        let (conversation, user) = (bigint(id.value()), bigint(participant.user.value()));
+        self.prepare(&self.connected.statements.list_conversation, (user, conversation)).await?;
+        let row = (values::role_text(participant.role), bigint(participant.joined_at.0), conversation, user);
+        self.write(&self.connected.statements.put_participant, row).await
+    }
+
+    pub(super) async fn put_participant(&self, id: ConversationId, participant: Participant) -> Result<Reply, Fault> {
+        let (buckets, member) = tokio::try_join!(self.buckets(id), self.member(id, participant.user))?;
+        if buckets.is_none() {
+            return Ok(Reply::Missing);
+        }
+        let changed = member.participant.is_none_or(|there| there.role != participant.role);
+        // Written even where nothing changes: an earlier try may have ended between the two rows.
+        let joined_at = member.participant.map_or(participant.joined_at, |there| there.joined_at);
+        self.enter(id, Participant { joined_at, ..participant }).await?;
+        Ok(Reply::Done { changed })
+    }
+
+    pub(super) async fn remove_participant(&self, id: ConversationId, user: UserId) -> Result<Reply, Fault> {
+        let (buckets, member) = tokio::try_join!(self.buckets(id), self.member(id, user))?;
+        if buckets.is_none() {
+            return Ok(Reply::Missing);
+        }
+        let (conversation, user_id) = (bigint(id.value()), bigint(user.value()));
+        let changed = member.participant.is_some();
+        if changed {
+            let departures = member.departures.saturating_add(1);
+            let statements = &self.connected.statements;
+            self.write(&statements.remove_participant, (departures, conversation, user_id)).await?;
+            if let Some(log) = self.store.conversations.borrow_mut().log(id) {
+                log.departures.insert(user, departures);
+            }
+        }
+        self.write(&self.connected.statements.unlist_conversation, (user_id, conversation)).await?;
+        Ok(Reply::Done { changed })
+    }
+
+    pub(super) async fn mark(&self, id: ConversationId, mark: ReadMark) -> Result<Reply, Fault> {
+        let (buckets, member) = tokio::try_join!(self.buckets(id), self.member(id, mark.user))?;
+        if buckets.is_none() {
+            return Ok(Reply::Missing);
+        }
+        match member.mark {
+            Some(there) if mark.message <= there.message => Ok(Reply::Marked { mark: there, changed: false }),
+            // Whatever else is written meanwhile: the later one stays.
+            _ => {
+                self.put_mark(id, member.departures, mark).await?;
+                Ok(Reply::Marked { mark, changed: true })
+            }
+        }
+    }
+
+    pub(super) async fn read_marks(&self, id: ConversationId) -> Result<Reply, Fault> {
+        let (buckets, members) = tokio::try_join!(self.buckets(id), self.members(id))?;
+        if buckets.is_none() {
+            return Ok(Reply::Missing);
+        }
+        Ok(Reply::Marks(members.into_iter().filter_map(|member| member.mark).collect()))
+    }
+
+    pub(super) async fn read_conversations(
+        &self,
+        user: UserId,
+        after: Option<ConversationId>,
+        limit: u16,
+    ) -> Result<Reply, Fault> {
+        let wanted = usize::from(limit) + 1;
+        let mut from = after.map_or(0, |after| bigint(after.value()));
+        let mut summaries = Vec::new();
+        while summaries.len() < wanted {
+            let missing = i32::try_from(wanted - summaries.len()).unwrap_or(i32::MAX);
+            let list = (bigint(user.value()), from, missing);
+            let listed: Vec<(i64,)> = self.rows(&self.connected.statements.list_conversations, list).await?;
+            let Some((last,)) = listed.last().copied() else { break };
+            from = last;
+            let reads = listed.into_iter().map(|(id,)| async move { self.summary(user, values::conversation_id(id)?).await });
+            let mut reads = stream::iter(reads).buffered(LIST_WINDOW);
+            while let Some(summary) = reads.next().await {
+                summaries.extend(summary?);
+            }
+        }
+        let more = summaries.len() >= wanted;
+        summaries.truncate(usize::from(limit));
+        Ok(Reply::Conversations { summaries, more })
+    }
+
+    /// `None` when the user has left it, or has not come in yet.
+    async fn summary(&self, user: UserId, id: ConversationId) -> Result<Option<ConversationSummary>, Fault> {
+        let Some((conversation, buckets, members)) = self.whole(id).await? else { return Ok(None) };
+        let Some(member) = members.iter().find(|member| member.user == user && member.participant.is_some()) else {
+            return Ok(None);
+        };
+        let last_message: Option<Arc<Message>> = self.last_message(id, buckets).await?;
+        let sequence = last_message.as_ref().map_or(0, |message| message.sequence);
+        let unread = sequence.saturating_sub(member.mark.map_or(0, |mark| mark.sequence));
+        Ok(Some(ConversationSummary { conversation, last_message, unread }))
+    }
+
+    async fn has_block(&self, user: UserId, other: UserId) -> Result<bool, Fault> {
+        let key = (bigint(user.value()), bigint(other.value()));
+        let row: Option<(i64,)> = self.first(&self.connected.statements.read_block, key).await?;
+        Ok(row.is_some())
+    }
+
+    async fn is_blocked(&self, first: UserId, second: UserId) -> Result<bool, Fault> {
+        let (one, other) = tokio::try_join!(self.has_block(first, second), self.has_block(second, first))?;
+        Ok(one || other)
+    }
+
+    pub(super) async fn set_block(&self, user: UserId, other: UserId, blocked: bool) -> Result<Reply, Fault> {
+        let (was, back, direct) = tokio::try_join!(
+            self.has_block(user, other),
+            self.has_block(other, user),
+            self.pair((user.min(other), user.max(other)))
+        )?;
+        let key = (bigint(user.value()), bigint(other.value()));
+        match (was != blocked, blocked) {
+            (true, true) => self.write(&self.connected.statements.put_block, key).await?,
+            (true, false) => self.write(&self.connected.statements.remove_block, key).await?,
+            (false, _) => {}
+        }
+        // Of a user's block of themselves, what was read is what is changed here.
+        let back = back && user != other;
+        Ok(Reply::BlockSet { direct, blocked: blocked || back, changed: was != blocked })
+    }
+
+    pub(super) async fn read_blocks(&self, user: UserId) -> Result<Reply, Fault> {
+        let rows: Vec<(i64,)> = self.rows(&self.connected.statements.read_blocks, (bigint(user.value()),)).await?;
+        rows.into_iter().map(|(user,)| values::user_id(user)).collect::<Result<_, _>>().map(Reply::Blocks)
+    }
+}

@@ -1,0 +1,292 @@
+//! What is remembered of conversations, so that an append to one in use reads nothing.
+//!
+//! Only what cannot become wrong while one node writes to a conversation: that it exists and how its messages are
+//! parted, the end of its log, which buckets are listed, and how often its users have left. The end may be behind when
+//! another node wrote meanwhile; the shard that takes the conversation over reads it first, and that brings this up to
+//! date.
+
+use std::collections::BTreeMap;
+
+use crate::model::ids::{ConversationId, MessageId, UserId};
+use crate::model::message::Head;
+use crate::store::NewMessage;
+
+use super::values::{bigint, message_id, timeuuid};
+use super::{Fault, Work};
+
+/// How the messages of a conversation are parted: never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Buckets {
+    seconds: u32,
+}
+
+impl Buckets {
+    /// # Errors
+    /// When it was never written like that.
+    pub(super) fn new(seconds: i32) -> Result<Self, Fault> {
+        match u32::try_from(seconds) {
+            Ok(seconds) if seconds > 0 => Ok(Self { seconds }),
+            _ => Err(Fault::Corrupt),
+        }
+    }
+
+    /// The bucket that holds a message.
+    pub(super) fn of(self, id: MessageId) -> i32 {
+        i32::try_from(id.at().unix_seconds() / u64::from(self.seconds)).unwrap_or(i32::MAX)
+    }
+}
+
+/// What an append needs to know.
+#[derive(Clone, Debug)]
+pub(super) struct Log {
+    pub(super) head: Head,
+    /// The last bucket that is known to be listed.
+    pub(super) listed: Option<i32>,
+    /// How often users have left; those who never did are not among them.
+    pub(super) departures: BTreeMap<UserId, i32>,
+}
+
+impl Log {
+    pub(super) fn departures(&self, user: UserId) -> i32 {
+        self.departures.get(&user).copied().unwrap_or(0)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    buckets: Buckets,
+    log: Option<Log>,
+}
+
+/// A message of which it is not known whether it is stored, and the key it claimed.
+#[derive(Clone, Debug)]
+struct Doubt {
+    id: MessageId,
+    key: Option<(UserId, Box<str>)>,
+}
+
+/// A bounded map in two generations: what was not asked for while the younger filled up is forgotten.
+/// Lifetime and owner: the store's.
+#[derive(Debug)]
+pub(super) struct Conversations {
+    young: BTreeMap<ConversationId, Known>,
+    old: BTreeMap<ConversationId, Known>,
+    generation_max: usize,
+    /// One entry for each conversation whose append was given up, until it goes on: at most as many as there were
+    /// requests under way.
+    doubts: BTreeMap<ConversationId, Vec<Doubt>>,
+}
+
+impl Conversations {
+    pub(super) fn new(entries_max: usize) -> Self {
+        let (young, old, doubts) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { young, old, generation_max: (entries_max / 2).max(1), doubts }
+    }
+
+    fn find(&mut self, id: ConversationId) -> Option<&mut Known> {
+        if !self.young.contains_key(&id) {
+            let known = self.old.remove(&id)?;
+            self.put(id, known);
+        }
+        self.young.get_mut(&id)
+    }
+
+    fn put(&mut self, id: ConversationId, known: Known) {
+        if self.young.len() >= self.generation_max && !self.young.contains_key(&id) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(id, known);
+    }
+
+    pub(super) fn buckets(&mut self, id: ConversationId) -> Option<Buckets> {
+        self.find(id).map(|known| known.buckets)
+    }
+
+    pub(super) fn put_buckets(&mut self, id: ConversationId, buckets: Buckets) {
+        if self.find(id).is_none() {
+            self.put(id, Known { buckets, log: None });
+        }
+    }
+
+    pub(super) fn log(&mut self, id: ConversationId) -> Option<&mut Log> {
+        self.find(id)?.log.as_mut()
+    }
+
+    /// Takes over what was read or written. A head never goes back: the read may have been overtaken by an append.
+    pub(super) fn put_log(&mut self, id: ConversationId, mut log: Log) {
+        let Some(known) = self.find(id) else { return };
+        if let Some(there) = &known.log
+            && log.head.last < there.head.last
+        {
+            log.head = there.head;
+            log.listed = there.listed.max(log.listed);
+        }
+        known.log = Some(log);
+    }
+
+    /// These messages may or may not be stored: the log must be read again.
+    pub(super) fn doubt(&mut self, id: ConversationId, messages: &[NewMessage]) {
+        if let Some(known) = self.find(id) {
+            known.log = None;
+        }
+        let doubts = self.doubts.entry(id).or_default();
+        for message in messages {
+            if doubts.iter().all(|doubt| doubt.id != message.id) {
+                let key = message.draft.client_id.clone().map(|client_id| (message.sender, client_id));
+                doubts.push(Doubt { id: message.id, key });
+            }
+        }
+    }
+
+    /// What became of these is known, or is no matter any more.
+    fn settled(&mut self, id: ConversationId, known: impl Fn(MessageId) -> bool) {
+        if let Some(doubts) = self.doubts.get_mut(&id) {
+            doubts.retain(|doubt| !known(doubt.id));
+            if doubts.is_empty() {
+                self.doubts.remove(&id);
+            }
+        }
+    }
+
+    pub(super) fn believe(&mut self, id: ConversationId, messages: &[NewMessage]) {
+        self.settled(id, |doubtful| messages.iter().any(|message| message.id == doubtful));
+    }
+
+    fn doubts(&self, id: ConversationId, but: &[NewMessage]) -> Vec<Doubt> {
+        let doubts = self.doubts.get(&id).into_iter().flatten();
+        doubts.filter(|doubt| but.iter().all(|message| message.id != doubt.id)).cloned().collect()
+    }
+}
+
+impl Work<'_> {
+    /// How a conversation's messages are parted; `None` when there is no such conversation.
+    pub(super) async fn buckets(&self, id: ConversationId) -> Result<Option<Buckets>, Fault> {
+        if let Some(buckets) = self.store.conversations.borrow_mut().buckets(id) {
+            return Ok(Some(buckets));
+        }
+        Ok(self.conversation(id).await?.map(|(_, buckets, _)| buckets))
+    }
+
+    /// The end of the log before an append of `messages`, and what else that needs; `None` when there is no such
+    /// conversation. `hint` is what the shard believes, which may be ahead of what is remembered here.
+    pub(super) async fn log(
+        &self,
+        id: ConversationId,
+        hint: Head,
+        messages: &[NewMessage],
+    ) -> Result<Option<(Buckets, Log)>, Fault> {
+        let Some(buckets) = self.buckets(id).await? else { return Ok(None) };
+        let known = self.store.conversations.borrow_mut().log(id).map(|log| log.clone());
+        let mut log = match known {
+            Some(log) => log,
+            None => {
+                self.settle(id, buckets, messages).await?;
+                self.read_log(id, buckets).await?
+            }
+        };
+        if log.head.last < hint.last {
+            log.head = hint;
+        }
+        Ok(Some((buckets, log)))
+    }
+
+    async fn read_log(&self, id: ConversationId, buckets: Buckets) -> Result<Log, Fault> {
+        let (members, last) = tokio::try_join!(self.members(id), self.last_message(id, buckets))?;
+        let left = members.iter().filter(|member| member.departures > 0);
+        let log = Log {
+            head: last.as_ref().map_or_else(Head::default, |message| Head { last: Some(message.id), sequence: message.sequence }),
+            listed: last.map(|message| buckets.of(message.id)),
+            departures: left.map(|member| (member.user, member.departures)).collect(),
+        };
+        self.store.conversations.borrow_mut().put_log(id, log.clone());
+        Ok(log)
+    }
+
+    /// Finds out what became of messages whose append was given up: one that is there has its place in the log, one
+    /// that is not must not come up later, when others have been numbered after it.
+    pub(super) async fn settle(&self, id: ConversationId, buckets: Buckets, but: &[NewMessage]) -> Result<(), Fault> {
+        let doubts = self.store.conversations.borrow().doubts(id, but);
+        for Doubt { id: message, key } in doubts {
+            if self.message(id, buckets, message).await?.is_none() {
+                self.bury(id, buckets, message).await?;
+                if let Some((sender, client_id)) = key {
+                    let key = (bigint(id.value()), bigint(sender.value()), &*client_id, timeuuid(message));
+                    self.decide(&self.connected.statements.release_key, key).await?;
+                }
+            }
+            self.store.conversations.borrow_mut().settled(id, |settled| settled == message);
+        }
+        Ok(())
+    }
+
+    /// Makes sure that a message which is not stored never will be: of two writes with one time, the removal counts.
+    pub(super) async fn bury(&self, id: ConversationId, buckets: Buckets, message: MessageId) -> Result<(), Fault> {
+        let row = (super::values::write_time(message), bigint(id.value()), buckets.of(message), timeuuid(message));
+        self.prepare(&self.connected.statements.bury_message, row).await
+    }
+
+    pub(super) async fn find_index(&self, message: MessageId) -> Result<Option<ConversationId>, Fault> {
+        let row: Option<(i64,)> = self.first(&self.connected.statements.read_index, (timeuuid(message),)).await?;
+        row.map(|(id,)| super::values::conversation_id(id)).transpose()
+    }
+
+    /// The key's message and expiry, if anybody has claimed it.
+    pub(super) async fn key(
+        &self,
+        id: ConversationId,
+        sender: UserId,
+        client_id: &str,
+    ) -> Result<Option<(MessageId, crate::model::time::Wall)>, Fault> {
+        let key = (bigint(id.value()), bigint(sender.value()), client_id);
+        let row: Option<(scylla::value::CqlTimeuuid, i64)> = self.first(&self.connected.statements.read_key, key).await?;
+        row.map(|(message, expires)| Ok((message_id(message)?, super::values::wall(expires)?))).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::time::Wall;
+
+    fn id(value: u64) -> ConversationId {
+        ConversationId::new(value).unwrap()
+    }
+
+    fn log(sequence: u64) -> Log {
+        let last = Some(MessageId::from_parts(Wall(sequence), 0, 0));
+        Log { head: Head { last, sequence }, listed: None, departures: BTreeMap::new() }
+    }
+
+    #[test]
+    fn is_bounded_and_keeps_what_is_used() {
+        let mut conversations = Conversations::new(100);
+        let buckets = Buckets::new(10).unwrap();
+        for value in 1..=1_000 {
+            conversations.put_buckets(id(value), buckets);
+            assert_eq!(conversations.buckets(id(1)), Some(buckets));
+            assert!(conversations.young.len() + conversations.old.len() <= 100);
+        }
+        assert_eq!(conversations.buckets(id(500)), None);
+    }
+
+    #[test]
+    fn a_head_never_goes_back() {
+        let mut conversations = Conversations::new(10);
+        conversations.put_buckets(id(1), Buckets::new(10).unwrap());
+        for (put, expect) in [(5, 5), (4, 5), (6, 6)] {
+            conversations.put_log(id(1), log(put));
+            assert_eq!(conversations.log(id(1)).unwrap().head.sequence, expect);
+        }
+        conversations.doubt(id(1), &[]);
+        assert!(conversations.log(id(1)).is_none());
+    }
+
+    #[test]
+    fn buckets_are_whole_and_last_to_the_end_of_time() {
+        let buckets = Buckets::new(60).unwrap();
+        let at = |seconds| MessageId::from_parts(Wall::from_unix_seconds(seconds), 0, 0);
+        assert_eq!([0, 59, 60, 120].map(|seconds| buckets.of(at(seconds))), [0, 0, 1, 2]);
+        assert!(buckets.of(MessageId::MIN) == 0 && buckets.of(MessageId::MAX) > buckets.of(at(4_000_000_000)));
+        assert!(Buckets::new(0).is_err() && Buckets::new(-1).is_err());
+    }
+}

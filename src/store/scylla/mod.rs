@@ -1,0 +1,530 @@
+//! The contract on ScyllaDB, and on Apache Cassandra, which speaks the same protocol.
+//!
+//! Flows in: one request at a time, any number of them at once. Flows out: its reply. Never imports a session or a
+//! shard; the thread and the runtime that it lives on are given to it, and so is the decision when it is lost.
+//!
+//! Invariants:
+//! - the row of a message is what stores it, together with all others of its append in the same time bucket. What is
+//!   written before it (`append.rs`) is not seen without it, and what is written with it is repaired by a repetition;
+//! - writes to one subject are carried out in the order of their requests (`order.rs`);
+//! - light-weight transactions decide who is first: a client message id, a pair, a login, a code, a token, an id.
+//!   Nothing else reads before it writes in order to be right, only in order to answer;
+//! - a request whose time is over is answered; what became of a write is then not known, and a message that may or may not
+//!   be stored is settled before its conversation goes on (`known.rs`).
+//!
+//! `docs/decisions/0008-scylla.md` tells what a crash between any two writes leaves.
+
+mod append;
+mod conversations;
+mod history;
+mod known;
+mod latency;
+mod login;
+mod order;
+mod schema;
+mod statements;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::cell::{Cell, RefCell};
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use scylla::client::PoolSize;
+use scylla::client::execution_profile::ExecutionProfile;
+use scylla::client::session::Session;
+use scylla::client::session_builder::SessionBuilder;
+use scylla::deserialize::row::DeserializeRow;
+use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
+use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
+use scylla::policies::timestamp_generator::MonotonicTimestampGenerator;
+use scylla::response::query_result::{QueryResult, QueryRowsResult};
+use scylla::serialize::row::SerializeRow;
+use scylla::statement::{Consistency, SerialConsistency};
+
+use crate::store::{Failure, Reply, Request};
+
+use known::Conversations;
+use order::Orders;
+use statements::{Kind, Profiles, Statement, Statements};
+
+pub use latency::Latencies;
+
+/// How to reach the database and what to ask of it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `host:port` of some nodes; the others are learnt from them.
+    pub nodes: Vec<String>,
+    pub keyspace: String,
+    /// The map of `CREATE KEYSPACE ... WITH replication =`, for the migration that makes it.
+    pub replication: String,
+    /// What follows it, such as `tablets = {'enabled': false}`.
+    pub keyspace_options: String,
+    /// Whether reads and writes ask for a quorum of this datacenter or of all.
+    pub local: bool,
+    pub datacenter: Option<String>,
+    pub user: Option<(String, String)>,
+    pub connect_timeout: Duration,
+    /// For a whole request of the contract, however many statements it takes.
+    pub request_timeout: Duration,
+    /// A read without an answer for this long is asked of another replica too.
+    pub speculative_delay: Duration,
+    /// Time that one partition of a new conversation's messages covers.
+    pub bucket: Duration,
+    /// Conversations about which something is kept in memory.
+    pub conversations_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            nodes: Vec::new(),
+            keyspace: "tidings".into(),
+            replication: "{'class': 'NetworkTopologyStrategy', 'replication_factor': 1}".into(),
+            keyspace_options: String::new(),
+            local: true,
+            datacenter: None,
+            user: None,
+            connect_timeout: Duration::from_secs(2),
+            request_timeout: Duration::from_millis(900),
+            speculative_delay: Duration::from_millis(100),
+            bucket: Duration::from_secs(10 * 86_400),
+            conversations_max: 100_000,
+        }
+    }
+}
+
+/// Why there is no session.
+#[derive(Debug)]
+pub enum OpenError {
+    /// Nobody answers, or not in time: it may be different in a moment.
+    Unreachable(String),
+    /// The schema is older than this build needs, or not there: `tidings migrate` mends it.
+    Schema { found: i32, needed: i32 },
+    /// The database refuses what was asked: a wrong password, a wrong option.
+    Refused(String),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(reason) => write!(f, "the database cannot be reached: {reason}"),
+            Self::Schema { found: 0, needed } => {
+                write!(f, "there is no schema yet, version {needed} is needed: run `tidings migrate`")
+            }
+            Self::Schema { found, needed } => {
+                write!(f, "the schema has version {found}, {needed} is needed: run `tidings migrate`")
+            }
+            Self::Refused(reason) => write!(f, "the database refuses: {reason}"),
+        }
+    }
+}
+
+impl Error for OpenError {}
+
+/// A session with its prepared statements. Lifetime: until the database is lost. Owner: the bridge's thread.
+pub struct Connected {
+    session: Session,
+    statements: Statements,
+}
+
+/// The store. Lifetime: the node's. Owner: the bridge's thread. View: node.
+pub struct Scylla {
+    options: Options,
+    connected: RefCell<Rc<Connected>>,
+    conversations: RefCell<Conversations>,
+    orders: Orders,
+    /// When the database last answered anything.
+    answered: Cell<tokio::time::Instant>,
+}
+
+/// Why a request came to no end.
+#[derive(Debug)]
+enum Fault {
+    /// The statement did nothing.
+    Refused(String),
+    /// It may have been carried out.
+    Unknown(String),
+    /// A row holds what was never written.
+    Corrupt,
+    /// Too many others wanted the same at once.
+    Contended,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(reason) | Self::Unknown(reason) => f.write_str(reason),
+            Self::Corrupt => f.write_str("a row cannot be understood"),
+            Self::Contended => f.write_str("too many want the same at once"),
+        }
+    }
+}
+
+/// One request under way.
+struct Work<'a> {
+    store: &'a Scylla,
+    connected: Rc<Connected>,
+    /// Whether something that can be seen was written, or may have been.
+    wrote: Cell<bool>,
+}
+
+/// How long a migration waits for a sign of life.
+const MIGRATION_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Makes the keyspace and brings its schema up to what this build needs. Returns from and to which version.
+///
+/// # Errors
+/// [`OpenError`]; what was done until then stays, and is passed over the next time.
+pub async fn migrate(options: &Options) -> Result<(i32, i32), OpenError> {
+    // Making tables takes a busy database longer than any request may.
+    let patient = Options { connect_timeout: options.connect_timeout.max(MIGRATION_PATIENCE), ..options.clone() };
+    let session = connect(&patient, false).await?;
+    schema::make_keyspace(&session, &options.keyspace, &options.replication, &options.keyspace_options).await.map_err(refused)?;
+    session.use_keyspace(&options.keyspace, true).await.map_err(|error| OpenError::Refused(error.to_string()))?;
+    schema::migrate(&session).await.map_err(refused)
+}
+
+fn refused(error: ExecutionError) -> OpenError {
+    match fault(error) {
+        Fault::Unknown(reason) => OpenError::Unreachable(reason),
+        other => OpenError::Refused(other.to_string()),
+    }
+}
+
+async fn connect(options: &Options, use_keyspace: bool) -> Result<Session, OpenError> {
+    let mut builder = SessionBuilder::new()
+        .known_nodes(&options.nodes)
+        .connection_timeout(options.connect_timeout)
+        .pool_size(PoolSize::PerShard(std::num::NonZeroUsize::MIN))
+        .timestamp_generator(Arc::new(MonotonicTimestampGenerator::new()))
+        // A node that hangs is found out by these, also where no request waits for it.
+        .keepalive_interval(Duration::from_secs(1))
+        .keepalive_timeout(options.connect_timeout)
+        .tcp_nodelay(true)
+        .keyspaces_to_fetch([&options.keyspace]);
+    if use_keyspace {
+        builder = builder.use_keyspace(&options.keyspace, true);
+    }
+    if let Some((user, password)) = &options.user {
+        builder = builder.user(user, password);
+    }
+    if let Some(datacenter) = &options.datacenter {
+        builder = builder.prefer_datacenter(datacenter.clone());
+    }
+    // A peer that accepts and stays silent would hold this up for ever.
+    match tokio::time::timeout(options.connect_timeout * 2, builder.build()).await {
+        Ok(Ok(session)) => Ok(session),
+        Ok(Err(error)) => {
+            let text = error.to_string();
+            let fatal = text.contains("uthentication") || text.contains("credentials");
+            Err(if fatal { OpenError::Refused(text) } else { OpenError::Unreachable(text) })
+        }
+        Err(_) => Err(OpenError::Unreachable("a node accepts connections and does not answer".into())),
+    }
+}
+
+impl Connected {
+    /// A session of the keyspace, whose schema is at least what this build needs.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(options: &Options) -> Result<Self, OpenError> {
+        let session = connect(options, true).await;
+        let session = session.map_err(|error| match error {
+            // The keyspace is made by the migration.
+            OpenError::Unreachable(text) if text.contains("does not exist") => {
+                OpenError::Schema { found: 0, needed: schema::VERSION }
+            }
+            other => other,
+        })?;
+        let prepared = async {
+            let found = schema::version(&session).await.unwrap_or(0);
+            if found < schema::VERSION {
+                return Err(OpenError::Schema { found, needed: schema::VERSION });
+            }
+            let statements = Statements::prepare(&session, &profiles(options)).await;
+            statements.map_err(|error| OpenError::Unreachable(error.to_string()))
+        };
+        match tokio::time::timeout(options.connect_timeout * 2, prepared).await {
+            Ok(statements) => Ok(Self { statements: statements?, session }),
+            Err(_) => Err(OpenError::Unreachable("a node does not answer".into())),
+        }
+    }
+}
+
+fn profiles(options: &Options) -> Profiles {
+    let (consistency, serial, serial_read) = if options.local {
+        (Consistency::LocalQuorum, SerialConsistency::LocalSerial, Consistency::LocalSerial)
+    } else {
+        (Consistency::Quorum, SerialConsistency::Serial, Consistency::Serial)
+    };
+    let speculative = SimpleSpeculativeExecutionPolicy { max_retry_count: 2, retry_interval: options.speculative_delay };
+    let base = ExecutionProfile::builder()
+        .consistency(consistency)
+        .serial_consistency(Some(serial))
+        .request_timeout(Some(options.request_timeout))
+        .speculative_execution_policy(Some(Arc::new(speculative)));
+    let profile = base.build().into_handle();
+    Profiles { read: profile.clone(), write: profile, serial: serial_read, timeout: options.request_timeout }
+}
+
+impl Scylla {
+    #[must_use]
+    pub fn new(options: Options, connected: Connected) -> Self {
+        let conversations = RefCell::new(Conversations::new(options.conversations_max));
+        Self {
+            options,
+            connected: RefCell::new(Rc::new(connected)),
+            conversations,
+            orders: Orders::default(),
+            answered: Cell::new(tokio::time::Instant::now()),
+        }
+    }
+
+    /// How long ago the database last answered anything.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        self.answered.get().elapsed()
+    }
+
+    /// The session, for another thread to go on with.
+    ///
+    /// # Panics
+    /// While a request is under way.
+    #[must_use]
+    pub fn into_connected(self) -> Connected {
+        Rc::into_inner(self.connected.into_inner()).expect("no request is under way")
+    }
+
+    /// Goes on with another session. What is under way ends on the old one.
+    pub fn replace(&self, connected: Connected) {
+        self.connected.replace(Rc::new(connected));
+    }
+
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Takes the next epoch of a node, from 1: durable, and given to nobody else.
+    ///
+    /// # Errors
+    /// When the database does not answer, or too many nodes start under this number.
+    pub async fn next_epoch(&self, node: u16) -> Result<u64, Box<dyn Error + Send + Sync>> {
+        let work = self.work();
+        let statements = &work.connected.statements;
+        let node = i32::from(node);
+        for _ in 0..16 {
+            let there: Option<(i64,)> = work.first(&statements.read_epoch, (node,)).await.map_err(|fault| fault.to_string())?;
+            let (next, taken) = match there {
+                None => (1, work.decide(&statements.claim_epoch, (node, 1_i64)).await),
+                Some((epoch,)) => (epoch + 1, work.decide(&statements.next_epoch, (epoch + 1, node, epoch)).await),
+            };
+            if taken.map_err(|fault| fault.to_string())? {
+                return Ok(u64::try_from(next).unwrap_or(1));
+            }
+        }
+        Err("too many nodes start under the same number".into())
+    }
+
+    /// Whether the database answers, within `patience`.
+    pub async fn ping(&self, patience: Duration) -> bool {
+        let work = self.work();
+        let ping = work.first::<(i32,)>(&work.connected.statements.ping, ());
+        matches!(tokio::time::timeout(patience, ping).await, Ok(Ok(Some(_))))
+    }
+
+    /// Carries a request out. Its place among those to the same subject is taken now, not when it is first polled.
+    ///
+    /// When `given_up` comes to its end first, so does the request, as if its time were over.
+    pub fn ask(
+        self: &Rc<Self>,
+        request: Request,
+        given_up: impl Future<Output = ()> + 'static,
+    ) -> impl Future<Output = Reply> + 'static {
+        let mut turn = self.orders.enter(&request);
+        let store = Rc::clone(self);
+        async move {
+            let work = store.work();
+            let answer = async {
+                turn.begin().await;
+                work.answer(&request).await
+            };
+            let outcome = tokio::select! {
+                outcome = answer => Some(outcome),
+                () = tokio::time::sleep(store.options.request_timeout) => None,
+                () = given_up => None,
+            };
+            let is_read = request.is_read();
+            match outcome {
+                Some(Ok(reply)) => reply,
+                Some(Err(fault)) => {
+                    tracing::warn!(%fault, "a request to the store failed");
+                    store.doubt(&request);
+                    match fault {
+                        Fault::Contended => Reply::Failed(Failure::Busy),
+                        Fault::Unknown(_) if !is_read => Reply::Failed(Failure::Unknown),
+                        _ if work.wrote.get() => Reply::Failed(Failure::Unknown),
+                        _ => Reply::Failed(Failure::Unavailable),
+                    }
+                }
+                None => {
+                    store.doubt(&request);
+                    Reply::Failed(if is_read { Failure::Unavailable } else { Failure::Unknown })
+                }
+            }
+        }
+    }
+
+    /// A request is given up whose write may yet arrive.
+    fn doubt(&self, request: &Request) {
+        if let Request::Append { conversation, messages, .. } = request {
+            self.conversations.borrow_mut().doubt(*conversation, messages);
+        }
+    }
+
+    /// How long each statement took since the session was made.
+    #[must_use]
+    pub fn latencies(&self) -> Vec<Latencies> {
+        let connected = Rc::clone(&self.connected.borrow());
+        connected.statements.all().into_iter().map(|statement| statement.latency.read(statement.name)).collect()
+    }
+
+    #[cfg(test)]
+    pub(crate) async fn drop_keyspace(&self) {
+        let session = &self.connected.borrow().clone().session;
+        let dropped = session.query_unpaged(format!("DROP KEYSPACE {}", self.options.keyspace), ()).await;
+        assert!(std::thread::panicking() || dropped.is_ok(), "{dropped:?}");
+    }
+
+    /// Forgets what it remembers of conversations.
+    #[cfg(test)]
+    pub(crate) fn forget(&self) {
+        self.conversations.replace(Conversations::new(self.options.conversations_max));
+    }
+
+    fn work(&self) -> Work<'_> {
+        Work { store: self, connected: Rc::clone(&self.connected.borrow()), wrote: Cell::new(false) }
+    }
+}
+
+impl Work<'_> {
+    async fn answer(&self, request: &Request) -> Result<Reply, Fault> {
+        match request {
+            Request::Append { conversation, head, messages, keys_expire, now } => {
+                self.append(*conversation, *head, messages, *keys_expire, *now).await
+            }
+            Request::CreateConversation { conversation } => self.create(conversation).await,
+            Request::PutParticipant { conversation, participant } => self.put_participant(*conversation, *participant).await,
+            Request::RemoveParticipant { conversation, user } => self.remove_participant(*conversation, *user).await,
+            Request::Mark { conversation, mark } => self.mark(*conversation, *mark).await,
+            Request::SetBlock { user, other, blocked } => self.set_block(*user, *other, *blocked).await,
+            Request::PutCode { login, code, now, expires, per_hour } => {
+                self.put_code(login, code, *now, *expires, *per_hour).await
+            }
+            Request::TakeCode { login, code, now, attempts_max } => self.take_code(login, code, *now, *attempts_max).await,
+            Request::LoginUser { login, candidate, roles, now } => self.login_user(login, *candidate, roles, *now).await,
+            Request::PutRefresh { token, user, family, now, expires } => {
+                self.put_refresh(token, *user, *family, *now, *expires).await
+            }
+            Request::RotateRefresh { token, next, now, expires } => self.rotate_refresh(token, next, *now, *expires).await,
+            Request::RevokeRefresh { token, now } => self.revoke_refresh(token, *now).await,
+            Request::ReadConversation { conversation } => self.read_conversation(*conversation).await,
+            Request::ReadConversations { user, after, limit } => self.read_conversations(*user, *after, *limit).await,
+            Request::ReadBefore { conversation, before, limit } => self.read_before(*conversation, *before, *limit).await,
+            Request::ReadAfter { conversation, after, limit } => self.read_after(*conversation, *after, *limit).await,
+            Request::ReadMessage { conversation, message } => self.read_message(*conversation, *message).await,
+            Request::FindMessage { message } => self.find_message(*message).await,
+            Request::ReadMarks { conversation } => self.read_marks(*conversation).await,
+            Request::ReadBlocks { user } => self.read_blocks(*user).await,
+            Request::ReadUser { user } => self.read_user(*user).await,
+            Request::ReadRevoked { since } => self.read_revoked(*since).await,
+        }
+    }
+
+    async fn run(&self, statement: &Statement, values: impl SerializeRow) -> Result<QueryResult, Fault> {
+        let began = tokio::time::Instant::now();
+        let outcome = self.connected.session.execute_unpaged(&statement.prepared, values).await;
+        statement.latency.record(began.elapsed(), outcome.is_err());
+        if outcome.is_ok() {
+            self.store.answered.set(tokio::time::Instant::now());
+        }
+        outcome.map_err(fault)
+    }
+
+    async fn result(&self, statement: &Statement, values: impl SerializeRow) -> Result<QueryRowsResult, Fault> {
+        self.run(statement, values).await?.into_rows_result().map_err(|_| Fault::Corrupt)
+    }
+
+    async fn rows<R>(&self, statement: &Statement, values: impl SerializeRow) -> Result<Vec<R>, Fault>
+    where
+        R: for<'f, 'm> DeserializeRow<'f, 'm>,
+    {
+        let result = self.result(statement, values).await?;
+        let rows = result.rows::<R>().map_err(|_| Fault::Corrupt)?;
+        rows.collect::<Result<_, _>>().map_err(|_| Fault::Corrupt)
+    }
+
+    async fn first<R>(&self, statement: &Statement, values: impl SerializeRow) -> Result<Option<R>, Fault>
+    where
+        R: for<'f, 'm> DeserializeRow<'f, 'm>,
+    {
+        self.result(statement, values).await?.maybe_first_row::<R>().map_err(|_| Fault::Corrupt)
+    }
+
+    /// A write that is seen by itself.
+    async fn write(&self, statement: &Statement, values: impl SerializeRow) -> Result<(), Fault> {
+        self.note(self.prepare(statement, values).await)
+    }
+
+    /// A write that is not seen without another one after it.
+    async fn prepare(&self, statement: &Statement, values: impl SerializeRow) -> Result<(), Fault> {
+        assert!(statement.kind == Kind::Write, "{} is no plain write", statement.name);
+        self.run(statement, values).await.map(drop)
+    }
+
+    /// Remembers that something was written, or may have been.
+    fn note<T>(&self, outcome: Result<T, Fault>) -> Result<T, Fault> {
+        if !matches!(outcome, Err(Fault::Refused(_))) {
+            self.wrote.set(true);
+        }
+        outcome
+    }
+
+    /// A light-weight transaction: whether it applied. The row that was in its way comes back in different forms from
+    /// different databases, so it is read where it matters.
+    async fn decide(&self, statement: &Statement, values: impl SerializeRow) -> Result<bool, Fault> {
+        assert!(statement.kind == Kind::Transaction, "{} is no transaction", statement.name);
+        let result = self.result(statement, values).await?;
+        let (at, _) = result.column_specs().get_by_name("[applied]").ok_or(Fault::Corrupt)?;
+        let row = result.single_row::<scylla::value::Row>().map_err(|_| Fault::Corrupt)?;
+        row.columns.get(at).and_then(Option::as_ref).and_then(|value| value.as_boolean()).ok_or(Fault::Corrupt)
+    }
+}
+
+/// Whether a statement that failed can have done anything.
+fn fault(error: ExecutionError) -> Fault {
+    let certain = match &error {
+        ExecutionError::EmptyPlan | ExecutionError::ConnectionPoolError(_) | ExecutionError::BadQuery(_) => true,
+        ExecutionError::PrepareError(_) => true,
+        ExecutionError::LastAttemptError(RequestAttemptError::UnableToAllocStreamId) => true,
+        ExecutionError::LastAttemptError(RequestAttemptError::DbError(error, _)) => matches!(
+            error,
+            DbError::Unavailable { .. }
+                | DbError::Overloaded
+                | DbError::IsBootstrapping
+                | DbError::SyntaxError
+                | DbError::Invalid
+                | DbError::Unauthorized
+                | DbError::RateLimitReached { .. }
+        ),
+        _ => false,
+    };
+    if certain { Fault::Refused(error.to_string()) } else { Fault::Unknown(error.to_string()) }
+}
