@@ -1,0 +1,198 @@
+"""The server on a real database that is stopped, killed and frozen under load. DATABASE and TIDINGS_CQL name a cluster of
+`tests/cql/database`; `tests/run cqlfaults` starts one."""
+
+import os
+import pathlib
+import subprocess
+import tempfile
+import threading
+import time
+import unittest
+import uuid
+
+from wire.server import BINARY, OUT, ROOT, SECRET, Server, free_port, mint, remember, users
+
+DATABASE = os.environ.get("DATABASE")
+# FAULT_ROUNDS raises how often the database is killed and frozen.
+ROUNDS = int(os.environ.get("FAULT_ROUNDS", "2"))
+REFUSED_SECONDS = 1.0
+BACK_SECONDS = 2.0
+
+
+def database(command, *words):
+    subprocess.run([ROOT / "tests/cql/database", command, DATABASE, *words], check=True, stdin=subprocess.DEVNULL)
+
+
+def settings(keyspace=None):
+    return {
+        "store": "scylla",
+        "scylla.nodes": os.environ["TIDINGS_CQL"],
+        "scylla.keyspace": keyspace or f"faults_{uuid.uuid4().hex[:8]}",
+    }
+
+
+class Sender(threading.Thread):
+    """Sends one message after the other to one conversation, each until it is acknowledged, under one client id."""
+
+    def __init__(self, server, users_):
+        super().__init__()
+        self.server, self.sender = server, users_[0]
+        self.conversation = server.conversation(*users_)
+        self.token = mint(self.sender)
+        self.acknowledged = []
+        # Seconds that refused tries took.
+        self.refusals = []
+        self.first_acknowledged = None
+        self.ending = threading.Event()
+        self.fault = None
+
+    def run(self):
+        number = 0
+        while not self.ending.is_set():
+            body = {"content": f"message {number}", "clientMessageId": f"{self.sender}-{number}"}
+            began = time.monotonic()
+            try:
+                status, answer = self.server.rest(self.token, "POST", f"/conversations/{self.conversation}/messages", body)
+            except OSError as error:
+                self.fault = error
+                return
+            took = time.monotonic() - began
+            if status in (200, 201):
+                self.acknowledged.append(answer["id"])
+                self.first_acknowledged = self.first_acknowledged or time.monotonic()
+                number += 1
+            elif status == 503:
+                self.refusals.append(took)
+                time.sleep(0.05)
+            else:
+                self.fault = (status, answer)
+                return
+
+
+@unittest.skipUnless(DATABASE, "DATABASE names no cluster")
+class Faults(unittest.TestCase):
+    def setUp(self):
+        self.server = Server(settings())
+        self.addCleanup(self.server.stop)
+        self.senders = [Sender(self.server, users(2)) for _ in range(8)]
+
+    def ready(self):
+        return self.server.rest(None, "GET", "/readyz")[0] == 200
+
+    def wait_until(self, condition, seconds, what):
+        began = time.monotonic()
+        while not condition():
+            self.assertLess(time.monotonic() - began, seconds, what)
+            time.sleep(0.02)
+        return time.monotonic() - began
+
+    def check(self):
+        """Every acknowledged message is there once, in order, and chained to the one before it."""
+        for sender in self.senders:
+            sender.ending.set()
+        for sender in self.senders:
+            sender.join(30)
+            self.assertFalse(sender.is_alive())
+            self.assertIsNone(sender.fault)
+            found, cursor = [], ""
+            while cursor is not None:
+                route = f"/conversations/{sender.conversation}/messages?limit=100{cursor and f'&cursor={cursor}'}"
+                status, page = self.server.rest(sender.token, "GET", route)
+                self.assertEqual(status, 200, page)
+                found += page["messages"]
+                cursor = page["nextCursor"] if page["hasMore"] else None
+            found.reverse()
+            ids = [message["id"] for message in found]
+            self.assertEqual([id_ for id_ in ids if id_ in set(sender.acknowledged)], sender.acknowledged)
+            texts = [message["content"] for message in found]
+            self.assertEqual(len(set(texts)), len(texts), "a message is there twice")
+            for before, message in zip(found, found[1:]):
+                self.assertEqual(message.get("prev"), before["id"])
+
+    def lose_and_return(self, lose, bring_back):
+        """Takes the database away under load and gives it back; the times to refuse and to recover are reported."""
+        for sender in self.senders:
+            sender.refusals.clear()
+            sender.first_acknowledged = None
+        lose()
+        unready = self.wait_until(lambda: not self.ready(), REFUSED_SECONDS + 0.5, "still ready")
+        time.sleep(1.5)
+        refusals = [took for sender in self.senders for took in sender.refusals]
+        self.assertTrue(all(sender.refusals for sender in self.senders), "a send was not refused")
+        self.assertLess(max(refusals), REFUSED_SECONDS)
+        for route in (f"/conversations/{self.senders[0].conversation}/messages", "/conversations"):
+            status, body = self.server.rest(self.senders[0].token, "GET", route)
+            self.assertEqual((status, body["code"]), (503, "store_unavailable"))
+        for sender in self.senders:
+            sender.first_acknowledged = None
+        bring_back()
+        back = time.monotonic()
+        ready = self.wait_until(self.ready, BACK_SECONDS, "not ready again")
+        self.wait_until(lambda: all(sender.first_acknowledged for sender in self.senders), BACK_SECONDS, "sends are not taken")
+        taken = max(sender.first_acknowledged for sender in self.senders) - back
+        print(f"unready after {unready:.2f} s, refused within {max(refusals):.2f} s; ready {ready:.2f} s and sends taken {taken:.2f} s after the return")
+
+    def test_a_database_that_is_killed_and_frozen_under_load(self):
+        for sender in self.senders:
+            sender.start()
+        time.sleep(1)
+        for _ in range(ROUNDS):
+            self.lose_and_return(lambda: database("signal", "1", "KILL"), lambda: database("start", "1"))
+            time.sleep(1)
+            self.lose_and_return(lambda: database("signal", "1", "STOP"), lambda: database("signal", "1", "CONT"))
+            time.sleep(1)
+        self.check()
+
+
+@unittest.skipUnless(DATABASE, "DATABASE names no cluster")
+class Starting(unittest.TestCase):
+    def command(self, **more):
+        directory = tempfile.TemporaryDirectory(prefix="start-", dir=OUT)
+        self.addCleanup(directory.cleanup)
+        self.port = free_port()
+        words = {"listen": f"127.0.0.1:{self.port}", "data_dir": directory.name, "auth.secret": remember(SECRET), **more}
+        return [f"{key}={value}" for key, value in words.items()]
+
+    def run_tidings(self, command, words, **options):
+        sets = [word for pair in words for word in ("--set", pair)]
+        return subprocess.run([BINARY, command, *sets], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, **options)
+
+    def test_development_without_a_database_says_so_and_ends(self):
+        outcome = self.run_tidings("serve", self.command(**{"store": "scylla", "scylla.nodes": f"127.0.0.1:{free_port()}"}))
+        self.assertEqual(outcome.returncode, 1)
+        self.assertIn("the database cannot be reached", outcome.stderr)
+
+    def test_production_needs_the_schema_and_waits_for_the_database(self):
+        production = {"profile": "production", **settings()}
+        # One node: the default would ask for three.
+        production["scylla.replication"] = "{'class': 'SimpleStrategy', 'replication_factor': 1}"
+        words = self.command(**production)
+        outcome = self.run_tidings("serve", words)
+        self.assertEqual(outcome.returncode, 1)
+        self.assertIn("tidings migrate", outcome.stderr)
+        self.assertIn("version 0 to 1", self.run_tidings("migrate", words).stdout)
+        self.assertIn("version 1 already", self.run_tidings("migrate", words).stdout)
+
+        database("signal", "1", "KILL")
+        log = pathlib.Path(f"{OUT}/server-waiting-{self.port}.log")
+        with open(log, "wb") as stderr:
+            sets = [word for pair in words for word in ("--set", pair)]
+            waiting = subprocess.Popen([BINARY, "serve", *sets], stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr)
+        self.addCleanup(waiting.kill)
+        time.sleep(2)
+        self.assertIsNone(waiting.poll())
+        self.assertIn("waiting for the database", log.read_text())
+        waiting.terminate()
+        self.assertEqual(waiting.wait(10), 1)
+        with open(log, "wb") as stderr:
+            waiting = subprocess.Popen([BINARY, "serve", *sets], stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr)
+        self.addCleanup(waiting.kill)
+        database("start", "1")
+        server = Server.__new__(Server)
+        server.port, server.process = self.port, waiting
+        began = time.monotonic()
+        while not server.ready():
+            self.assertLess(time.monotonic() - began, 10)
+            time.sleep(0.05)
+        waiting.terminate()
+        self.assertEqual(waiting.wait(10), 0)
