@@ -3,7 +3,8 @@
 use config::Config;
 
 use super::kinds::{
-    Address, Code, ConsistencyName, Count, Cql, Directory, Kind, LogFormat, LogLevel, Millis, Name, NodeList, NodeNumber, OptionalAddress, OriginList, Period, PhoneList, ProfileName, Secret, Size, StoreName, Switch, Tolerance, Url, read,
+    Address, Code, ConsistencyName, Count, Cql, Directory, Kind, LogFormat, LogLevel, Millis, Name, NodeList, NodeNumber,
+    OptionalAddress, OriginList, Period, PhoneList, ProfileName, Secret, Size, StoreName, Switch, Tolerance, Url, read,
 };
 use super::settings::Settings;
 use crate::model::Limits;

@@ -12,7 +12,7 @@
 //! - a request whose time is over is answered; what became of a write is then not known, and a message that may or may not
 //!   be stored is settled before its conversation goes on (`known.rs`).
 //!
-//! `docs/decisions/0008-scylla.md` tells what a crash between any two writes leaves.
+//! `docs/decisions/0010-scylla.md` tells what a crash between any two writes leaves.
 
 mod append;
 mod conversations;
