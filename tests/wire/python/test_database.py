@@ -144,6 +144,39 @@ class Faults(unittest.TestCase):
         self.check()
 
 
+@unittest.skipUnless(len(os.environ.get("TIDINGS_CQL", "").split(",")) == 3, "TIDINGS_CQL does not name three nodes")
+class ThreeNodes(Faults):
+    """One of three is killed, another frozen, each with all of them up before: senders go on."""
+
+    def setUp(self):
+        replication = "{'class': 'NetworkTopologyStrategy', 'replication_factor': 3}"
+        self.server = Server({**settings(), "scylla.replication": replication})
+        self.addCleanup(self.server.stop)
+        self.senders = [Sender(self.server, users(2)) for _ in range(8)]
+
+    def test_a_database_that_is_killed_and_frozen_under_load(self):
+        for sender in self.senders:
+            sender.start()
+        time.sleep(2)
+        for lose, bring_back in [
+            (("signal", "2", "KILL"), ("start", "2")),
+            (("signal", "3", "STOP"), ("signal", "3", "CONT")),
+        ]:
+            for sender in self.senders:
+                sender.refusals.clear()
+            acknowledged = sum(len(sender.acknowledged) for sender in self.senders)
+            database(*lose)
+            time.sleep(10)
+            refused = sum(len(sender.refusals) for sender in self.senders)
+            acknowledged = sum(len(sender.acknowledged) for sender in self.senders) - acknowledged
+            print(f"{lose}: {acknowledged} acknowledged and {refused} refused in 10 s")
+            self.assertGreater(acknowledged, 0)
+            self.assertTrue(self.ready())
+            database(*bring_back)
+            time.sleep(10)
+        self.check()
+
+
 @unittest.skipUnless(DATABASE, "DATABASE names no cluster")
 class Starting(unittest.TestCase):
     def command(self, **more):
