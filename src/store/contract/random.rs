@@ -153,9 +153,11 @@ impl World {
         request
     }
 
-    /// Of a message somewhere, stored or not: what a mark is about is for its sender to know. Its sequence grows with it.
+    /// Of a message that was sent, as a shard asks only for these. Its sequence grows with it.
     fn mark(&mut self) -> Request {
-        let (conversation, user, message) = (self.conversation(), self.user(), self.message());
+        let (user, which) = (self.user(), self.random.below(4) as usize);
+        let Some(Request::Append { conversation, messages, .. }) = self.appends.get(which) else { return self.read() };
+        let (conversation, message) = (*conversation, messages.last().map_or(MessageId::MIN, |message| message.id));
         let sequence = message.at().0.saturating_sub(at(0).0);
         Request::Mark { conversation, mark: ReadMark { user, message, sequence } }
     }
