@@ -43,6 +43,8 @@ pub(super) struct SockJsSession {
     pub(super) channel: Channel,
     /// `None` once the session is closed, and in the hands of the function that works on it.
     pub(super) talk: Option<Talk>,
+    /// When a session of an application without heart-beats gets a sign of life.
+    ping_at: Mono,
     /// How long a closed session waits for its receiver to take the close.
     closed_until: Option<Mono>,
     /// Requests that brought more than may be under way: answered when there is room.
@@ -105,8 +107,9 @@ impl SockJs {
     fn insert(&mut self, id: SockJsId, came_from: Option<(ShardId, u32)>, channel: Channel, talk: Option<Talk>) -> SockJsKey {
         let generation = self.next_generation;
         self.next_generation = self.next_generation.wrapping_add(1);
-        let (held, timer, stirred, closed_until) = (Vec::new(), None, false, None);
-        let session = SockJsSession { generation, id: id.clone(), came_from, channel, talk, closed_until, held, timer, stirred };
+        let (held, timer, stirred, closed_until, ping_at) = (Vec::new(), None, false, None, Mono(0));
+        let session =
+            SockJsSession { generation, id: id.clone(), came_from, channel, talk, ping_at, closed_until, held, timer, stirred };
         let index = u32::try_from(self.slab.insert(Box::new(session))).expect("sessions are bounded far below 2^32");
         let key = SockJsKey { index, generation };
         self.homes.insert(id, Home::Here(key));
@@ -213,7 +216,11 @@ impl Shard {
             }
             Application::Plain(plain) => {
                 let key = self.sockjs.insert(id, None, channel, Some(Talk::Plain(Wrap::SockJs, plain)));
-                self.schedule_sockjs(key, turn.now.mono.after(policy.limits.ping));
+                let ping_at = turn.now.mono.after(policy.limits.ping);
+                if let Some(session) = self.sockjs.find_mut(key) {
+                    session.ping_at = ping_at;
+                }
+                self.schedule_sockjs(key, ping_at);
                 let _flow = self.react(turn, Carrier::SockJs(key), Wrap::SockJs, (plain.opened)());
                 Ok(key)
             }
@@ -366,6 +373,16 @@ impl Shard {
         }
     }
 
+    /// A session without heart-beats of its own: a sign of life now, and the time of the next.
+    fn ping_sockjs(&mut self, turn: &Turn<'_>, key: SockJsKey) -> Mono {
+        let next = turn.now.mono.after(self.policy.limits.ping);
+        if let Some(session) = self.sockjs.stir(key) {
+            session.channel.beat();
+            session.ping_at = next;
+        }
+        next
+    }
+
     pub(super) fn cut_sockjs(&mut self, key: SockJsKey) {
         if let Some(session) = self.sockjs.find_mut(key) {
             session.channel.cut();
@@ -480,8 +497,8 @@ impl Shard {
             // Only a contained panic leaves the talk of an open session taken.
             None if !session.channel.is_closed() => return self.end_sockjs(turn, key),
             Some(Talk::Plain(..)) => {
-                self.beat_sockjs(key);
-                Some(turn.now.mono.after(self.policy.limits.ping))
+                let ping_at = session.ping_at;
+                Some(if ping_at <= turn.now.mono { self.ping_sockjs(turn, key) } else { ping_at })
             }
             None => None,
         };
