@@ -184,16 +184,7 @@ impl Memory {
 
     fn store(&mut self, conversation: ConversationId, new: &NewMessage, keys_expire: Wall) -> Arc<Message> {
         let head = self.head(conversation);
-        let message = Arc::new(Message {
-            id: new.id,
-            conversation,
-            sender: new.sender,
-            content: new.draft.content.clone(),
-            client_id: new.draft.client_id.clone(),
-            prev: head.last,
-            sequence: head.sequence + 1,
-            headers: new.draft.headers.clone(),
-        });
+        let message = Arc::new(new.link(conversation, head));
         if let Some(client_id) = &message.client_id {
             let key = Key { message: new.id, expires: keys_expire };
             self.keys.insert((conversation, new.sender, client_id.clone()), key);

@@ -55,6 +55,22 @@ pub struct NewMessage {
     pub draft: Draft,
 }
 
+impl NewMessage {
+    /// The message as it is stored, behind the log's end.
+    fn link(&self, conversation: ConversationId, head: Head) -> Message {
+        Message {
+            id: self.id,
+            conversation,
+            sender: self.sender,
+            content: self.draft.content.clone(),
+            client_id: self.draft.client_id.clone(),
+            prev: head.last,
+            sequence: head.sequence + 1,
+            headers: self.draft.headers.clone(),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub enum Request {
     /// Appends to one conversation, in order. The store looks client message ids up, links `prev` and counts

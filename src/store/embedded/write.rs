@@ -127,16 +127,7 @@ impl<'a> Commit<'a> {
 
     fn store(&mut self, append: Append, known: &mut Known, new: &NewMessage) -> Arc<Message> {
         let conversation = append.conversation;
-        let message = Arc::new(Message {
-            id: new.id,
-            conversation,
-            sender: new.sender,
-            content: new.draft.content.clone(),
-            client_id: new.draft.client_id.clone(),
-            prev: known.head.last,
-            sequence: known.head.sequence + 1,
-            headers: new.draft.headers.clone(),
-        });
+        let message = Arc::new(new.link(conversation, known.head));
         assert!(message.prev.is_none_or(|prev| prev < message.id), "a log grows at its end");
         known.head = Head { last: Some(message.id), sequence: message.sequence };
 

@@ -252,7 +252,7 @@ fn decide(
                 Some(first) => (is_same(new, first), Arc::clone(first)),
                 None if head.last.is_some_and(|last| new.id <= last) => return None,
                 None => {
-                    let message = Arc::new(link(conversation, *head, new));
+                    let message = Arc::new(new.link(conversation, *head));
                     *head = Head { last: Some(message.id), sequence: message.sequence };
                     stored.push(Arc::clone(&message));
                     (Appended::Stored(Arc::clone(&message)), message)
@@ -265,19 +265,6 @@ fn decide(
         results.push(result);
     }
     Some((results, stored))
-}
-
-fn link(conversation: ConversationId, head: Head, new: &NewMessage) -> Message {
-    Message {
-        id: new.id,
-        conversation,
-        sender: new.sender,
-        content: new.draft.content.clone(),
-        client_id: new.draft.client_id.clone(),
-        prev: head.last,
-        sequence: head.sequence + 1,
-        headers: new.draft.headers.clone(),
-    }
 }
 
 /// A message's id as it was given, for those who only need to know that it is there.
