@@ -152,25 +152,21 @@ impl Shard {
     /// A request has come to its session's home.
     pub(super) fn ask_sockjs(&mut self, turn: &mut Turn<'_>, ask: SockJsAsk) {
         let SockJsAsk { session, from, want, passed_on } = ask;
-        match self.sockjs.homes.get(&session) {
-            Some(Home::Moved { to, serial }) => {
-                let (to, passed_on) = (*to, Some((self.id, *serial)));
+        match (self.sockjs.homes.get(&session).copied(), passed_on) {
+            (Some(Home::Moved { to, serial }), _) => {
+                let passed_on = Some((self.id, serial));
                 self.mail(turn, to, Mail::SockJs(Box::new(SockJsAsk { session, from, want, passed_on })));
             }
-            Some(Home::Here(key)) => {
-                let key = *key;
-                match want {
-                    SockJsWant::Receive { stream, .. } => self.receive_sockjs(turn, key, from, stream),
-                    SockJsWant::Send { body } => self.send_sockjs(turn, key, from, &body),
-                }
-            }
-            None if passed_on.is_some() => {
-                // It ended here before the old home heard of it. That is the name's home again, and decides.
-                let Some((home, serial)) = passed_on else { return };
+            (Some(Home::Here(key)), _) => match want {
+                SockJsWant::Receive { stream, .. } => self.receive_sockjs(turn, key, from, stream),
+                SockJsWant::Send { body } => self.send_sockjs(turn, key, from, &body),
+            },
+            // It ended here before the old home heard of it. That is the name's home again, and decides.
+            (None, Some((home, serial))) => {
                 self.mail(turn, home, Mail::SockJsGone { session: session.clone(), serial });
                 self.mail(turn, home, Mail::SockJs(Box::new(SockJsAsk { session, from, want, passed_on: None })));
             }
-            None => match want {
+            (None, None) => match want {
                 SockJsWant::Receive { stream, claims } => match self.open_sockjs(turn, session, claims) {
                     Ok(key) => self.receive_sockjs(turn, key, from, stream),
                     Err(refusal) => self.answer_sockjs(turn, from, SockJsAnswer::Refused(refusal)),
