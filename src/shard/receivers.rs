@@ -44,10 +44,11 @@ struct Named {
 impl Shard {
     /// Whether a request asks for a WebSocket where there is one.
     pub(super) fn asks_for_socket(&self, request: &Request) -> bool {
-        let path = self.policy.site.find(&request.path).and_then(|(_, mount, rest)| {
-            sockjs::parse(rest).filter(|path| *path == Path::Base || (mount.websocket && is_websocket(path)))
-        });
-        request.upgrade && request.method == Method::Get && path.is_some()
+        request.upgrade
+            && request.method == Method::Get
+            && self.policy.site.find(&request.path).is_some_and(|(_, mount, rest)| {
+                sockjs::parse(rest).is_some_and(|path| path == Path::Base || (mount.websocket && is_websocket(&path)))
+            })
     }
 
     /// A request below a mount.
