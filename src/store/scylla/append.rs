@@ -22,7 +22,7 @@ use scylla::value::{CqlTimeuuid, MaybeUnset};
 use crate::model::ids::{ConversationId, MessageId, UserId};
 use crate::model::message::{Head, Message, ReadMark};
 use crate::model::time::Wall;
-use crate::store::{Appended, Failure, NewMessage, REPEAT_WINDOW, Reply};
+use crate::store::{Appended, Failure, NewMessage, Reply};
 
 use super::known::{Buckets, Log};
 use super::values::{bigint, seconds_to_live, timeuuid, write_time};
@@ -91,16 +91,15 @@ impl Work<'_> {
         let statements = &self.connected.statements;
         let (conversation, sender) = (bigint(place.conversation.value()), bigint(new.sender.value()));
         let (id, expires) = (timeuuid(new.id), bigint(place.keys_expire.0));
-        // An append may still be repeated that was decided while the client id was in force.
-        let seconds = seconds_to_live(place.now, place.keys_expire.after(REPEAT_WINDOW));
+        let seconds = seconds_to_live(place.now, place.keys_expire);
         for _ in 0..CLAIM_TRIES {
             if is_new && self.decide(&statements.claim_key, (conversation, sender, client_id, id, expires, seconds)).await? {
                 return Ok(Found::Nothing);
             }
             let holder = match self.key(place.conversation, new.sender, client_id).await? {
                 Some((holder, _)) if holder == new.id => return Ok(Found::Nothing),
-                // What a later message has taken over says nothing of an earlier one.
-                Some((holder, _)) if new.id < holder => return Ok(Found::Nothing),
+                // What a later message has taken over says nothing of an earlier one that was decided before.
+                Some((holder, _)) if !is_new && new.id < holder => return Ok(Found::Nothing),
                 Some((holder, until)) if place.now < until => {
                     if let Some(message) = self.message(place.conversation, place.buckets, holder).await? {
                         return Ok(Found::Earlier(message));
@@ -245,12 +244,13 @@ fn decide(
     };
     for (new, found) in messages.iter().zip(found) {
         let key = new.draft.client_id.as_deref().map(|client_id| (new.sender, client_id));
+        let is_new = head.last.is_none_or(|last| last < new.id);
         let (result, first) = match found {
             Found::Itself(message) => (Appended::Stored(Arc::clone(&message)), message),
             Found::Earlier(first) => (is_same(new, &first), first),
-            Found::Nothing => match key.as_ref().and_then(|key| keys.get(key)).filter(|first| first.id < new.id) {
+            Found::Nothing => match key.as_ref().and_then(|key| keys.get(key)).filter(|first| is_new || first.id < new.id) {
                 Some(first) => (is_same(new, first), Arc::clone(first)),
-                None if head.last.is_some_and(|last| new.id <= last) => return None,
+                None if !is_new => return None,
                 None => {
                     let message = Arc::new(new.link(conversation, *head));
                     *head = Head { last: Some(message.id), sequence: message.sequence };

@@ -9,6 +9,7 @@ use scylla::value::CqlTimeuuid;
 use crate::model::ids::{ConversationId, MessageId, UserId};
 use crate::model::message::{ConversationKind, Message, Participant, ParticipantRole, ReadMark};
 use crate::model::time::Wall;
+use crate::store::REPEAT_WINDOW;
 
 use super::Fault;
 
@@ -50,6 +51,8 @@ pub(super) fn write_time(id: MessageId) -> i64 {
 /// twenty years that the database allows.
 pub(super) fn seconds_to_live(now: Wall, expires: Wall) -> i32 {
     const SLACK: u64 = 3_600;
+    // An append may still be repeated that was decided while its client id was in force.
+    const _: () = assert!(REPEAT_WINDOW.as_secs() <= SLACK);
     const MAX: u64 = 20 * 365 * 86_400;
     let seconds = (now.until(expires).as_secs() + SLACK).min(MAX);
     i32::try_from(seconds).unwrap_or(i32::MAX)
