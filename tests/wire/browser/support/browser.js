@@ -22,8 +22,8 @@ const ARGUMENTS = [
   '--disable-sync',
 ];
 
-/** What the browser itself says of a server that is not there. */
-export const NETWORK = /net::ERR_(CONNECTION_\w+|INTERNET_DISCONNECTED|INCOMPLETE_CHUNKED_ENCODING|EMPTY_RESPONSE|NETWORK_CHANGED)|WebSocket connection to .* failed/;
+/** What the browser itself says of a server that is not there, or no longer at the other end of a connection it had kept. */
+export const NETWORK = /net::ERR_((CONNECTION|SOCKET)_\w+|INTERNET_DISCONNECTED|INCOMPLETE_CHUNKED_ENCODING|EMPTY_RESPONSE|NETWORK_CHANGED)|WebSocket connection to .* failed/;
 
 const PATIENCE_MS = 15_000;
 
