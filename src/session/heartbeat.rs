@@ -93,16 +93,18 @@ impl HeartBeats {
         send.min(self.silent_at()).min(self.ping_at())
     }
 
-    /// What is due at `now`, the worst first; asked again until it answers `None`.
+    /// What is due at `now`, the worst first; asked again until it answers `None`. With a ping goes a beat: they leave in one
+    /// packet, and the next beat is due later.
     pub fn due(&mut self, now: Mono) -> Option<Beat> {
         if now >= self.silent_at() {
             return Some(Beat::Silent);
         }
-        if self.send_at().is_some_and(|at| now >= at) {
+        let ping = now >= self.ping_at();
+        if self.send_at().is_some_and(|at| now >= at || ping && self.last_sent < now) {
             self.last_sent = now;
             return Some(Beat::Send);
         }
-        if now >= self.ping_at() {
+        if ping {
             self.last_ping = now;
             return Some(Beat::Ping);
         }
@@ -157,6 +159,20 @@ mod tests {
         assert_eq!(beats.due(Mono(25_000 * MS)), Some(Beat::Ping));
         assert_eq!(beats.due(Mono(25_000 * MS)), None);
         assert_eq!(beats.due(Mono(75_000 * MS)), Some(Beat::Silent));
+    }
+
+    #[test]
+    fn a_ping_takes_a_beat_with_it() {
+        let mut beats = beats((10_000, 10_000));
+        for at in [9_000, 18_000] {
+            beats.heard(Mono(at * MS));
+            assert_eq!(beats.due(Mono(at * MS)), Some(Beat::Send));
+            assert_eq!(beats.due(Mono(at * MS)), None);
+        }
+        assert_eq!(beats.next_deadline(), Mono(25_000 * MS));
+        let due = std::iter::from_fn(|| beats.due(Mono(25_000 * MS))).collect::<Vec<_>>();
+        assert_eq!(due, [Beat::Send, Beat::Ping]);
+        assert_eq!(beats.next_deadline(), Mono(34_000 * MS));
     }
 
     #[test]
