@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use glommio::{LocalExecutorBuilder, Placement, spawn_local, yield_if_needed};
@@ -12,13 +11,9 @@ use glommio::{LocalExecutorBuilder, Placement, spawn_local, yield_if_needed};
 use crate::io::mesh::Bell;
 use crate::io::poller::Poller;
 use crate::io::pump::{Parts, Pump};
+use crate::io::tick::Tick;
 use crate::model::ShardId;
 use crate::shard::{Shard, ShardSettings};
-
-/// The permanent tick: the precision of deadlines, and the longest that an executor sleeps. It must be there even
-/// when there is nothing to time: glommio 0.9.0 may park with a task that could run, when its preemption flag is
-/// up before anything ran, and only a timer ends that.
-const TICK: Duration = Duration::from_millis(10);
 
 /// Connections written between two looks at whether the executor has something more urgent: about 60 us.
 const WRITES_BETWEEN_YIELDS: usize = 16;
@@ -129,20 +124,21 @@ async fn run(start: Start) -> std::io::Result<()> {
     let (shard, bell) = (settings.id, parts.inbox.bell());
     let poller = Rc::new(Poller::new()?);
     let pump = Rc::new(RefCell::new(Pump::new(parts, Shard::new(settings), Rc::clone(&poller))?));
-    let readiness = spawn_local(readiness(Rc::clone(&pump), Rc::clone(&poller), Arc::clone(&control)));
-    let tick = spawn_local(tick(Rc::clone(&pump), Arc::clone(&control)));
+    let tick = Rc::new(Tick::default());
+    let readiness = spawn_local(readiness(Rc::clone(&pump), Rc::clone(&poller), Rc::clone(&tick), Arc::clone(&control)));
+    let time = spawn_local(time(Rc::clone(&pump), Rc::clone(&tick), Arc::clone(&control)));
     let _unheard = reports.send(Report::Up);
-    mailbox(&pump, &bell, &control).await;
+    mailbox(&pump, &bell, &tick, &control).await;
     poller.nudge();
     readiness.await;
-    tick.await;
+    time.await;
     let (pumped, handled) = pump.borrow().counters();
     tracing::info!(shard = shard.0, ?pumped, ?handled, "shard ended");
     Ok(())
 }
 
 /// Runs until the node stops: mail, replies, and what the node's thread says.
-async fn mailbox(pump: &RefCell<Pump>, bell: &Bell, control: &Control) {
+async fn mailbox(pump: &RefCell<Pump>, bell: &Bell, tick: &Tick, control: &Control) {
     let mut seen = Phase::Running;
     while seen < Phase::Stopping {
         bell.wait(|| control.phase() > seen || pump.borrow().has_mail()).await;
@@ -151,7 +147,7 @@ async fn mailbox(pump: &RefCell<Pump>, bell: &Bell, control: &Control) {
             pump.borrow_mut().drain();
         }
         seen = phase.max(seen);
-        turns(pump).await;
+        turns(pump, tick).await;
     }
 }
 
@@ -159,9 +155,9 @@ async fn mailbox(pump: &RefCell<Pump>, bell: &Bell, control: &Control) {
 ///
 /// # Panics
 /// When the ring no longer waits for the sockets: this shard would serve nobody.
-async fn readiness(pump: Rc<RefCell<Pump>>, poller: Rc<Poller>, control: Arc<Control>) {
+async fn readiness(pump: Rc<RefCell<Pump>>, poller: Rc<Poller>, tick: Rc<Tick>, control: Arc<Control>) {
     while control.phase() < Phase::Stopping {
-        turns(&pump).await;
+        turns(&pump, &tick).await;
         if let Err(error) = poller.wait().await {
             panic!("waiting for sockets failed: {error}");
         }
@@ -169,23 +165,24 @@ async fn readiness(pump: Rc<RefCell<Pump>>, poller: Rc<Poller>, control: Arc<Con
 }
 
 /// Runs until the node stops: time. Its turn also finds what a wake-up should have told.
-async fn tick(pump: Rc<RefCell<Pump>>, control: Arc<Control>) {
+async fn time(pump: Rc<RefCell<Pump>>, tick: Rc<Tick>, control: Arc<Control>) {
     while control.phase() < Phase::Stopping {
-        glommio::timer::sleep(TICK).await;
-        pump.borrow_mut().resume_accepting();
-        turns(&pump).await;
+        tick.wait().await;
+        turns(&pump, &tick).await;
     }
 }
 
 /// Takes turns until nothing happens any more. Every turn looks at all sources, whichever woke the task: under load an
 /// executor goes long without returning to its reactor, and mail must not wait for that.
-async fn turns(pump: &RefCell<Pump>) {
+async fn turns(pump: &RefCell<Pump>, tick: &Tick) {
+    let mut happened = false;
     loop {
         let more = pump.borrow_mut().take_turn();
         flush(pump).await;
         if !more {
-            return;
+            return tick.put_off(happened, pump.borrow().due_in());
         }
+        happened = true;
         yield_if_needed().await;
     }
 }

@@ -30,5 +30,6 @@ mod pump;
 pub mod scylla;
 mod signals;
 pub mod store_bridge;
+pub mod tick;
 
 pub use node::{Node, NodeOptions, Ready, StartError, run};

@@ -11,6 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use rustix::io::Errno;
@@ -23,7 +24,7 @@ use crate::io::listener::{Accepted, Listener};
 use crate::io::mesh::{Inbox, Outlets};
 use crate::io::poller::{Event, Poller};
 use crate::io::store_bridge::StoreLane;
-use crate::model::{ConnectionId, Now, Redacted, ShardId};
+use crate::model::{ConnectionId, Mono, Now, Redacted, ShardId};
 use crate::shard::{Door, Effect, Handover, Input, Mail, Shard};
 
 /// What shards of a node send each other.
@@ -39,6 +40,8 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 const MAIL_MAX: usize = 64;
 /// Connections accepted in one turn.
 const ACCEPT_MAX: usize = 64;
+/// How long accepting is paused before it is tried again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 /// Buffers of one write.
 const SLICES_MAX: usize = 64;
 /// Writes to one connection in one turn.
@@ -97,6 +100,8 @@ pub(super) struct Pump {
     /// Connections to write, each at most once.
     dirty: VecDeque<ConnectionId>,
     panics_in_a_row: u32,
+    /// When accepting was last paused.
+    accept_paused: Mono,
     counters: Counters,
 }
 
@@ -120,6 +125,7 @@ impl Pump {
             readable: VecDeque::new(),
             dirty: VecDeque::new(),
             panics_in_a_row: 0,
+            accept_paused: Mono(0),
             counters: Counters::default(),
         })
     }
@@ -134,11 +140,17 @@ impl Pump {
         !self.parts.inbox.is_empty() || self.parts.store.has_replies() || self.parts.outlets.has_room()
     }
 
+    /// How long after the last turn the shard's next deadline is.
+    pub(super) fn due_in(&self) -> Option<Duration> {
+        self.shard.next_deadline().map(|due| due.since(self.now.mono))
+    }
+
     /// The first half of a turn: everything but writing to sockets. Returns whether anything happened, so that
     /// another turn is due.
     pub(super) fn take_turn(&mut self) -> bool {
         self.now = clock::now();
         self.parts.outlets.retry();
+        self.resume_accepting();
         let mailed = self.take_mail();
         let polled = self.take_events();
         let read = self.read_ready();
@@ -390,7 +402,7 @@ impl Pump {
         self.connections.len() >= self.parts.connections_max || self.parts.open.load(Ordering::Relaxed) >= self.parts.open_max
     }
 
-    /// Who waits goes on waiting in the backlog until a tick finds room.
+    /// Who waits goes on waiting in the backlog until a turn finds room.
     fn pause_accepting(&mut self, listener: &mut Listener, reason: &str) {
         if !std::mem::replace(&mut listener.paused, true) {
             let _unwatched = self.poller.remove(&*listener);
@@ -398,12 +410,13 @@ impl Pump {
                 tracing::warn!(shard = self.parts.id.0, reason, "accepting is paused until connections end; told once");
             }
             self.counters.accept_pauses += 1;
+            self.accept_paused = self.now.mono;
         }
     }
 
     /// Watches the listeners again when there is room.
-    pub(super) fn resume_accepting(&mut self) {
-        if self.is_full() {
+    fn resume_accepting(&mut self) {
+        if self.is_full() || self.now.mono < self.accept_paused.after(ACCEPT_PAUSE) {
             return;
         }
         for (number, listener) in self.parts.listeners.iter_mut().enumerate() {
