@@ -13,10 +13,14 @@ import uuid
 from wire.server import BINARY, OUT, ROOT, SECRET, Server, free_port, mint, remember, users
 
 DATABASE = os.environ.get("DATABASE")
-# FAULT_ROUNDS raises how often the database is killed and frozen.
-ROUNDS = int(os.environ.get("FAULT_ROUNDS", "2"))
+# How often the database is lost: stopped, killed, frozen, and again.
+ROUNDS = int(os.environ.get("FAULT_ROUNDS", "3"))
+FREEZE_SECONDS = float(os.environ.get("FREEZE_SECONDS", "2"))
+# What a signal does, and how the node comes back from it.
+FAULTS = [("stopped", "TERM", ("start", "1")), ("killed", "KILL", ("start", "1")), ("frozen", "STOP", ("signal", "1", "CONT"))]
 REFUSED_SECONDS = 1.0
 BACK_SECONDS = 2.0
+STOP_SECONDS = 30.0
 
 
 def database(command, *words):
@@ -109,14 +113,16 @@ class Faults(unittest.TestCase):
             for before, message in zip(found, found[1:]):
                 self.assertEqual(message.get("prev"), before["id"])
 
-    def lose_and_return(self, lose, bring_back):
+    def lose_and_return(self, kind, signal, bring_back):
         """Takes the database away under load and gives it back; the times to refuse and to recover are reported."""
         for sender in self.senders:
             sender.refusals.clear()
             sender.first_acknowledged = None
-        lose()
-        unready = self.wait_until(lambda: not self.ready(), REFUSED_SECONDS + 0.5, "still ready")
-        time.sleep(1.5)
+        database("signal", "1", signal)
+        # A node that is told to stop goes on answering until it has written what it holds.
+        patience = STOP_SECONDS if kind == "stopped" else REFUSED_SECONDS + 0.5
+        unready = self.wait_until(lambda: not self.ready(), patience, "still ready")
+        time.sleep(FREEZE_SECONDS if kind == "frozen" else 1.5)
         refusals = [took for sender in self.senders for took in sender.refusals]
         self.assertTrue(all(sender.refusals for sender in self.senders), "a send was not refused")
         self.assertLess(max(refusals), REFUSED_SECONDS)
@@ -125,23 +131,26 @@ class Faults(unittest.TestCase):
             self.assertEqual((status, body["code"]), (503, "store_unavailable"))
         for sender in self.senders:
             sender.first_acknowledged = None
-        bring_back()
+        database(*bring_back)
         back = time.monotonic()
         ready = self.wait_until(self.ready, BACK_SECONDS, "not ready again")
         self.wait_until(lambda: all(sender.first_acknowledged for sender in self.senders), BACK_SECONDS, "sends are not taken")
         taken = max(sender.first_acknowledged for sender in self.senders) - back
-        print(f"unready after {unready:.2f} s, refused within {max(refusals):.2f} s; ready {ready:.2f} s and sends taken {taken:.2f} s after the return")
+        print(f"{kind}: unready after {unready:.2f} s, refused within {max(refusals):.2f} s; ready {ready:.2f} s and sends taken {taken:.2f} s after the return", flush=True)
+        return unready, max(refusals), ready, taken
 
     def test_a_database_that_is_killed_and_frozen_under_load(self):
         for sender in self.senders:
             sender.start()
         time.sleep(1)
-        for _ in range(ROUNDS):
-            self.lose_and_return(lambda: database("signal", "1", "KILL"), lambda: database("start", "1"))
-            time.sleep(1)
-            self.lose_and_return(lambda: database("signal", "1", "STOP"), lambda: database("signal", "1", "CONT"))
+        times = []
+        for number in range(ROUNDS):
+            times.append(self.lose_and_return(*FAULTS[number % len(FAULTS)]))
             time.sleep(1)
         self.check()
+        acknowledged = sum(len(sender.acknowledged) for sender in self.senders)
+        worst = ", ".join(f"{what} {max(column):.2f} s" for what, column in zip(("unready", "refused", "ready", "taken"), zip(*times)))
+        print(f"{ROUNDS} times lost, {acknowledged} acknowledged; at worst {worst}")
 
 
 @unittest.skipUnless(len(os.environ.get("TIDINGS_CQL", "").split(",")) == 3, "TIDINGS_CQL does not name three nodes")
