@@ -170,7 +170,7 @@ table! {
     passed_header_bytes: Size, "Bytes of client headers passed on with a message; more: the SEND is refused.";
     conversation_pending: Count<usize>, "Sends of one conversation that wait for the store; more: store busy.";
     append_batch: Count<usize>, "Messages of one conversation that one store request appends.";
-    store_inflight: Count<usize>, "Requests of one shard under way at the store; more: store busy.";
+    store_inflight: Count<usize>, "Requests of one shard under way at the store, and those who wait for pages of history; more: store busy.";
     participants: Count<usize>, "Participants of a group; more: refused.";
     title_chars: Count<usize>, "Length of a conversation's title in characters; longer: refused.";
     page_default: Count<u16>, "Entries of a page of history or of a list when the request names no number.";

@@ -78,7 +78,7 @@ pub enum Command {
 }
 
 /// Which part of a conversation's log to read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Page {
     pub from: Position,
     /// 1 to `limits.page_max`.
@@ -86,7 +86,7 @@ pub struct Page {
 }
 
 /// Any well-formed id is a position, stored or not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Position {
     /// The newest messages, newest first.
     Newest,

@@ -82,7 +82,8 @@ pub struct Limits {
     pub conversation_pending: usize,
     /// Messages of one conversation that one store request appends.
     pub append_batch: usize,
-    /// Requests of one shard under way at the store; more are refused: store busy.
+    /// Requests of one shard under way at the store, and those who wait for pages of history, however few reads they share;
+    /// more are refused: store busy.
     pub store_inflight: usize,
     /// Participants of a group.
     pub participants: usize,

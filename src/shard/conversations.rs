@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::model::command::{Command, HistoryPage, Outcome, Page, Position};
+use crate::model::command::{Command, Outcome};
 use crate::model::destination::Topic;
 use crate::model::map::{self, Map};
 use crate::model::message::{Conversation, Head};
-use crate::model::{ConversationId, MessageId, Refusal, RefusalCode, ShardId, UserId};
+use crate::model::{ConversationId, Refusal, RefusalCode, ShardId, UserId};
 use crate::shard::appends::{Appending, Send, busy};
 use crate::shard::mail::{Ask, Asker, Mail, Subscriber};
 use crate::shard::storing::Errand;
@@ -235,7 +235,7 @@ fn by_shard(conversation: &Conversation, shards: u16) -> Vec<Arc<[UserId]>> {
 }
 
 /// An unknown conversation answers like a foreign one, so that ids tell nothing.
-fn not_participant() -> Outcome {
+pub(super) fn not_participant() -> Outcome {
     Outcome::Refused(Refusal::new(RefusalCode::NotParticipant, "you are not a participant of this conversation"))
 }
 
@@ -379,25 +379,6 @@ impl Shard {
             }
             _ => unreachable!("commands without a conversation are not asked of one"),
         }
-    }
-
-    fn read_history(&mut self, turn: &mut Turn<'_>, asker: Asker, conversation: ConversationId, page: Page) {
-        let Page { from, limit } = page;
-        let request = match from {
-            Position::Newest => store::Request::ReadBefore { conversation, before: MessageId::MAX, limit },
-            Position::Before(before) => store::Request::ReadBefore { conversation, before, limit },
-            Position::After(after) => store::Request::ReadAfter { conversation, after, limit },
-        };
-        self.ask_store(turn, request, Errand::History(asker, from));
-    }
-
-    /// A page of the log has come from the store.
-    pub(super) fn history_read(&mut self, turn: &mut Turn<'_>, asker: Asker, from: Position, reply: store::Reply) {
-        let outcome = match reply {
-            store::Reply::Messages { messages, more } => Outcome::History(HistoryPage { messages, has_more: more, from }),
-            other => Outcome::Refused(Self::failed(&other)),
-        };
-        self.answer(turn, asker, outcome);
     }
 }
 

@@ -21,6 +21,7 @@ mod connections;
 mod conversations;
 mod delivery;
 mod handover;
+mod history;
 mod mail;
 mod membership;
 mod outbox;
@@ -59,6 +60,7 @@ pub use seam::{Counters, Door, Effect, Input};
 use auth::Logins;
 use connection::Connections;
 use conversations::Conversations;
+use history::PageReads;
 use membership::Changes;
 use sockjs::SockJs;
 use storing::{Errand, Write};
@@ -94,6 +96,7 @@ pub struct Shard {
     users: Users,
     topics: Topics,
     conversations: Conversations,
+    page_reads: PageReads,
     changes: Changes,
     logins: Logins,
     /// What each request under way at the store is for; the key is its ticket.
@@ -131,6 +134,7 @@ impl Shard {
         let (users, topics) = (Users::new(map_seed()), Topics::new(map_seed()));
         let changes = Changes::new(map_seed());
         let sockjs = SockJs::new(map_seed());
+        let page_reads = PageReads::new(map_seed());
         let iframe_etag = receivers::iframe_etag(&policy.site);
         let (conversations, logins) = (Conversations::new(map_seed(), shards), Logins::new(map_seed()));
         Self {
@@ -145,6 +149,7 @@ impl Shard {
             users,
             topics,
             conversations,
+            page_reads,
             changes,
             logins,
             errands: Slab::new(),

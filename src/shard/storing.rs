@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::command::{Command, Outcome, Position};
+use crate::model::command::{Command, Outcome, Page};
 use crate::model::message::ReadMark;
 use crate::model::{ConversationId, Mono, Refusal, RefusalCode};
 use crate::shard::auth::Login;
@@ -20,7 +20,7 @@ pub(super) enum Errand {
     Append(ConversationId),
     /// Which conversation a message is in, for a command that did not say.
     Find(Box<Ask>),
-    History(Asker, Position),
+    History(ConversationId, Page),
     Message(Asker),
     /// The message that a read mark is to be set to.
     MarkMessage(Asker),
@@ -99,7 +99,7 @@ impl Shard {
             Errand::Load(conversation) => self.conversation_loaded(turn, conversation, reply),
             Errand::Append(conversation) => self.appended(turn, conversation, reply),
             Errand::Find(ask) => self.message_found(turn, *ask, &reply),
-            Errand::History(asker, from) => self.history_read(turn, asker, from, reply),
+            Errand::History(conversation, page) => self.history_read(turn, conversation, page, reply),
             Errand::Message(asker) => self.message_read(turn, asker, reply),
             Errand::MarkMessage(asker) => self.mark_message(turn, asker, &reply),
             Errand::Mark(asker, conversation) => self.marked(turn, asker, conversation, &reply),

@@ -37,9 +37,13 @@ pub(super) struct Net {
     /// What the store answers instead of carrying a request out; with `Unknown` it is carried out all the same.
     pub(super) failing: Option<Failure>,
     store_held: Option<VecDeque<(usize, Ticket, Request)>>,
+    /// Replies to what the store has carried out; whether to reads or to writes.
+    replies_held: Option<Vec<(bool, usize, Ticket, Reply)>>,
     mail_held: Option<VecDeque<(usize, ShardId, Mail)>>,
     /// Messages of each append that the store was asked for, by their text.
     pub(super) appends: Vec<String>,
+    /// How often the store was asked for a page of history.
+    pub(super) pages: usize,
     /// One-time codes that were sent.
     pub(super) codes: Vec<String>,
     /// Shards that said they are drained.
@@ -104,8 +108,10 @@ impl Net {
             store: Memory::new(),
             failing: None,
             store_held: None,
+            replies_held: None,
             mail_held: None,
             appends: Vec::new(),
+            pages: 0,
             codes: Vec::new(),
             drained: Vec::new(),
             todo: VecDeque::new(),
@@ -123,6 +129,22 @@ impl Net {
     pub(super) fn release_store(&mut self) {
         for (shard, ticket, request) in self.store_held.take().unwrap_or_default() {
             self.store(shard, ticket, request);
+        }
+        self.settle();
+    }
+
+    /// From now on the store carries out at once and answers when it is told to.
+    pub(super) fn hold_replies(&mut self) {
+        self.replies_held.get_or_insert_default();
+    }
+
+    /// The store answers reads, or writes, that it was asked for until now.
+    pub(super) fn release_replies(&mut self, reads: bool) {
+        let held = self.replies_held.as_mut().map(std::mem::take).unwrap_or_default();
+        let (told, kept) = held.into_iter().partition(|(is_read, ..)| *is_read == reads);
+        self.replies_held = Some(kept);
+        for (_, shard, ticket, reply) in told {
+            self.input(shard, Input::Stored { ticket, reply });
         }
         self.settle();
     }
@@ -240,6 +262,7 @@ impl Net {
             let texts: Vec<&str> = messages.iter().map(|message| &*message.draft.content).collect();
             self.appends.push(texts.join(","));
         }
+        self.pages += usize::from(matches!(request, Request::ReadBefore { .. } | Request::ReadAfter { .. }));
         let reply = match self.failing {
             Some(Failure::Unknown) => {
                 self.store.apply(&request);
@@ -248,7 +271,10 @@ impl Net {
             Some(failure) => Reply::Failed(failure),
             None => self.store.apply(&request),
         };
-        self.input(shard, Input::Stored { ticket, reply });
+        match &mut self.replies_held {
+            Some(held) => held.push((request.is_read(), shard, ticket, reply)),
+            None => self.input(shard, Input::Stored { ticket, reply }),
+        }
     }
 
     fn find(&self, shard: usize, id: ConnectionId) -> Option<usize> {
@@ -498,9 +524,15 @@ impl Net {
 
     /// A request over a connection of its own, and the answer.
     pub(super) fn request(&mut self, user: u64, request: &str, body: &str) -> String {
+        let client = self.ask(user, request, body);
+        self.heard(client).join("|")
+    }
+
+    /// A request over a connection of its own, whose answer may come later.
+    pub(super) fn ask(&mut self, user: u64, request: &str, body: &str) -> Client {
         let client = self.open(0);
         let token = self.token(user);
         self.write(client, http(request, &format!("Authorization: Bearer {token}\r\n"), body));
-        self.heard(client).join("|")
+        client
     }
 }

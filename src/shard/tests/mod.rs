@@ -5,6 +5,7 @@ mod connect;
 mod deliver;
 mod drain;
 mod harness;
+mod history;
 mod login;
 mod memory;
 mod rest;

@@ -159,6 +159,7 @@ fn run(seed: u64) {
             ("topics", !shard.topics.is_empty()),
             ("subscribers of conversations", shard.conversations.have_subscribers()),
             ("appends", shard.conversations.are_retrying()),
+            ("readers of pages", shard.page_reads.are_awaited()),
             ("errands", !shard.errands.is_empty()),
             ("mail", !shard.local.is_empty()),
         ];

@@ -1,0 +1,115 @@
+//! Pages of a conversation's history.
+//!
+//! Equal pages that are asked for at the same time are read once. A reader must see every message that was stored before
+//! it asked, so it joins a read that is under way only when nothing can have been stored since that began: the log ends
+//! where it ended then, and no append is under way. Else it waits for the next read, which all that wait for it share.
+
+use crate::model::command::{Command, HistoryPage, Outcome, Page, Position};
+use crate::model::map::{self, Map};
+use crate::model::message::Head;
+use crate::model::{ConversationId, MessageId};
+use crate::shard::appends::busy;
+use crate::shard::conversations::not_participant;
+use crate::shard::mail::{Ask, Asker};
+use crate::shard::storing::Errand;
+use crate::shard::{Shard, Turn};
+use crate::store::{Reply, Request};
+
+/// Reads of pages under way at the store. Owner: the shard. View: shard.
+#[derive(Debug)]
+pub(super) struct PageReads {
+    under_way: Map<(ConversationId, Page), PageRead>,
+    /// Everybody who waits for one.
+    waiting: usize,
+}
+
+#[derive(Debug)]
+struct PageRead {
+    /// The end of the log when the store was asked.
+    head: Head,
+    /// Whom the reply answers, and who must wait for another.
+    askers: Vec<Asker>,
+    next: Vec<Asker>,
+}
+
+impl PageReads {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { under_way: map::map(seed), waiting: 0 }
+    }
+
+    #[cfg(test)]
+    pub(super) fn are_awaited(&self) -> bool {
+        self.waiting > 0 || !self.under_way.is_empty()
+    }
+}
+
+impl Shard {
+    /// A participant asks for a page.
+    pub(super) fn read_history(&mut self, turn: &mut Turn<'_>, asker: Asker, id: ConversationId, page: Page) {
+        let Some(ready) = self.conversations.ready(id) else { return };
+        let (head, is_settled) = (ready.head, ready.appending.is_none());
+        if self.page_reads.waiting >= self.policy.limits.store_inflight {
+            return self.answer(turn, asker, Outcome::Refused(busy()));
+        }
+        self.page_reads.waiting += 1;
+        match self.page_reads.under_way.get_mut(&(id, page)) {
+            Some(read) if is_settled && read.head == head => read.askers.push(asker),
+            Some(read) => read.next.push(asker),
+            None => self.read_page(turn, (id, page), head, vec![asker]),
+        }
+    }
+
+    fn read_page(&mut self, turn: &mut Turn<'_>, (conversation, page): (ConversationId, Page), head: Head, askers: Vec<Asker>) {
+        let read = PageRead { head, askers, next: Vec::new() };
+        let before = self.page_reads.under_way.insert((conversation, page), read);
+        assert!(before.is_none(), "a page is read once at a time");
+        let limit = page.limit;
+        let request = match page.from {
+            Position::Newest => Request::ReadBefore { conversation, before: MessageId::MAX, limit },
+            Position::Before(before) => Request::ReadBefore { conversation, before, limit },
+            Position::After(after) => Request::ReadAfter { conversation, after, limit },
+        };
+        self.ask_store(turn, request, Errand::History(conversation, page));
+    }
+
+    /// A page of the log has come from the store.
+    pub(super) fn history_read(&mut self, turn: &mut Turn<'_>, id: ConversationId, page: Page, reply: Reply) {
+        let PageRead { mut askers, mut next, .. } =
+            self.page_reads.under_way.remove(&(id, page)).expect("a read that is answered is under way");
+        let outcome = match reply {
+            Reply::Messages { messages, more } => Outcome::History(HistoryPage { messages, has_more: more, from: page.from }),
+            other => {
+                // A refusal is as good for who asked later, and another one would come too late.
+                askers.append(&mut next);
+                Outcome::Refused(Self::failed(&other))
+            }
+        };
+        self.page_reads.waiting -= askers.len();
+        for asker in askers {
+            self.answer(turn, asker, outcome.clone());
+        }
+        self.read_next(turn, (id, page), next);
+    }
+
+    /// Those for whom the last read began too early.
+    fn read_next(&mut self, turn: &mut Turn<'_>, (id, page): (ConversationId, Page), next: Vec<Asker>) {
+        let Some(head) = self.conversations.ready(id).map(|ready| ready.head) else {
+            self.page_reads.waiting -= next.len();
+            for asker in next {
+                self.ask(turn, Ask { asker, command: Command::ReadHistory { conversation: id, page } });
+            }
+            return;
+        };
+        // Who has left since is told nothing.
+        let conversation = self.conversations.loaded(id);
+        let is_inside = |asker: &Asker| conversation.as_ref().is_some_and(|there| there.participant(asker.user).is_some());
+        let (inside, outside): (Vec<_>, Vec<_>) = next.into_iter().partition(is_inside);
+        self.page_reads.waiting -= outside.len();
+        for asker in outside {
+            self.answer(turn, asker, not_participant());
+        }
+        if !inside.is_empty() {
+            self.read_page(turn, (id, page), head, inside);
+        }
+    }
+}
