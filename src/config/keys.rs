@@ -3,7 +3,7 @@
 use config::Config;
 
 use super::kinds::{
-    Address, Code, ConsistencyName, Count, Cql, Directory, Kind, LogFormat, LogLevel, Millis, Name, NodeList, NodeNumber,
+    Address, Code, ConsistencyName, Count, Cql, Directory, Kind, LogFormat, LogLevel, Millis, Name, NodeList, NodeNumber, Number,
     OptionalAddress, OriginList, Period, PhoneList, ProfileName, Secret, Size, StoreName, Switch, Tolerance, Url, read,
 };
 use super::settings::Settings;
@@ -176,6 +176,8 @@ table! {
     page_default: Count<u16>, "Entries of a page of history or of a list when the request names no number.";
     page_max: Count<u16>, "Entries of a page at most; more: 400.";
     conversations_cached: Count<usize>, "Conversations kept in a shard's memory; the one unused longest is dropped.";
+    recent_messages: Number, "Newest messages of a conversation kept in its shard's memory to answer pages of history from; 0: none.";
+    recent_bytes: Size, "Memory of a shard for the newest messages of conversations; those unused longest are dropped.";
     otp_ttl: Period, "Life of a one-time code.";
     otp_attempts: Count<u32>, "Wrong attempts before a one-time code is void.";
     otp_per_phone_hour: Count<u32>, "One-time codes sent to one phone within an hour; more: 429.";

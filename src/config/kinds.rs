@@ -208,6 +208,7 @@ scalar!(
     })
 );
 scalar!(NodeNumber, u16, "number from 0 to 65535", parse_number, u16::to_string);
+scalar!(Number, usize, "number", parse_number, usize::to_string);
 scalar!(Millis, u32, "number of milliseconds", parse_number, u32::to_string);
 scalar!(
     /// How long something lasts, longer than nothing.

@@ -94,6 +94,10 @@ pub struct Limits {
     pub page_max: u16,
     /// Conversations kept in a shard's memory; the one unused longest is dropped.
     pub conversations_cached: usize,
+    /// Newest messages of a conversation kept in its shard's memory, so that its first page is not read from the store; 0:
+    /// none. And bytes of all that a shard keeps of them; the conversations unused longest are dropped.
+    pub recent_messages: usize,
+    pub recent_bytes: usize,
 
     // Login
     /// Life of a one-time code, and wrong attempts before it is void.
@@ -153,6 +157,8 @@ impl Default for Limits {
             page_default: 20,
             page_max: 100,
             conversations_cached: 100_000,
+            recent_messages: 50,
+            recent_bytes: 32 * 1024 * 1024,
             otp_ttl: Duration::from_secs(300),
             otp_attempts: 5,
             otp_per_phone_hour: 10,

@@ -94,6 +94,7 @@ impl Shard {
                 for ((asker, from), result) in appending.senders.into_iter().zip(results) {
                     match result {
                         Appended::Stored(message) => {
+                            self.recents.push(&message);
                             self.answer(turn, asker, Outcome::Sent { message: message.clone(), replay: false });
                             self.send_out(turn, id, message, from);
                         }

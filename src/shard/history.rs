@@ -1,12 +1,16 @@
-//! Pages of a conversation's history.
+//! Pages of a conversation's history: from memory when that is certain to be what the store would say, else from the store.
+//!
+//! While an append is under way only the store knows where the log ends, and while the store fails nobody is told anything.
 //!
 //! Equal pages that are asked for at the same time are read once. A reader must see every message that was stored before
 //! it asked, so it joins a read that is under way only when nothing can have been stored since that began: the log ends
 //! where it ended then, and no append is under way. Else it waits for the next read, which all that wait for it share.
 
+use std::sync::Arc;
+
 use crate::model::command::{Command, HistoryPage, Outcome, Page, Position};
 use crate::model::map::{self, Map};
-use crate::model::message::Head;
+use crate::model::message::{Head, Message};
 use crate::model::{ConversationId, MessageId};
 use crate::shard::appends::busy;
 use crate::shard::conversations::not_participant;
@@ -48,6 +52,9 @@ impl Shard {
     pub(super) fn read_history(&mut self, turn: &mut Turn<'_>, asker: Asker, id: ConversationId, page: Page) {
         let Some(ready) = self.conversations.ready(id) else { return };
         let (head, is_settled) = (ready.head, ready.appending.is_none());
+        if let Some(outcome) = self.page_from_memory(id, page) {
+            return self.answer(turn, asker, outcome);
+        }
         if self.page_reads.waiting >= self.policy.limits.store_inflight {
             return self.answer(turn, asker, Outcome::Refused(busy()));
         }
@@ -57,6 +64,15 @@ impl Shard {
             Some(read) => read.next.push(asker),
             None => self.read_page(turn, (id, page), head, vec![asker]),
         }
+    }
+
+    fn page_from_memory(&mut self, id: ConversationId, page: Page) -> Option<Outcome> {
+        let ready = self.conversations.ready(id)?;
+        if ready.appending.is_some() || self.store_failing {
+            return None;
+        }
+        let (messages, has_more) = self.recents.page(id, ready.head, page)?;
+        Some(Outcome::History(HistoryPage { messages, has_more, from: page.from }))
     }
 
     fn read_page(&mut self, turn: &mut Turn<'_>, (conversation, page): (ConversationId, Page), head: Head, askers: Vec<Asker>) {
@@ -77,7 +93,10 @@ impl Shard {
         let PageRead { mut askers, mut next, .. } =
             self.page_reads.under_way.remove(&(id, page)).expect("a read that is answered is under way");
         let outcome = match reply {
-            Reply::Messages { messages, more } => Outcome::History(HistoryPage { messages, has_more: more, from: page.from }),
+            Reply::Messages { messages, more } => {
+                self.keep_newest(id, page.from, &messages);
+                Outcome::History(HistoryPage { messages, has_more: more, from: page.from })
+            }
             other => {
                 // A refusal is as good for who asked later, and another one would come too late.
                 askers.append(&mut next);
@@ -89,6 +108,15 @@ impl Shard {
             self.answer(turn, asker, outcome.clone());
         }
         self.read_next(turn, (id, page), next);
+    }
+
+    /// What ends where the log is known to end is its end.
+    fn keep_newest(&mut self, id: ConversationId, from: Position, messages: &[Arc<Message>]) {
+        let Some(last) = self.conversations.ready(id).and_then(|ready| ready.head.last) else { return };
+        let is_newest_first = !matches!(from, Position::After(_));
+        if is_newest_first && messages.first().is_some_and(|newest| newest.id == last) {
+            self.recents.fill(id, messages);
+        }
     }
 
     /// Those for whom the last read began too early.
@@ -108,8 +136,15 @@ impl Shard {
         for asker in outside {
             self.answer(turn, asker, not_participant());
         }
-        if !inside.is_empty() {
-            self.read_page(turn, (id, page), head, inside);
+        if inside.is_empty() {
+            return;
+        }
+        let Some(outcome) = self.page_from_memory(id, page) else {
+            return self.read_page(turn, (id, page), head, inside);
+        };
+        self.page_reads.waiting -= inside.len();
+        for asker in inside {
+            self.answer(turn, asker, outcome.clone());
         }
     }
 }

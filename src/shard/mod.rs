@@ -26,6 +26,7 @@ mod mail;
 mod membership;
 mod outbox;
 mod receivers;
+mod recent;
 mod requests;
 mod seam;
 mod sockets;
@@ -62,6 +63,7 @@ use connection::Connections;
 use conversations::Conversations;
 use history::PageReads;
 use membership::Changes;
+use recent::Recents;
 use sockjs::SockJs;
 use storing::{Errand, Write};
 use timers::{Timer, Timers};
@@ -97,6 +99,7 @@ pub struct Shard {
     topics: Topics,
     conversations: Conversations,
     page_reads: PageReads,
+    recents: Recents,
     changes: Changes,
     logins: Logins,
     /// What each request under way at the store is for; the key is its ticket.
@@ -135,6 +138,7 @@ impl Shard {
         let changes = Changes::new(map_seed());
         let sockjs = SockJs::new(map_seed());
         let page_reads = PageReads::new(map_seed());
+        let recents = Recents::new(map_seed(), policy.limits.recent_messages, policy.limits.recent_bytes);
         let iframe_etag = receivers::iframe_etag(&policy.site);
         let (conversations, logins) = (Conversations::new(map_seed(), shards), Logins::new(map_seed()));
         Self {
@@ -150,6 +154,7 @@ impl Shard {
             topics,
             conversations,
             page_reads,
+            recents,
             changes,
             logins,
             errands: Slab::new(),

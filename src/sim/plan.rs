@@ -140,6 +140,8 @@ fn policy(dice: &mut Dice) -> Policy {
         append_batch: dice.pick(&[1, 3, 256]),
         store_inflight: dice.pick(&[4, 64, 8_192]),
         conversations_cached: dice.pick(&[1, 3, 100]),
+        recent_messages: dice.pick(&[0, 3, 50]),
+        recent_bytes: dice.pick(&[2_000, default.recent_bytes]),
         auth_per_address_minute: 60_000,
         ..default
     };

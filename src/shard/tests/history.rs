@@ -1,16 +1,20 @@
 //! Pages of history: one read for many who ask, and never an older answer than the reader may expect.
 
-use super::harness::{Client, Net, send};
+use std::time::Duration;
+
+use super::harness::{Client, Net, member, send};
+use crate::model::Limits;
+use crate::shard::Input;
 use crate::store::Failure;
 
 const NEWEST: &str = "GET /conversations/9/messages";
 
-/// A group of users 1 to 4 with these messages in its log, loaded.
+/// A group of users 1 to 4 with these messages in its log, loaded; no messages are kept in memory.
 fn net(texts: &[&str]) -> Net {
-    net_with(texts, |_| ())
+    net_with(texts, |limits| limits.recent_messages = 0)
 }
 
-fn net_with(texts: &[&str], change: impl FnOnce(&mut crate::model::Limits)) -> Net {
+fn net_with(texts: &[&str], change: impl FnOnce(&mut Limits)) -> Net {
     let mut net = Net::with(1, change);
     net.conversation(9, &[1, 2, 3, 4]);
     net.request(1, "GET /conversations/9", "");
@@ -139,7 +143,7 @@ fn readers_behind_a_failed_append_read_once_the_conversation_is_known_again() {
 
 #[test]
 fn who_waits_for_pages_is_bounded() {
-    let mut net = net_with(&["a"], |limits| limits.store_inflight = 3);
+    let mut net = net_with(&["a"], |limits| (limits.recent_messages, limits.store_inflight) = (0, 3));
     net.hold_store();
     let first = [1, 2, 3].map(|user| net.ask(user, NEWEST, ""));
     assert_eq!(page(&mut net, 4, ""), "503 store_busy");
@@ -151,4 +155,134 @@ fn who_waits_for_pages_is_bounded() {
     net.release_store();
     assert_eq!(heard(&mut net, &again), ["a"; 3]);
     assert_eq!(net.pages, 2);
+}
+
+#[test]
+fn the_newest_page_comes_from_memory_and_older_ones_from_the_store() {
+    let mut net = net_with(&["a", "b", "c", "d", "e"], |limits| limits.recent_messages = 3);
+    let whole = net.request(2, NEWEST, "");
+    assert_eq!((brief(&whole), net.pages), ("e d c b a".to_owned(), 1), "two of them are only in the store");
+    assert_eq!(page(&mut net, 3, "?limit=3"), "e d c+");
+    assert_eq!(page(&mut net, 3, "?limit=1"), "e+");
+    assert_eq!(net.request(7, &format!("{NEWEST}?limit=1"), ""), "403 not_participant");
+    let ids: Vec<&str> = whole.split("\"id\":\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    let [e, d, c, b, _] = ids[..] else { panic!("{ids:?}") };
+    assert_eq!(page(&mut net, 3, &format!("?cursor={e}&limit=2")), "d c+");
+    assert_eq!(page(&mut net, 3, &format!("?after={c}")), "d e");
+    assert_eq!(page(&mut net, 3, &format!("?after={c}&limit=1")), "d+");
+    assert_eq!(page(&mut net, 3, &format!("?after={e}")), "");
+    assert_eq!(net.pages, 1, "all of these are in memory");
+    assert_eq!(page(&mut net, 3, &format!("?cursor={d}&limit=2")), "c b+");
+    assert_eq!(page(&mut net, 3, &format!("?after={b}")), "c d e");
+    assert_eq!(net.pages, 3);
+}
+
+#[test]
+fn a_page_from_memory_is_word_for_word_the_stores() {
+    let texts = ["a", "b", "c"];
+    let (mut with, mut without) = (net_with(&texts, |_| ()), net(&texts));
+    for query in ["", "?limit=2", "?limit=3", "?limit=4"] {
+        let [from_memory, from_store] = [&mut with, &mut without].map(|net| net.request(2, &format!("{NEWEST}{query}"), ""));
+        assert_eq!(from_memory, from_store);
+    }
+    assert_eq!((with.pages, without.pages), (0, 4));
+}
+
+/// After a start, or where nothing was sent for long, the first reader fetches the page for all.
+#[test]
+fn what_one_has_read_is_there_for_the_next() {
+    let mut net = net_with(&["a", "b", "c"], |limits| limits.recent_messages = 2);
+    assert_eq!(page(&mut net, 2, ""), "c b a");
+    net.shards[0].recents = crate::shard::recent::Recents::new(1, 50, usize::MAX);
+    assert_eq!((page(&mut net, 2, "?limit=2"), net.pages), ("c b+".to_owned(), 2));
+    assert_eq!((page(&mut net, 3, "?limit=2"), net.pages), ("c b+".to_owned(), 2));
+    assert_eq!((page(&mut net, 3, ""), net.pages), ("c b a".to_owned(), 3));
+    post(&mut net, "d");
+    assert_eq!((page(&mut net, 4, ""), net.pages), ("d c b a".to_owned(), 3));
+}
+
+/// A message that is stored, or may be, before anybody was told: what the store has said since must not be taken back.
+#[test]
+fn memory_is_silent_while_an_append_is_under_way() {
+    let mut net = net_with(&["a"], |_| ());
+    let sender = net.client(1);
+    net.failing = Some(Failure::Unknown);
+    net.say(sender, &send(9, "b"), &[]);
+    net.failing = None;
+    assert_eq!((page(&mut net, 2, ""), net.pages), ("b a".to_owned(), 1));
+    assert_eq!((page(&mut net, 3, ""), net.pages), ("b a".to_owned(), 2));
+    net.pass(Duration::from_millis(100));
+    net.check(sender, &["RECEIPT b"]);
+    assert_eq!((page(&mut net, 3, ""), net.pages), ("b a".to_owned(), 2));
+}
+
+/// The message was stored and its sender told that this is not known.
+#[test]
+fn an_append_that_was_given_up_is_found_all_the_same() {
+    let mut net = net_with(&["a", "b"], |_| ());
+    net.failing = Some(Failure::Unknown);
+    let failed = net.ask(1, "POST /conversations/9/messages", r#"{"content":"c"}"#);
+    net.pass(Duration::from_secs(2));
+    net.check(failed, &["503 store_unavailable"]);
+    net.failing = None;
+    assert_eq!((page(&mut net, 2, ""), net.pages), ("c b a".to_owned(), 1));
+    post(&mut net, "d");
+    assert_eq!((page(&mut net, 2, ""), net.pages), ("d c b a".to_owned(), 1));
+}
+
+/// What is certainly not stored leaves no trace, and what is in memory stays right.
+#[test]
+fn an_append_that_failed_changes_no_page() {
+    let mut net = net_with(&["a", "b"], |_| ());
+    net.failing = Some(Failure::Busy);
+    assert_eq!(net.request(1, "POST /conversations/9/messages", r#"{"content":"c"}"#), "503 store_busy");
+    net.failing = None;
+    assert_eq!((page(&mut net, 2, ""), net.pages), ("b a".to_owned(), 0));
+}
+
+#[test]
+fn a_repeated_send_is_one_message_in_memory() {
+    let mut net = net_with(&["a"], |_| ());
+    for status in ["201", "200"] {
+        let body = r#"{"content":"b","clientMessageId":"k"}"#;
+        assert_eq!(net.request(1, "POST /conversations/9/messages", body), format!("{status} b"));
+    }
+    let answer = net.request(2, NEWEST, "");
+    assert_eq!((brief(&answer), net.pages), ("b a".to_owned(), 0));
+    assert_eq!(member(&answer, "clientMessageId"), Some("k"));
+}
+
+/// As reads of anything else: who cannot be told what is new is told so.
+#[test]
+fn a_failing_store_is_not_hidden_by_memory() {
+    let mut net = net_with(&["a"], |_| ());
+    net.input(0, Input::StoreReachable { up: false });
+    net.failing = Some(Failure::Unavailable);
+    assert_eq!(page(&mut net, 2, ""), "503 store_unavailable");
+    net.failing = None;
+    assert_eq!((page(&mut net, 2, ""), net.pages), ("a".to_owned(), 2));
+    assert_eq!((page(&mut net, 2, ""), net.pages), ("a".to_owned(), 2));
+}
+
+/// The conversation itself was pushed out of memory and loaded again: its messages still end where its log does.
+#[test]
+fn messages_in_memory_outlive_their_conversation_there() {
+    let mut net = net_with(&["a", "b"], |limits| limits.conversations_cached = 1);
+    for id in 10..14 {
+        net.conversation(id, &[1, 2]);
+        net.request(1, &format!("GET /conversations/{id}"), "");
+    }
+    assert_eq!((page(&mut net, 2, ""), net.pages), ("b a".to_owned(), 0));
+}
+
+#[test]
+fn who_waits_behind_an_append_is_answered_from_memory_afterwards() {
+    let mut net = net_with(&["a"], |_| ());
+    net.hold_replies();
+    net.ask(1, "POST /conversations/9/messages", r#"{"content":"b"}"#);
+    let waiting = [2, 3, 4].map(|user| net.ask(user, NEWEST, ""));
+    net.release_replies(false);
+    net.release_replies(true);
+    assert_eq!(heard(&mut net, &waiting), ["b a"; 3]);
+    assert_eq!(net.pages, 1);
 }
