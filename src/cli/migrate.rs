@@ -11,7 +11,10 @@ pub(super) fn migrate(loaded: &Loaded) -> Result<(), Failed> {
     if loaded.settings.store == Store::Embedded {
         return print("the embedded store needs no migration\n");
     }
-    let (from, to) = scylla::migrate_schema(&scylla_options(&loaded.settings)).map_err(Failed::because)?;
+    let (from, to) = scylla_options(&loaded.settings)
+        .map_err(Into::into)
+        .and_then(|options| scylla::migrate_schema(&options))
+        .map_err(Failed::because)?;
     let keyspace = &loaded.settings.scylla.keyspace;
     if from == to {
         print(&format!("{keyspace} has version {to} already\n"))

@@ -9,6 +9,7 @@
 mod doctor;
 mod migrate;
 mod serve;
+mod tls;
 mod token;
 
 use std::fmt::Display;
@@ -108,7 +109,9 @@ fn check_config(loaded: &Loaded) -> Result<(), Failed> {
         let place = loaded.places.get(key.name).map_or("default", String::as_str);
         text.push_str(&format!("{:<50} # {place}\n", format!("{comment}{line}")));
     }
-    print(&text)
+    print(&text)?;
+    // What the keys name must be there, too.
+    tls::load(&loaded.settings.scylla).map(drop).map_err(Failed::because)
 }
 
 /// Writes to standard output at once; the reader may have gone.

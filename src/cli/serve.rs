@@ -13,7 +13,7 @@ use tidings::shard::Door;
 use tidings::store::embedded::{self, Embedded};
 use tidings::store::scylla;
 
-use super::{Failed, print};
+use super::{Failed, print, tls};
 
 /// Runs the node until it is told to end and has finished what was under way.
 pub(super) fn serve(loaded: Loaded) -> Result<(), Failed> {
@@ -57,14 +57,18 @@ fn open_scylla(_data_dir: PathBuf, settings: &Settings) -> node::OpenStore<Datab
         Profile::Development => Start::Once,
         Profile::Production => Start::Wait,
     };
-    Box::new(move || Database::open(options, node, start, lost_after))
+    Box::new(move || Database::open(options?, node, start, lost_after))
 }
 
-pub(super) fn scylla_options(settings: &Settings) -> scylla::Options {
+/// How the database is reached.
+///
+/// # Errors
+/// Which file of `scylla.tls` is no good, and why.
+pub(super) fn scylla_options(settings: &Settings) -> Result<scylla::Options, String> {
     let keys = &settings.scylla;
     let some = |text: &String| (!text.is_empty()).then(|| text.clone());
     let password = || keys.password.as_ref().map_or_else(String::new, |password| password.expose().to_string());
-    scylla::Options {
+    Ok(scylla::Options {
         nodes: keys.nodes.clone(),
         keyspace: keys.keyspace.clone(),
         replication: keys.replication.clone(),
@@ -72,12 +76,13 @@ pub(super) fn scylla_options(settings: &Settings) -> scylla::Options {
         local: keys.consistency == Consistency::LocalQuorum,
         datacenter: some(&keys.datacenter),
         user: some(&keys.user).map(|user| (user, password())),
+        tls: tls::load(keys)?,
         connect_timeout: keys.connect_timeout,
         request_timeout: keys.request_timeout,
         speculative_delay: keys.speculative_delay,
         bucket: keys.bucket,
         ..scylla::Options::default()
-    }
+    })
 }
 
 fn open_embedded(data_dir: PathBuf, settings: &Settings) -> node::OpenStore<Embedded> {

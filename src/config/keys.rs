@@ -3,8 +3,9 @@
 use config::Config;
 
 use super::kinds::{
-    Address, Code, ConsistencyName, Count, Cql, Directory, Kind, LogFormat, LogLevel, Millis, Name, NodeList, NodeNumber, Number,
-    OptionalAddress, OriginList, Period, PhoneList, ProfileName, Secret, Size, StoreName, Switch, Tolerance, Url, read,
+    Address, Code, ConsistencyName, Count, Cql, Directory, File, HostName, Kind, LogFormat, LogLevel, Millis, Name, NodeList,
+    NodeNumber, Number, OptionalAddress, OriginList, Period, PhoneList, ProfileName, Secret, Size, StoreName, Switch, Tolerance,
+    Url, read,
 };
 use super::settings::Settings;
 use crate::model::Limits;
@@ -101,6 +102,14 @@ table! {
         key!("scylla.datacenter", scylla.datacenter, Name, "Datacenter whose nodes are asked; empty: any."),
         key!("scylla.user", scylla.user, Cql, "User of the database; empty: none."),
         key!("scylla.password", scylla.password, Secret, "Password of that user.", secret: true),
+        key!("scylla.tls", scylla.tls, Switch, "Whether connections to the database are encrypted."),
+        key!("scylla.tls_ca", scylla.tls_ca, File,
+            "Certificates, in PEM, of the authorities that sign those of the database's nodes. Needed with `scylla.tls`."),
+        key!("scylla.tls_certificate", scylla.tls_certificate, File,
+            "The server's own certificate, in PEM with those between it and its authority, for a database that asks for one."),
+        key!("scylla.tls_key", scylla.tls_key, File, "Its private key, in PEM."),
+        key!("scylla.tls_name", scylla.tls_name, HostName,
+            "Name that the certificate of each node must bear; empty: the address that is connected to."),
         key!("scylla.connect_timeout", scylla.connect_timeout, Period, "How long a connection to a node may take."),
         key!("scylla.request_timeout", scylla.request_timeout, Period,
             "How long a request to the store may take, all its statements together; longer: its outcome is unknown."),

@@ -131,6 +131,23 @@ scalar!(Url, String, "URL or path", |text| is_url(text).then(|| text.to_owned())
 scalar!(Directory, PathBuf, "path", |text| if text.is_empty() { None } else { Some(text.into()) }, |path| quote(
     &path.display().to_string()
 ));
+scalar!(File, Option<PathBuf>, "path, or empty", |text| Some((!text.is_empty()).then(|| text.into())), |path| quote(
+    &path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+));
+scalar!(
+    /// A name of the domain name system, or nothing.
+    HostName,
+    String,
+    "name of a host, or empty",
+    |text| {
+        let label = |label: &str| {
+            let ok = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+            (1..=63).contains(&label.len()) && label.bytes().all(ok) && !label.starts_with('-') && !label.ends_with('-')
+        };
+        (text.is_empty() || text.len() <= 253 && text.split('.').all(label)).then(|| text.into())
+    },
+    |name| quote(name)
+);
 scalar!(Switch, bool, "true or false", |text| text.parse().ok(), bool::to_string);
 scalar!(
     ProfileName,
@@ -507,6 +524,13 @@ mod tests {
         check::<Name>("tidings_2", Some("tidings_2".into()));
         check::<Name>("a\"b", None);
         check::<Cql>("{'class': 'x'}; DROP", None);
+        check::<File>("/etc/ca.pem", Some(Some("/etc/ca.pem".into())));
+        check::<File>("", Some(None));
+        check::<HostName>("cql.example.org", Some("cql.example.org".into()));
+        check::<HostName>("", Some(String::new()));
+        for text in ["a b", "a..b", "-a", "a-", "https://a"] {
+            check::<HostName>(text, None);
+        }
         check::<Code>("000000", Some(Some(Redacted::new("000000".into()))));
         check::<Code>("", Some(None));
         check::<Code>("abc123", None);

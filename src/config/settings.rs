@@ -70,6 +70,13 @@ pub struct Scylla {
     /// Empty: none.
     pub user: String,
     pub password: Option<Redacted<Box<str>>>,
+    /// Whether connections are encrypted.
+    pub tls: bool,
+    pub tls_ca: Option<PathBuf>,
+    pub tls_certificate: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+    /// Empty: the address.
+    pub tls_name: String,
     pub connect_timeout: Duration,
     pub request_timeout: Duration,
     pub lost_after: Duration,
@@ -163,6 +170,11 @@ impl Settings {
                 datacenter: String::new(),
                 user: String::new(),
                 password: None,
+                tls: false,
+                tls_ca: None,
+                tls_certificate: None,
+                tls_key: None,
+                tls_name: String::new(),
                 connect_timeout: Duration::from_secs(2),
                 request_timeout: Duration::from_millis(900),
                 lost_after: Duration::from_millis(600),
@@ -208,6 +220,14 @@ impl Settings {
         }
         if self.scylla.bucket < BUCKET_MIN {
             fault("scylla.bucket", "is shorter than an hour".into());
+        }
+        if self.scylla.tls && self.scylla.tls_ca.is_none() {
+            fault("scylla.tls_ca", "is needed with scylla.tls".into());
+        }
+        match (&self.scylla.tls_certificate, &self.scylla.tls_key) {
+            (Some(_), None) => fault("scylla.tls_key", "is needed with scylla.tls_certificate".into()),
+            (None, Some(_)) => fault("scylla.tls_certificate", "is needed with scylla.tls_key".into()),
+            _ => {}
         }
         if self.stomp.listen.is_some_and(|address| address == self.listen && address.port() != 0) {
             fault("stomp.listen", "is the address of `listen`".into());
@@ -264,6 +284,10 @@ impl Settings {
                 self.listen
             ));
         }
+        let keys = &self.scylla;
+        if !keys.tls && (keys.tls_ca.is_some() || keys.tls_certificate.is_some() || !keys.tls_name.is_empty()) {
+            warning("scylla.tls is off: the database is spoken to in the clear, and the other keys of TLS have no effect".into());
+        }
         if !self.embedded.sync {
             warning("embedded.sync is off: a crash of the machine loses messages that were acknowledged".into());
         }
@@ -294,6 +318,9 @@ mod tests {
         check(|s| s.store = Store::Scylla, &[]);
         check(|s| s.scylla.keyspace = String::new(), &["scylla.keyspace"]);
         check(|s| s.scylla.bucket = BUCKET_MIN - Duration::from_millis(1), &["scylla.bucket"]);
+        check(|s| s.scylla.tls = true, &["scylla.tls_ca"]);
+        check(|s| s.scylla.tls_certificate = Some("certificate.pem".into()), &["scylla.tls_key"]);
+        check(|s| s.scylla.tls_key = Some("key.pem".into()), &["scylla.tls_certificate"]);
         check(|s| s.auth.secret = None, &["auth.secret"]);
         check(|s| s.auth.secret = Some(Redacted::new("s".repeat(SECRET_BYTES_MIN - 1).into())), &["auth.secret"]);
         check(|s| s.auth.fixed_code = Some(Redacted::new("123456".into())), &["auth.fixed_code"]);
@@ -314,7 +341,8 @@ mod tests {
         assert!(said.is_empty(), "{said:?}");
         settings.listen = "0.0.0.0:8080".parse().unwrap();
         settings.embedded.sync = false;
+        settings.scylla.tls_ca = Some("ca.pem".into());
         settings.warn(&mut |warning| said.push(warning));
-        assert_eq!(said.len(), 2);
+        assert_eq!(said.len(), 3);
     }
 }

@@ -70,7 +70,7 @@ pub(super) const ROOMS: &[Room] = &[
     Room {
         name: "store/scylla",
         rooms: &["model", "store"],
-        crates: &["futures_util", "scylla", "tokio", "tracing"],
+        crates: &["futures_util", "rustls", "scylla", "tokio", "tracing"],
         std_banned: CLOCKS,
         is_unsafe: false,
     },

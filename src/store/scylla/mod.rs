@@ -25,6 +25,7 @@ mod schema;
 mod statements;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod values;
 
 use std::cell::{Cell, RefCell};
@@ -54,6 +55,7 @@ use order::Orders;
 use statements::{Kind, Profiles, Statement, Statements};
 
 pub use latency::Latencies;
+pub use tls::{Tls, TlsFault};
 
 /// How to reach the database and what to ask of it.
 #[derive(Clone, Debug)]
@@ -69,6 +71,8 @@ pub struct Options {
     pub local: bool,
     pub datacenter: Option<String>,
     pub user: Option<(String, String)>,
+    /// `None`: in the clear.
+    pub tls: Option<Tls>,
     pub connect_timeout: Duration,
     /// For a whole request of the contract, however many statements it takes.
     pub request_timeout: Duration,
@@ -90,6 +94,7 @@ impl Default for Options {
             local: true,
             datacenter: None,
             user: None,
+            tls: None,
             connect_timeout: Duration::from_secs(2),
             request_timeout: Duration::from_millis(900),
             speculative_delay: Duration::from_millis(100),
@@ -106,7 +111,7 @@ pub enum OpenError {
     Unreachable(String),
     /// The schema is older than this build needs, or not there: `tidings migrate` mends it.
     Schema { found: i32, needed: i32 },
-    /// The database refuses what was asked: a wrong password, a wrong option.
+    /// One of the two refuses the other: a wrong password, a wrong option, a certificate that is not trusted.
     Refused(String),
 }
 
@@ -120,7 +125,7 @@ impl fmt::Display for OpenError {
             Self::Schema { found, needed } => {
                 write!(f, "the schema has version {found}, {needed} is needed: run `tidings migrate`")
             }
-            Self::Refused(reason) => write!(f, "the database refuses: {reason}"),
+            Self::Refused(reason) => write!(f, "the database cannot be used: {reason}"),
         }
     }
 }
@@ -214,19 +219,35 @@ async fn connect(options: &Options, use_keyspace: bool) -> Result<Session, OpenE
     if let Some((user, password)) = &options.user {
         builder = builder.user(user, password);
     }
+    if let Some(Tls(config)) = &options.tls {
+        builder = builder.tls_context(Some(Arc::clone(config)));
+    }
     if let Some(datacenter) = &options.datacenter {
         builder = builder.prefer_datacenter(datacenter.clone());
     }
     // A peer that accepts and stays silent would hold this up for ever.
     match tokio::time::timeout(options.connect_timeout * 2, builder.build()).await {
         Ok(Ok(session)) => Ok(session),
-        Ok(Err(error)) => {
-            let text = error.to_string();
-            let fatal = text.contains("uthentication") || text.contains("credentials");
-            Err(if fatal { OpenError::Refused(text) } else { OpenError::Unreachable(text) })
-        }
+        Ok(Err(error)) => Err(no_session(error.to_string())),
         Err(_) => Err(OpenError::Unreachable("a node accepts connections and does not answer".into())),
     }
+}
+
+/// Whether there may be a session in a moment: the driver tells of what is wrong in words only.
+fn no_session(text: String) -> OpenError {
+    let says = |part: &str| text.contains(part);
+    let why = if says("uthentication") || says("credentials") {
+        ""
+    } else if says("invalid peer certificate") {
+        "a node's certificate is not trusted (scylla.tls_ca, scylla.tls_name): "
+    } else if says("received fatal alert") {
+        "a node does not accept this server's TLS (scylla.tls_certificate): "
+    } else if says("received corrupt message") {
+        "a node does not speak TLS (scylla.tls): "
+    } else {
+        return OpenError::Unreachable(text);
+    };
+    OpenError::Refused(format!("{why}{text}"))
 }
 
 impl Connected {

@@ -187,7 +187,9 @@ class ThreeNodes(Faults):
 
 
 @unittest.skipUnless(DATABASE, "DATABASE names no cluster")
-class Starting(unittest.TestCase):
+class Processes(unittest.TestCase):
+    """What tests of whole runs of the binary need."""
+
     def command(self, **more):
         directory = tempfile.TemporaryDirectory(prefix="start-", dir=OUT)
         self.addCleanup(directory.cleanup)
@@ -199,6 +201,8 @@ class Starting(unittest.TestCase):
         sets = [word for pair in words for word in ("--set", pair)]
         return subprocess.run([BINARY, command, *sets], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, **options)
 
+
+class Starting(Processes):
     def test_development_without_a_database_says_so_and_ends(self):
         outcome = self.run_tidings("serve", self.command(**{"store": "scylla", "scylla.nodes": f"127.0.0.1:{free_port()}"}))
         self.assertEqual(outcome.returncode, 1)
@@ -238,3 +242,61 @@ class Starting(unittest.TestCase):
             time.sleep(0.05)
         waiting.terminate()
         self.assertEqual(waiting.wait(10), 0)
+
+
+CERTIFICATES = pathlib.Path(DATABASE or ".") / "tls"
+
+
+@unittest.skipUnless(CERTIFICATES.exists(), "DATABASE names no cluster with DATABASE_TLS")
+class Encrypted(Processes):
+    """A database that speaks nothing but TLS, with clients that show a certificate."""
+
+    def tls(self, **more):
+        keys = {
+            **settings(),
+            "scylla.tls": "true",
+            "scylla.tls_ca": CERTIFICATES / "ca.pem",
+            "scylla.tls_certificate": CERTIFICATES / "client.pem",
+            "scylla.tls_key": CERTIFICATES / "client.key",
+        }
+        return {**keys, **{f"scylla.{name}": value for name, value in more.items()}}
+
+    def refused(self, command, expected, settings):
+        outcome = self.run_tidings(command, self.command(**settings))
+        self.assertEqual(outcome.returncode, 1, outcome.stdout)
+        for part in expected:
+            self.assertIn(part, outcome.stderr)
+
+    def test_messages_go_through_whether_nodes_bear_their_address_or_a_name(self):
+        for name in ("", "cql.test"):
+            server = Server(self.tls(tls_name=name))
+            self.addCleanup(server.stop)
+            sender, other = users(2)
+            conversation = server.conversation(sender, other)
+            stored = server.post(sender, conversation, "over TLS")
+            self.assertEqual([message["id"] for message in server.history(other, conversation)], [stored["id"]])
+
+    def test_who_is_not_trusted_is_told_so_at_once(self):
+        cases = [
+            (["not trusted (scylla.tls_ca", "UnknownIssuer"], self.tls(tls_ca=CERTIFICATES / "other.pem")),
+            (["scylla.tls_name", 'not valid for name "other.test"'], self.tls(tls_name="other.test")),
+            (["does not accept this server's TLS"], self.tls(tls_certificate="", tls_key="")),
+        ]
+        for expected, keys in cases:
+            self.refused("serve", expected, keys)
+            # In production too: it will not be different in a moment.
+            self.refused("serve", expected, {**keys, "profile": "production"})
+        self.refused("serve", ["the database cannot be reached"], settings())
+
+    def test_bad_files_are_named_before_anything_is_connected_to(self):
+        missing, other_key = CERTIFICATES / "missing.pem", CERTIFICATES / "ca.key"
+        cases = [
+            (["scylla.tls_ca", str(missing), "No such file"], self.tls(tls_ca=missing)),
+            (["scylla.tls_ca", "no certificate in PEM"], self.tls(tls_ca=CERTIFICATES / "trust.p12")),
+            (["scylla.tls_certificate", "no certificate in PEM"], self.tls(tls_certificate=other_key)),
+            (["scylla.tls_key", "KeyMismatch"], self.tls(tls_key=other_key)),
+            (["scylla.tls_key", "no private key in PEM"], self.tls(tls_key=CERTIFICATES / "ca.pem")),
+        ]
+        for expected, keys in cases:
+            for command in ("check-config", "serve", "migrate"):
+                self.refused(command, expected, keys)
