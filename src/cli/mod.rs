@@ -7,6 +7,7 @@
 //! the token and nothing else.
 
 mod doctor;
+mod erase;
 mod migrate;
 mod serve;
 mod tls;
@@ -55,6 +56,8 @@ enum Command {
     Token(token::Arguments),
     /// Makes the database's keyspace and tables, or brings them up to what this version needs
     Migrate,
+    /// Erases what the store has of a user; with the embedded store while no server runs
+    EraseUser(erase::Arguments),
     /// Prints the configuration in force and where each value came from
     CheckConfig,
     /// Checks what the system must give: kernel, io_uring, limits, port, data directory
@@ -78,6 +81,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Serve => serve::serve(loaded),
         Command::Token(arguments) => token::token(&arguments, &loaded),
         Command::Migrate => migrate::migrate(&loaded),
+        Command::EraseUser(arguments) => erase::erase(&arguments, &loaded),
         Command::CheckConfig => check_config(&loaded),
         Command::Doctor => doctor::doctor(&loaded),
     };
@@ -146,9 +150,14 @@ mod tests {
 
     #[test]
     fn wrong_arguments_end_with_the_documented_code() {
-        for line in
-            ["tidings fly", "tidings --shards 1", "tidings token", "tidings token --user 0", "tidings token --user 1 --ttl 5"]
-        {
+        for line in [
+            "tidings fly",
+            "tidings --shards 1",
+            "tidings token",
+            "tidings token --user 0",
+            "tidings token --user 1 --ttl 5",
+            "tidings erase-user",
+        ] {
             assert_eq!(parse(line).err().unwrap().exit_code(), i32::from(MISUSED), "{line}");
         }
         for line in ["tidings --version", "tidings --help"] {

@@ -86,8 +86,12 @@ pub(super) fn scylla_options(settings: &Settings) -> Result<scylla::Options, Str
 }
 
 fn open_embedded(data_dir: PathBuf, settings: &Settings) -> node::OpenStore<Embedded> {
-    let options = embedded::Options { sync: settings.embedded.sync, ..embedded::Options::default() };
+    let options = embedded_options(settings);
     Box::new(move || Embedded::open(&data_dir, &options).map_err(Into::into))
+}
+
+pub(super) fn embedded_options(settings: &Settings) -> embedded::Options {
+    embedded::Options { sync: settings.embedded.sync, ..embedded::Options::default() }
 }
 
 /// One-time codes go to standard output in development. They never go to the log.

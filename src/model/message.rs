@@ -32,6 +32,18 @@ impl Message {
     pub fn created_at(&self) -> Wall {
         self.id.at()
     }
+
+    /// The message without anything its sender wrote, in its place in the log.
+    #[must_use]
+    pub fn erased(&self) -> Self {
+        Self { content: "".into(), client_id: None, headers: Vec::new(), ..self.clone() }
+    }
+
+    /// No message is sent without content.
+    #[must_use]
+    pub fn is_erased(&self) -> bool {
+        self.content.is_empty()
+    }
 }
 
 /// A message that was taken in but not yet stored: what the sender chose.

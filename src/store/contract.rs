@@ -1,5 +1,6 @@
 //! The tests that every implementation of the contract passes, and long random sequences compared with the model.
 
+mod erasure;
 mod random;
 pub(super) mod server;
 

@@ -12,7 +12,7 @@ use crate::model::ids::{ConversationId, MessageId, UserId};
 use crate::model::message::{Conversation, ConversationKind, ConversationSummary, Head, Message, Participant, ReadMark};
 use crate::model::time::Wall;
 use crate::store::{
-    Appended, ConversationState, Failure, FamilyId, NewMessage, Reply, Request, SENT_WINDOW, SecretHash, User, pair_key,
+    Appended, ConversationState, Erased, Failure, FamilyId, NewMessage, Reply, Request, SENT_WINDOW, SecretHash, User, pair_key,
 };
 
 /// All tables of the contract.
@@ -95,6 +95,9 @@ impl Memory {
             Request::PutRefresh { token, user, family, now: _, expires } => self.put_refresh(*token, *user, *family, *expires),
             Request::RotateRefresh { token, next, now, expires } => self.rotate_refresh(token, *next, *now, *expires),
             Request::RevokeRefresh { token, now } => self.revoke_refresh(token, *now),
+            Request::EraseUser { user, place: _, limit: _, now } => {
+                Reply::Erased { erased: self.erase_user(*user, *now), next: None }
+            }
             read => self.read(read),
         }
     }
@@ -432,6 +435,47 @@ impl Memory {
         if let Some(family) = self.families.get_mut(&family) {
             family.revoked.get_or_insert(now);
         }
+    }
+
+    /// All in one step.
+    fn erase_user(&mut self, user: UserId, now: Wall) -> Erased {
+        let mut erased = Erased::default();
+        let logins: Vec<_> = self.logins.iter().filter(|(_, of)| **of == user).map(|(login, _)| login.clone()).collect();
+        for login in logins {
+            self.logins.remove(&login);
+            self.codes.remove(&login);
+            erased.logins += 1;
+        }
+        let families: Vec<_> = self.families.iter().filter(|(_, family)| family.user == user).map(|(id, _)| *id).collect();
+        for family in &families {
+            erased.families += u64::from(self.families[family].revoked.is_none());
+            self.revoke(*family, now);
+        }
+        let blocks: Vec<_> = self.blocks.keys().filter(|(by, _)| *by == user).copied().collect();
+        for block in &blocks {
+            self.blocks.remove(block);
+            erased.blocks += 1;
+        }
+        let listed: Vec<_> = self.conversations_of.keys().filter(|(of, _)| *of == user).copied().collect();
+        for (_, id) in &listed {
+            if self.conversations[id].kind == ConversationKind::Group {
+                self.participants.remove(&(*id, user));
+            }
+            self.conversations_of.remove(&(user, *id));
+            self.marks.remove(&(*id, user));
+            erased.conversations += 1;
+        }
+        self.keys.retain(|(_, sender, _), _| *sender != user);
+        for message in self.log.values_mut().filter(|message| message.sender == user) {
+            erased.found += 1;
+            if !message.is_erased() {
+                *message = Arc::new(message.erased());
+                erased.messages += 1;
+            }
+        }
+        let users = u64::from(self.users.remove(&user).is_some());
+        erased.found += users + erased.logins + families.len() as u64 + erased.blocks + erased.conversations;
+        erased
     }
 
     fn read_revoked(&self, since: Wall) -> Reply {

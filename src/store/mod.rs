@@ -46,6 +46,35 @@ pub type SecretHash = [u8; 32];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FamilyId(pub u64);
 
+/// How far the erasure of a user has come, in terms of the store that carries it out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErasePlace(Box<[u8]>);
+
+/// What was found of a user and erased.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Erased {
+    /// Whatever was found, also what an earlier erasure left: zero of a user that the store knows nothing of.
+    pub found: u64,
+    pub messages: u64,
+    /// Conversations of the user's list.
+    pub conversations: u64,
+    pub blocks: u64,
+    pub logins: u64,
+    /// Families revoked.
+    pub families: u64,
+}
+
+impl std::ops::AddAssign for Erased {
+    fn add_assign(&mut self, other: Self) {
+        self.found += other.found;
+        self.messages += other.messages;
+        self.conversations += other.conversations;
+        self.blocks += other.blocks;
+        self.logins += other.logins;
+        self.families += other.families;
+    }
+}
+
 /// One message to append, under the id its conversation's shard gave it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewMessage {
@@ -162,6 +191,22 @@ pub enum Request {
     /// Revokes the family of a refresh token.
     RevokeRefresh {
         token: SecretHash,
+        now: Wall,
+    },
+    /// A step of erasing a user: looks at about `limit` rows, from `place` on or from the beginning, and answers
+    /// [`Reply::Erased`] with the place of the next step. After the last one
+    /// - messages of the user, in every conversation that the user takes part in or has left, are
+    ///   [erased](Message::erased); their ids, `prev`, sequences and senders stay, and so do all positions. What client ids
+    ///   decided is forgotten;
+    /// - the user is in no group, has no conversation listed, no read mark, no block of anybody, no name, no role, no
+    ///   login and no one-time code; a direct conversation keeps both participants, as it is one of a pair;
+    /// - the user's families are revoked.
+    ///
+    /// To be asked while nothing else is asked about the user. Begun again after an interruption it finds what is left.
+    EraseUser {
+        user: UserId,
+        place: Option<ErasePlace>,
+        limit: u16,
         now: Wall,
     },
 
@@ -294,6 +339,11 @@ pub enum Reply {
     Marks(Vec<ReadMark>),
     Blocks(Vec<UserId>),
     RevokedFamilies(Vec<(UserId, FamilyId)>),
+    /// What the step did, and where to go on; `None`: it was the last.
+    Erased {
+        erased: Erased,
+        next: Option<ErasePlace>,
+    },
     /// There is no such conversation or user.
     Missing,
     Failed(Failure),
@@ -325,7 +375,8 @@ impl Request {
             | Self::LoginUser { .. }
             | Self::PutRefresh { .. }
             | Self::RotateRefresh { .. }
-            | Self::RevokeRefresh { .. } => false,
+            | Self::RevokeRefresh { .. }
+            | Self::EraseUser { .. } => false,
             Self::ReadConversation { .. }
             | Self::ReadConversations { .. }
             | Self::ReadBefore { .. }

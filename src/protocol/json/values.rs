@@ -9,7 +9,7 @@ use crate::protocol::json::write::ObjectWriter;
 /// Bytes of a message's JSON beside its content and client id: member names, two numbers, two UUIDs and the time.
 const MESSAGE_FRAME_BYTES: usize = 240;
 
-/// `{id, conversationId, senderId, content, createdAt, clientMessageId?, prev?}`
+/// `{id, conversationId, senderId, content, createdAt, erased?, clientMessageId?, prev?}`
 pub fn message_dto(message: &Message, out: &mut Vec<u8>) {
     out.reserve(MESSAGE_FRAME_BYTES + message.content.len());
     let object = ObjectWriter::new(out)
@@ -17,9 +17,9 @@ pub fn message_dto(message: &Message, out: &mut Vec<u8>) {
         .number("conversationId", message.conversation.value())
         .number("senderId", message.sender.value())
         .string("content", &message.content)
-        .time("createdAt", message.created_at())
-        .optional_string("clientMessageId", message.client_id.as_deref());
-    with_prev(object, message).end();
+        .time("createdAt", message.created_at());
+    let object = if message.is_erased() { object.boolean("erased", true) } else { object };
+    with_prev(object.optional_string("clientMessageId", message.client_id.as_deref()), message).end();
 }
 
 /// What the sending session is told of a stored message, without its content:
@@ -145,6 +145,8 @@ mod tests {
         check(|out| message_dto(&message(None, false), out), expect);
         let expect = r#"{"id":"c232ab00-9414-11ec-b3c8-9f6bdeced846","conversationId":7,"senderId":42,"content":"say \"hi\"\n","createdAt":"2022-02-22T19:22:22.000000Z","clientMessageId":"k\"1","prev":"c232ab00-9414-11ec-b3c8-9f6bdeced846"}"#;
         check(|out| message_dto(&message(Some("k\"1"), true), out), expect);
+        let expect = r#"{"id":"c232ab00-9414-11ec-b3c8-9f6bdeced846","conversationId":7,"senderId":42,"content":"","createdAt":"2022-02-22T19:22:22.000000Z","erased":true,"prev":"c232ab00-9414-11ec-b3c8-9f6bdeced846"}"#;
+        check(|out| message_dto(&message(Some("k"), true).erased(), out), expect);
         let expect = r#"{"id":"c232ab00-9414-11ec-b3c8-9f6bdeced846","conversationId":7,"clientMessageId":"k","createdAt":"2022-02-22T19:22:22.000000Z","prev":"c232ab00-9414-11ec-b3c8-9f6bdeced846","replay":true}"#;
         check(|out| ack(&message(Some("k"), true), true, out), expect);
     }

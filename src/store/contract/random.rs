@@ -10,6 +10,7 @@ use crate::store::embedded::Embedded;
 use crate::store::memory::Memory;
 use crate::store::{FamilyId, NewMessage, REPEAT_WINDOW, Request};
 
+use super::erasure::erase;
 use super::{Store, at, conversation_id, direct, embedded, group, options, server, user};
 
 /// A source of numbers from a seed; good enough to choose requests.
@@ -240,6 +241,11 @@ fn compare(seed: u64, requests: u64) {
             for ((tag, reply), (number, expect)) in replies.iter().zip(expect.iter().enumerate()) {
                 assert_eq!((*tag, &format!("{reply:?}")), (number, expect), "seed {seed}: {:?}", batch[number]);
             }
+        }
+        if world.random.one_in(15) {
+            let (user, limit, now) = (world.user(), 1 + world.random.below(9) as u16, world.now);
+            let expect = erase(&mut model, user, u16::MAX, now);
+            assert_eq!(erase(store.as_mut().expect("open"), user, limit, now), expect, "seed {seed}: erasure of {user}");
         }
         if world.random.one_in(20) {
             store.as_mut().expect("open").purge(world.now, world.random.below(30) as usize);

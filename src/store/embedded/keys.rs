@@ -145,6 +145,11 @@ pub(super) fn code(login: &str) -> Slice {
     key(Table::Codes, [&Sha256::digest(login.as_bytes()), &[]])
 }
 
+/// The one-time code of the login with this key.
+pub(super) fn code_of(login: &[u8]) -> Slice {
+    key(Table::Codes, [login.get(1..).unwrap_or_default(), &[]])
+}
+
 pub(super) fn token(token: &SecretHash) -> Slice {
     key(Table::Tokens, [token, &[]])
 }
@@ -170,7 +175,16 @@ pub(super) fn rows_of(table: Table, id: u64) -> (Slice, Slice) {
 
 /// The id in the last seven bytes of a key of two ids.
 pub(super) fn second_id(key: &[u8]) -> Option<u64> {
-    let bytes: [u8; ID_BYTES] = key.get(1 + ID_BYTES..)?.try_into().ok()?;
+    value7(key.get(1 + ID_BYTES..)?)
+}
+
+/// The id behind the tag of a key.
+pub(super) fn first_id(key: &[u8]) -> Option<u64> {
+    value7(key.get(1..1 + ID_BYTES)?)
+}
+
+fn value7(bytes: &[u8]) -> Option<u64> {
+    let bytes: [u8; ID_BYTES] = bytes.try_into().ok()?;
     let mut value = [0; 8];
     value[1..].copy_from_slice(&bytes);
     Some(u64::from_be_bytes(value))
@@ -214,6 +228,8 @@ mod tests {
         let (id, user) = (conversation_id(ID_MAX), UserId::new(77).unwrap());
         assert_eq!(second_id(&participant(id, user)), Some(77));
         assert_eq!(second_id(&conversation_of(user, id)), Some(ID_MAX));
+        assert_eq!(first_id(&log(id, MessageId::MAX)), Some(ID_MAX));
+        assert_eq!(code_of(&login("a")), code("a"));
         assert_eq!(log_message(&log(id, MessageId::MAX)), Some(MessageId::MAX));
         assert_eq!(revoked_family(&revoked(Wall(1), FamilyId(9))), Some(FamilyId(9)));
         for short in [&b""[..], b"\x02", &participant(id, user)[..14]] {

@@ -135,7 +135,7 @@ fn rotate(
 }
 
 /// The first revocation counts.
-fn revoke(rows: &mut Pending<'_>, scratch: &mut Vec<u8>, id: FamilyId, now: Wall) -> Result<(), Fault> {
+pub(super) fn revoke(rows: &mut Pending<'_>, scratch: &mut Vec<u8>, id: FamilyId, now: Wall) -> Result<(), Fault> {
     let Some(family) = find_family(rows, id)?.filter(|family| family.revoked.is_none()) else { return Ok(()) };
     values::put_family(scratch, &FamilyRow { revoked: Some(now), ..family });
     rows.put(keys::family(id), scratch);

@@ -13,6 +13,7 @@
 //!
 //! `docs/decisions/0002-embedded-store.md` tells why this engine.
 
+mod erase;
 mod heads;
 mod journal;
 mod keys;
@@ -26,6 +27,7 @@ mod tables;
 mod values;
 mod write;
 
+use std::error::Error;
 use std::path::Path;
 
 use fjall::PersistMode;
@@ -74,6 +76,10 @@ pub enum Trace {
     /// The replies of the batch are handed out.
     Replied,
 }
+
+/// A journal is full at this length: a constant of the engine, and more than it.
+const JOURNAL_BYTES: usize = 64 << 20;
+const PADDING_BYTES: usize = 1 << 20;
 
 /// The writer. One for a directory, on a thread that may wait for the disk.
 pub struct Embedded {
@@ -184,6 +190,35 @@ impl Embedded {
             self.failed = true;
             0
         })
+    }
+
+    /// Makes sure that no file has rows any more that were removed or replaced: writes all tables anew, and fills the
+    /// journal up, as the engine begins another one, and removes those whose rows are in tables, only when one is full.
+    /// Takes as long as reading and writing everything that is stored.
+    ///
+    /// # Errors
+    /// What the engine or the disk says; nothing is lost by it.
+    pub fn compact(&mut self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        // Random, or the engine would compress it.
+        let mut padding = vec![0; PADDING_BYTES];
+        getrandom::fill(&mut padding)?;
+        // The second round finds the journal full that the first one has filled; the third one removes it.
+        for count in [JOURNAL_BYTES / PADDING_BYTES + 1, 1, 1] {
+            for _ in 0..count {
+                let mut rows = Pending::new(&self.tables);
+                rows.put(keys::meta("padding"), &padding);
+                rows.keep();
+                rows.commit(self.mode)?;
+            }
+            self.tables.rows.rotate_memtable_and_wait()?;
+        }
+        let mut rows = Pending::new(&self.tables);
+        rows.remove(keys::meta("padding"));
+        rows.keep();
+        rows.commit(self.mode)?;
+        self.tables.rows.rotate_memtable_and_wait()?;
+        self.tables.rows.major_compact()?;
+        Ok(())
     }
 
     /// Why the commit failed, if it did. From then on nothing is written.

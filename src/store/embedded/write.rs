@@ -11,7 +11,7 @@ use super::heads::{Heads, Known};
 use super::seen::Seen;
 use super::tables::{Fault, Pending, Rows};
 use super::values::{self, ClientIdRow, MarkRow};
-use super::{keys, login, read};
+use super::{erase, keys, login, read};
 
 /// One commit in the making. The scratch buffer is the writer's, used again and again.
 pub(super) struct Commit<'a> {
@@ -70,6 +70,7 @@ impl<'a> Commit<'a> {
             Request::RemoveParticipant { conversation, user } => self.remove_participant(*conversation, *user),
             Request::Mark { conversation, mark } => self.mark(*conversation, *mark),
             Request::SetBlock { user, other, blocked } => self.set_block(*user, *other, *blocked),
+            Request::EraseUser { user, place, limit, now } => erase::step(self, *user, place.as_ref(), *limit, *now),
             login => login::write(rows, scratch, login),
         }
     }

@@ -50,7 +50,7 @@ impl Work<'_> {
     }
 
     /// A user's place in a conversation, also of one who never had any.
-    async fn member(&self, id: ConversationId, user: UserId) -> Result<Member, Fault> {
+    pub(super) async fn member(&self, id: ConversationId, user: UserId) -> Result<Member, Fault> {
         let key = (bigint(id.value()), bigint(user.value()));
         let row: Option<ParticipantRow> = self.first(&self.connected.statements.read_participant, key).await?;
         match row {
@@ -193,6 +193,7 @@ impl Work<'_> {
         if changed {
             let departures = member.departures.saturating_add(1);
             let statements = &self.connected.statements;
+            self.prepare(&statements.note_left, (user_id, conversation)).await?;
             self.write(&statements.remove_participant, (departures, conversation, user_id)).await?;
             if let Some(log) = self.store.conversations.borrow_mut().log(id) {
                 log.departures.insert(user, departures);

@@ -12,7 +12,7 @@ use crate::model::time::Wall;
 use crate::store::one_time::{CodeRow, LiveCode};
 use crate::store::{FamilyId, Reply, SENT_WINDOW, SecretHash, User};
 
-use super::values::{self, bigint, seconds_to_live};
+use super::values::{self, bigint, family_value, seconds_to_live};
 use super::{Fault, Work};
 
 /// Tries to change a login's code while others change it at the same time.
@@ -29,11 +29,6 @@ struct Token {
     family: FamilyId,
     expires: Wall,
     next: Option<SecretHash>,
-}
-
-/// A family's 64 random bits, with the sign where it falls.
-fn family_value(family: FamilyId) -> i64 {
-    family.0.cast_signed()
 }
 
 fn hash(value: Vec<u8>) -> Result<SecretHash, Fault> {
@@ -152,7 +147,7 @@ impl Work<'_> {
     }
 
     /// The login that made the user, and the user.
-    async fn user(&self, user: UserId) -> Result<Option<(Option<String>, User)>, Fault> {
+    pub(super) async fn user(&self, user: UserId) -> Result<Option<(Option<String>, User)>, Fault> {
         type Row = (Option<String>, Option<Vec<String>>, Option<String>);
         let row: Option<Row> = self.first(&self.connected.statements.read_user, (bigint(user.value()),)).await?;
         Ok(row.map(|(login, roles, display_name)| {
@@ -177,10 +172,17 @@ impl Work<'_> {
             return Ok(Reply::Done { changed: false });
         }
         let seconds = seconds_to_live(now, expires);
+        self.note_family(user, family, expires, seconds).await?;
         let made = (family_value(family), bigint(user.value()), seconds);
         self.decide(&self.connected.statements.make_family, made).await?;
         self.put_token(token, user, family, expires, seconds).await?;
         Ok(Reply::Done { changed: true })
+    }
+
+    /// So that the user's families are found when they are to be revoked together.
+    async fn note_family(&self, user: UserId, family: FamilyId, expires: Wall, seconds: i32) -> Result<(), Fault> {
+        let row = (bigint(user.value()), family_value(family), bigint(expires.0), seconds);
+        self.prepare(&self.connected.statements.note_family, row).await
     }
 
     async fn put_token(
@@ -201,7 +203,7 @@ impl Work<'_> {
         let Some((Some(user), Some(family), Some(expires), next)) = row else { return Ok(None) };
         Ok(Some(Token {
             user: values::user_id(user)?,
-            family: FamilyId(family.cast_unsigned()),
+            family: values::family_id(family),
             expires: values::wall(expires)?,
             next: next.map(hash).transpose()?,
         }))
@@ -231,6 +233,7 @@ impl Work<'_> {
             Some(successor) => successor == *next,
             None => {
                 // Nobody has the new token before the old one is used up, which is what counts.
+                self.note_family(row.user, row.family, expires, seconds).await?;
                 self.put_token(next, row.user, row.family, expires, seconds).await?;
                 let user = bigint(row.user.value());
                 let prolong = (seconds, user, family_value(row.family), user);
@@ -262,19 +265,23 @@ impl Work<'_> {
         Ok(Reply::Revoked { family: Some((row.user, row.family)) })
     }
 
-    /// The first revocation counts. It is listed first: should it end there, the family's access tokens are refused by a
-    /// shard that starts, and its refresh tokens bring new ones.
     async fn revoke(&self, token: Token, now: Wall) -> Result<(), Fault> {
-        if !self.is_alive(token.family).await? {
-            return Ok(());
+        self.revoke_family(token.family, token.user, token.expires, now).await.map(drop)
+    }
+
+    /// Whether it had not been revoked before: the first revocation counts. It is listed first: should it end there, the
+    /// family's access tokens are refused by a shard that starts, and its refresh tokens bring new ones.
+    pub(super) async fn revoke_family(&self, family: FamilyId, user: UserId, expires: Wall, now: Wall) -> Result<bool, Fault> {
+        if !self.is_alive(family).await? {
+            return Ok(false);
         }
         let statements = &self.connected.statements;
         let day = i32::try_from(now.0 / TICKS_PER_DAY).unwrap_or(i32::MAX);
-        let seconds = seconds_to_live(now, token.expires);
+        let seconds = seconds_to_live(now, expires);
         self.write(&statements.put_revocation_day, (day, seconds.saturating_add(2 * 86_400))).await?;
-        let row = (day, bigint(now.0), family_value(token.family), bigint(token.user.value()), seconds);
+        let row = (day, bigint(now.0), family_value(family), bigint(user.value()), seconds);
         self.write(&statements.put_revocation, row).await?;
-        self.decide(&statements.revoke_family, (family_value(token.family),)).await.map(drop)
+        self.decide(&statements.revoke_family, (family_value(family),)).await
     }
 
     pub(super) async fn read_revoked(&self, since: Wall) -> Result<Reply, Fault> {
@@ -283,7 +290,7 @@ impl Work<'_> {
         for (day,) in self.rows::<(i32,)>(&self.connected.statements.read_revocation_days, (first,)).await? {
             let rows = self.rows::<(i64, i64, i64)>(&self.connected.statements.read_revocations, (day, bigint(since.0))).await?;
             for (at, family, user) in rows {
-                revoked.push((values::wall(at)?, FamilyId(family.cast_unsigned()), values::user_id(user)?));
+                revoked.push((values::wall(at)?, values::family_id(family), values::user_id(user)?));
             }
         }
         revoked.sort_unstable();

@@ -16,6 +16,7 @@
 
 mod append;
 mod conversations;
+mod erase;
 mod history;
 mod known;
 mod latency;
@@ -456,6 +457,7 @@ impl Work<'_> {
             }
             Request::RotateRefresh { token, next, now, expires } => self.rotate_refresh(token, next, *now, *expires).await,
             Request::RevokeRefresh { token, now } => self.revoke_refresh(token, *now).await,
+            Request::EraseUser { user, place, limit, now } => self.erase_user(*user, place.as_ref(), *limit, *now).await,
             Request::ReadConversation { conversation } => self.read_conversation(*conversation).await,
             Request::ReadConversations { user, after, limit } => self.read_conversations(*user, *after, *limit).await,
             Request::ReadBefore { conversation, before, limit } => self.read_before(*conversation, *before, *limit).await,

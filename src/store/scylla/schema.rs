@@ -8,7 +8,9 @@ use scylla::client::session::Session;
 use scylla::errors::ExecutionError;
 
 /// The statements of each version, from 1.
-const MIGRATIONS: &[&[&str]] = &[&[
+const MIGRATIONS: &[&[&str]] = &[FIRST, ERASURE];
+
+const FIRST: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS nodes (node int PRIMARY KEY, epoch bigint)",
     // Those who take part, and those who did: `departures` counts how often a user has left, and only the mark of the
     // present stay counts. So nothing has to be deleted, and no old mark can come back.
@@ -41,7 +43,15 @@ const MIGRATIONS: &[&[&str]] = &[&[
     "CREATE TABLE IF NOT EXISTS revocation_days (part int, day int, PRIMARY KEY (part, day))",
     "CREATE TABLE IF NOT EXISTS revocations (day int, revoked_at bigint, family bigint, user_id bigint, \
      PRIMARY KEY (day, revoked_at, family))",
-]];
+];
+
+/// What leads from a user to what the user has sent and begun.
+const ERASURE: &[&str] = &[
+    "CREATE TABLE IF NOT EXISTS conversations_left (user_id bigint, conversation_id bigint, \
+     PRIMARY KEY (user_id, conversation_id))",
+    "CREATE TABLE IF NOT EXISTS refresh_families_by_user (user_id bigint, family bigint, expires bigint, \
+     PRIMARY KEY (user_id, family))",
+];
 
 /// The version that this build needs.
 pub(super) const VERSION: i32 = MIGRATIONS.len() as i32;

@@ -111,9 +111,16 @@ statements! {
     remove_participant: Write "UPDATE participants SET role = null, joined_at = null, departures = ? WHERE conversation_id = ? AND user_id = ?";
     put_mark: Write "UPDATE participants USING TIMESTAMP ? SET read_marks[?] = ? WHERE conversation_id = ? AND user_id = ?";
 
+    end_stay: Write "UPDATE participants SET departures = ? WHERE conversation_id = ? AND user_id = ?";
+    read_stays: Read "SELECT read_marks FROM participants WHERE conversation_id = ? AND user_id = ?";
+    remove_mark: Write "DELETE read_marks[?] FROM participants USING TIMESTAMP ? WHERE conversation_id = ? AND user_id = ?";
+
     list_conversations: Read "SELECT conversation_id FROM conversations_by_user WHERE user_id = ? AND conversation_id > ? LIMIT ?";
     list_conversation: Write "INSERT INTO conversations_by_user (user_id, conversation_id) VALUES (?, ?)";
     unlist_conversation: Write "DELETE FROM conversations_by_user WHERE user_id = ? AND conversation_id = ?";
+
+    note_left: Write "INSERT INTO conversations_left (user_id, conversation_id) VALUES (?, ?)";
+    list_left: Read "SELECT conversation_id FROM conversations_left WHERE user_id = ? AND conversation_id > ? LIMIT ?";
 
     claim_key: Transaction "INSERT INTO message_keys (conversation_id, sender_id, client_id, id, expires) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS USING TTL ?";
     read_key: SerialRead "SELECT id, expires FROM message_keys WHERE conversation_id = ? AND sender_id = ? AND client_id = ?";
@@ -128,6 +135,7 @@ statements! {
 
     put_message: Write "INSERT INTO messages (conversation_id, bucket, id, sender_id, sequence, prev, client_id, headers, content) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?";
     bury_message: Write "DELETE FROM messages USING TIMESTAMP ? WHERE conversation_id = ? AND bucket = ? AND id = ?";
+    erase_message: Write "DELETE content, client_id, headers FROM messages USING TIMESTAMP ? WHERE conversation_id = ? AND bucket = ? AND id = ?";
     read_message: Read messages!("AND id = ?");
     page_before: Read messages!("AND id < ? LIMIT ?");
     page_after: Read messages!("AND id > ? ORDER BY id ASC LIMIT ?");
@@ -135,6 +143,7 @@ statements! {
     read_blocks: Read "SELECT blocked_id FROM blocks WHERE user_id = ?";
     read_block: Read "SELECT blocked_id FROM blocks WHERE user_id = ? AND blocked_id = ?";
     put_block: Write "INSERT INTO blocks (user_id, blocked_id) VALUES (?, ?)";
+    remove_blocks: Write "DELETE FROM blocks WHERE user_id = ?";
     remove_block: Write "DELETE FROM blocks WHERE user_id = ? AND blocked_id = ?";
 
     make_user: Transaction "INSERT INTO users (user_id, login, created_at) VALUES (?, ?, ?) IF NOT EXISTS";
@@ -143,9 +152,14 @@ statements! {
     claim_login: Transaction "INSERT INTO users_by_login (login, user_id) VALUES (?, ?) IF NOT EXISTS";
     read_login: SerialRead "SELECT user_id FROM users_by_login WHERE login = ?";
 
+    release_login: Transaction "DELETE FROM users_by_login WHERE login = ? IF user_id = ?";
+    remove_user: Transaction "DELETE FROM users WHERE user_id = ? IF EXISTS";
+
     read_code: SerialRead "SELECT version, code, code_expires, wrong_attempts, sent, attempted_at, attempted_code, attempted_right FROM one_time_codes WHERE login = ?";
     make_code: Transaction "INSERT INTO one_time_codes (login, version, code, code_expires, wrong_attempts, sent, attempted_at, attempted_code, attempted_right) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) IF NOT EXISTS USING TTL ?";
     change_code: Transaction "UPDATE one_time_codes USING TTL ? SET version = ?, code = ?, code_expires = ?, wrong_attempts = ?, sent = ?, attempted_at = ?, attempted_code = ?, attempted_right = ? WHERE login = ? IF version = ?";
+
+    remove_code: Transaction "DELETE FROM one_time_codes WHERE login = ? IF EXISTS";
 
     read_token: SerialRead "SELECT user_id, family, expires, next FROM refresh_tokens WHERE hash = ?";
     put_token: Write "INSERT INTO refresh_tokens (hash, user_id, family, expires) VALUES (?, ?, ?, ?) USING TTL ?";
@@ -154,6 +168,8 @@ statements! {
     make_family: Transaction "INSERT INTO refresh_families (family, user_id) VALUES (?, ?) IF NOT EXISTS USING TTL ?";
     read_family: SerialRead "SELECT user_id FROM refresh_families WHERE family = ?";
     prolong_family: Transaction "UPDATE refresh_families USING TTL ? SET user_id = ? WHERE family = ? IF user_id = ?";
+    note_family: Write "INSERT INTO refresh_families_by_user (user_id, family, expires) VALUES (?, ?, ?) USING TTL ?";
+    list_families: Read "SELECT family, expires FROM refresh_families_by_user WHERE user_id = ?";
     revoke_family: Transaction "DELETE FROM refresh_families WHERE family = ? IF EXISTS";
     put_revocation_day: Write "INSERT INTO revocation_days (part, day) VALUES (0, ?) USING TTL ?";
     put_revocation: Write "INSERT INTO revocations (day, revoked_at, family, user_id) VALUES (?, ?, ?, ?) USING TTL ?";

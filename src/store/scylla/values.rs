@@ -9,7 +9,7 @@ use scylla::value::CqlTimeuuid;
 use crate::model::ids::{ConversationId, MessageId, UserId};
 use crate::model::message::{ConversationKind, Message, Participant, ParticipantRole, ReadMark};
 use crate::model::time::Wall;
-use crate::store::REPEAT_WINDOW;
+use crate::store::{FamilyId, REPEAT_WINDOW};
 
 use super::Fault;
 
@@ -32,6 +32,15 @@ pub(super) fn user_id(value: i64) -> Result<UserId, Fault> {
 
 pub(super) fn conversation_id(value: i64) -> Result<ConversationId, Fault> {
     ConversationId::new(number(value)?).map_err(|_| Fault::Corrupt)
+}
+
+/// A family's 64 random bits, with the sign where it falls.
+pub(super) fn family_value(family: FamilyId) -> i64 {
+    family.0.cast_signed()
+}
+
+pub(super) fn family_id(value: i64) -> FamilyId {
+    FamilyId(value.cast_unsigned())
 }
 
 pub(super) fn timeuuid(id: MessageId) -> CqlTimeuuid {
@@ -132,7 +141,8 @@ pub(super) struct MessageRow {
     prev: Option<CqlTimeuuid>,
     client_id: Option<String>,
     headers: Option<Vec<(String, String)>>,
-    content: String,
+    /// Erased: none.
+    content: Option<String>,
 }
 
 impl MessageRow {
@@ -142,7 +152,7 @@ impl MessageRow {
             id: message_id(self.id)?,
             conversation,
             sender: user_id(self.sender_id)?,
-            content: self.content.into(),
+            content: self.content.unwrap_or_default().into(),
             client_id: self.client_id.map(Into::into),
             prev: self.prev.map(message_id).transpose()?,
             sequence: number(self.sequence)?,

@@ -197,9 +197,9 @@ class Processes(unittest.TestCase):
         words = {"listen": f"127.0.0.1:{self.port}", "data_dir": directory.name, "auth.secret": remember(SECRET), **more}
         return [f"{key}={value}" for key, value in words.items()]
 
-    def run_tidings(self, command, words, **options):
+    def run_tidings(self, command, words, extra=(), **options):
         sets = [word for pair in words for word in ("--set", pair)]
-        return subprocess.run([BINARY, command, *sets], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, **options)
+        return subprocess.run([BINARY, command, *extra, *sets], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, **options)
 
 
 class Starting(Processes):
@@ -216,8 +216,8 @@ class Starting(Processes):
         outcome = self.run_tidings("serve", words)
         self.assertEqual(outcome.returncode, 1)
         self.assertIn("tidings migrate", outcome.stderr)
-        self.assertIn("version 0 to 1", self.run_tidings("migrate", words).stdout)
-        self.assertIn("version 1 already", self.run_tidings("migrate", words).stdout)
+        self.assertIn("version 0 to 2", self.run_tidings("migrate", words).stdout)
+        self.assertIn("version 2 already", self.run_tidings("migrate", words).stdout)
 
         database("signal", "1", "KILL")
         log = pathlib.Path(f"{OUT}/server-waiting-{self.port}.log")
@@ -242,6 +242,46 @@ class Starting(Processes):
             time.sleep(0.05)
         waiting.terminate()
         self.assertEqual(waiting.wait(10), 0)
+
+
+@unittest.skipUnless(DATABASE, "DATABASE names no cluster")
+class Erasing(Processes):
+    def test_a_user_is_erased_beside_a_server(self):
+        keys = settings()
+        server = Server(keys)
+        self.addCleanup(server.stop)
+        phone = f"+4930{users(1)[0]}"
+        status, login = server.rest(None, "POST", "/auth/login", {"phone": phone, "otp": "000000"})
+        self.assertEqual(status, 200, login)
+        user, (other, third) = login["userId"], users(2)
+        direct, left = server.conversation(user, other), server.conversation(user, other, third)
+        for conversation in (direct, left):
+            for sender in (user, other):
+                server.post(sender, conversation, "private")
+        self.assertEqual(server.rest(mint(user), "POST", f"/conversations/{left}/leave")[0], 204)
+
+        words = self.command(**keys)
+        unknown = self.run_tidings("erase-user", words, extra=["--user", str(users(1)[0])])
+        self.assertEqual(unknown.returncode, 1)
+        self.assertIn("nothing of user", unknown.stderr)
+        outcome = self.run_tidings("erase-user", words, extra=["--user", str(user)])
+        self.assertEqual(outcome.returncode, 0, outcome.stderr)
+        self.assertIn("messages 2, conversations 1, blocks 0, logins 1, sessions 1\n", outcome.stdout)
+        self.assertEqual(server.rest(None, "POST", "/auth/refresh", {"refreshToken": login["refreshToken"]})[0], 401)
+
+        # What the server had in memory it may show until it is started again.
+        server.stop(keep=True)
+        server.launch()
+        for conversation in (direct, left):
+            contents = [message["content"] for message in server.history(other, conversation)]
+            self.assertEqual(contents, ["", "private"])
+        # What came in meanwhile is found by another run.
+        late = server.post(user, direct, "late")
+        outcome = self.run_tidings("erase-user", words, extra=["--user", str(user)])
+        self.assertIn("messages 1, conversations 0, blocks 0, logins 0, sessions 0\n", outcome.stdout)
+        server.stop(keep=True)
+        server.launch()
+        self.assertEqual((late["content"], server.history(other, direct)[-1]["content"]), ("late", ""))
 
 
 CERTIFICATES = pathlib.Path(DATABASE or ".") / "tls"

@@ -105,6 +105,44 @@ class Running(WireTest):
         self.assertEqual(status, 200)
         self.assertEqual(me["roles"], ["admin"])
 
+    def test_an_erased_user_is_gone_and_places_stay(self):
+        one, other = [f"+4930{number}" for number in users(2)]
+        alice, bob = self.log_in(one), self.log_in(other)
+        conversation = self.server.conversation(alice["userId"], bob["userId"])
+        stored = [self.server.post(user["userId"], conversation, f"from {user['userId']}") for user in (alice, bob, alice)]
+        settings = [word for key, value in self.server.settings.items() for word in ("--set", f"{key}={value}")]
+        erase = ["erase-user", "--user", str(alice["userId"]), *settings]
+
+        outcome = tidings(*erase)
+        self.assertEqual(outcome.returncode, 1)
+        self.assertIn("in use", outcome.stderr)
+        self.server.stop(keep=True)
+        unknown = tidings("erase-user", "--user", str(users(1)[0]), *settings)
+        self.assertEqual(unknown.returncode, 1)
+        self.assertIn("nothing of user", unknown.stderr)
+        outcome = tidings(*erase)
+        self.assertEqual(outcome.returncode, 0, outcome.stderr)
+        self.assertIn("messages 2, conversations 1, blocks 0, logins 1, sessions 1\n", outcome.stdout)
+
+        self.server.launch()
+        kept, content = {"id", "conversationId", "senderId", "createdAt", "prev"}, [None, f"from {bob['userId']}", None]
+        for message, before, expected in zip(self.server.history(bob["userId"], conversation), stored, content):
+            self.assertEqual({key: message.get(key) for key in kept}, {key: before.get(key) for key in kept})
+            self.assertEqual((message["content"], message.get("erased", False)), (expected or "", expected is None))
+        status, _ = self.server.rest(None, "POST", "/auth/refresh", {"refreshToken": alice["refreshToken"]})
+        self.assertEqual(status, 401)
+        # An access token of before is refused too, and the phone makes another user.
+        self.assertEqual(self.server.rest(alice["accessToken"], "GET", "/users/me")[0], 401)
+        self.assertNotEqual(self.log_in(one)["userId"], alice["userId"])
+        self.assertEqual(self.log_in(other)["userId"], bob["userId"])
+
+    def log_in(self, phone):
+        status, login = self.server.rest(None, "POST", "/auth/login", {"phone": phone, "otp": "000000"})
+        self.assertEqual(status, 200, login)
+        for name in ("accessToken", "refreshToken"):
+            remember(login[name])
+        return login
+
     def test_under_load_a_drain_loses_nothing_it_acknowledged(self):
         alice, bob = users(2)
         conversation = self.server.conversation(alice, bob)

@@ -1,0 +1,131 @@
+//! Erasing a user, a bounded step at a time.
+//!
+//! Rows are found by looking at all of a table where its keys do not lead to them: a message names its sender in its
+//! value. So nothing is missed, whatever conversations the user has left, and no index has to be kept for the day.
+
+use fjall::Slice;
+
+use crate::model::ids::{ConversationId, UserId};
+use crate::model::message::ConversationKind;
+use crate::model::time::Wall;
+use crate::store::{ErasePlace, Erased, Reply};
+
+use super::keys::{self, Table};
+use super::tables::{Fault, Row, Rows};
+use super::values;
+use super::write::Commit;
+use super::{login, read};
+
+/// In this order: what could begin a session first.
+const TABLES: [Table; 5] = [Table::Logins, Table::Families, Table::Blocks, Table::ConversationsOf, Table::Log];
+
+/// The keys of a table among which there are rows of the user.
+fn range(table: Table, user: UserId) -> (Slice, Slice) {
+    match table {
+        Table::Blocks | Table::ConversationsOf => keys::rows_of(table, user.value()),
+        _ => keys::table(table),
+    }
+}
+
+/// A place is the key of the first row that was not looked at.
+pub(super) fn step(
+    commit: &mut Commit<'_>,
+    user: UserId,
+    place: Option<&ErasePlace>,
+    limit: u16,
+    now: Wall,
+) -> Result<Reply, Fault> {
+    let mut erased = Erased::default();
+    let from = match place {
+        Some(ErasePlace(key)) => Slice::from(&**key),
+        None => {
+            if commit.rows.find(&keys::user(user))?.is_some() {
+                commit.rows.remove(keys::user(user));
+                erased.found += 1;
+            }
+            range(TABLES[0], user).0
+        }
+    };
+    let at = TABLES.iter().position(|table| from.first() == Some(&(*table as u8))).ok_or(Fault::Refused)?;
+    let limit = usize::from(limit).max(1);
+    let rows = commit.rows.ascend((from, range(TABLES[at], user).1)).take(limit + 1).collect::<Result<Vec<_>, _>>()?;
+    for row in rows.iter().take(limit) {
+        erase_row(commit, user, TABLES[at], row, now, &mut erased)?;
+    }
+    let next = match rows.get(limit) {
+        Some((key, _)) => Some(key.clone()),
+        None => TABLES.get(at + 1).map(|table| range(*table, user).0),
+    };
+    Ok(Reply::Erased { erased, next: next.map(|key| ErasePlace(key[..].into())) })
+}
+
+fn erase_row(
+    commit: &mut Commit<'_>,
+    user: UserId,
+    table: Table,
+    (key, value): &Row,
+    now: Wall,
+    erased: &mut Erased,
+) -> Result<(), Fault> {
+    let is_own = match table {
+        Table::Logins => values::number(value)? == user.value(),
+        Table::Families => values::family(value)?.user == user,
+        Table::Log => values::message_sender(value)?.0 == user,
+        _ => true,
+    };
+    if !is_own {
+        return Ok(());
+    }
+    erased.found += 1;
+    match table {
+        Table::Logins => {
+            commit.rows.remove(key.clone());
+            commit.rows.remove(keys::code_of(key));
+            erased.logins += 1;
+        }
+        Table::Families => {
+            erased.families += u64::from(values::family(value)?.revoked.is_none());
+            let family = keys::family_of(key).ok_or(Fault::Corrupt)?;
+            login::revoke(&mut commit.rows, commit.scratch, family, now)?;
+        }
+        Table::Blocks => {
+            commit.rows.remove(key.clone());
+            erased.blocks += 1;
+        }
+        Table::ConversationsOf => {
+            leave(commit, user, conversation(keys::second_id(key))?)?;
+            erased.conversations += 1;
+        }
+        _ => erased.messages += u64::from(erase_message(commit, key, value)?),
+    }
+    Ok(())
+}
+
+fn conversation(id: Option<u64>) -> Result<ConversationId, Fault> {
+    id.and_then(|id| ConversationId::new(id).ok()).ok_or(Fault::Corrupt)
+}
+
+fn leave(commit: &mut Commit<'_>, user: UserId, id: ConversationId) -> Result<(), Fault> {
+    if read::find_kind(&commit.rows, id)? != Some(ConversationKind::Direct) {
+        commit.rows.remove(keys::participant(id, user));
+    }
+    commit.rows.remove(keys::conversation_of(user, id));
+    commit.rows.remove(keys::mark(id, user));
+    commit.heads.forget_lead(id, user);
+    Ok(())
+}
+
+/// Whether there was anything left of it.
+fn erase_message(commit: &mut Commit<'_>, key: &Slice, value: &Slice) -> Result<bool, Fault> {
+    let id = keys::log_message(key).ok_or(Fault::Corrupt)?;
+    let message = values::message(conversation(keys::first_id(key))?, id, value)?;
+    if message.is_erased() {
+        return Ok(false);
+    }
+    if let Some(client_id) = &message.client_id {
+        commit.rows.remove(keys::client_id(message.conversation, message.sender, client_id));
+    }
+    values::put_message(commit.scratch, &message.erased());
+    commit.rows.put(key.clone(), commit.scratch);
+    Ok(true)
+}
