@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tidings::config::{Consistency, Loaded, Profile, Settings, Store, secret};
 use tidings::io::node::{self, NodeOptions, Ready};
-use tidings::io::scylla::{Database, Start};
+use tidings::io::scylla::{Database, Start, Times};
 use tidings::io::store_bridge::Backing;
 use tidings::log;
 use tidings::shard::Door;
@@ -52,12 +52,13 @@ fn serve_with<S: Backing>(settings: Settings, open: fn(PathBuf, &Settings) -> no
 /// the operator's, and the other may be a matter of seconds.
 fn open_scylla(_data_dir: PathBuf, settings: &Settings) -> node::OpenStore<Database> {
     let options = scylla_options(settings);
-    let (node, lost_after) = (settings.node, settings.scylla.lost_after);
+    let (node, keys) = (settings.node, &settings.scylla);
+    let times = Times { lost_after: keys.lost_after, report_every: keys.report_every };
     let start = match settings.profile {
         Profile::Development => Start::Once,
         Profile::Production => Start::Wait,
     };
-    Box::new(move || Database::open(options?, node, start, lost_after))
+    Box::new(move || Database::open(options?, node, start, times))
 }
 
 /// How the database is reached.

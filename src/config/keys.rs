@@ -115,6 +115,8 @@ table! {
             "How long a request to the store may take, all its statements together; longer: its outcome is unknown."),
         key!("scylla.lost_after", scylla.lost_after, Period,
             "After this long without any answer the database is lost: requests are refused until it answers again."),
+        key!("scylla.report_every", scylla.report_every, Tolerance,
+            "How often the log tells how long each kind of statement took meanwhile; `0s`: only at the end, over all."),
         key!("scylla.speculative_delay", scylla.speculative_delay, Period,
             "A statement without an answer for this long is given to another replica too, if it may be carried out twice."),
         key!("scylla.bucket", scylla.bucket, Period,

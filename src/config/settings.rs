@@ -80,6 +80,8 @@ pub struct Scylla {
     pub connect_timeout: Duration,
     pub request_timeout: Duration,
     pub lost_after: Duration,
+    /// Zero: only at the end.
+    pub report_every: Duration,
     pub speculative_delay: Duration,
     pub bucket: Duration,
 }
@@ -178,6 +180,7 @@ impl Settings {
                 connect_timeout: Duration::from_secs(2),
                 request_timeout: Duration::from_millis(900),
                 lost_after: Duration::from_millis(600),
+                report_every: Duration::from_secs(300),
                 speculative_delay: Duration::from_millis(100),
                 bucket: Duration::from_secs(10 * 86_400),
             },

@@ -17,7 +17,7 @@ use tokio::time::sleep;
 
 use crate::io::signals;
 use crate::io::store_bridge::{Backing, Ends, Origin, guarded};
-use crate::store::scylla::{Connected, OpenError, Options, Scylla, migrate};
+use crate::store::scylla::{Connected, Latencies, OpenError, Options, Scylla, migrate};
 use crate::store::{Failure, Reply, Request};
 
 /// Pause between two questions for a sign of life, and between two tries to reach the database.
@@ -29,6 +29,15 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(5);
 
 /// What a request of a command may take at least.
 const ASKING_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How a database is watched while it is used.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// After this long without any answer it counts as lost.
+    pub lost_after: Duration,
+    /// Between two reports of how long statements took; zero: only one, at the end.
+    pub report_every: Duration,
+}
 
 /// What to do when the database is not there at the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +54,7 @@ pub struct Database {
     options: Options,
     connected: Connected,
     epoch: u64,
-    lost_after: Duration,
+    times: Times,
 }
 
 /// Brings the schema up to date: from and to which version.
@@ -85,12 +94,11 @@ fn runtime() -> io::Result<Runtime> {
 }
 
 impl Database {
-    /// Reaches the database and takes the node's next epoch. `lost_after`: after this long without any answer it counts
-    /// as lost.
+    /// Reaches the database and takes the node's next epoch.
     ///
     /// # Errors
     /// When it cannot be reached ([`Start::Once`]), refuses, or its schema is too old; when a signal ends the wait.
-    pub fn open(options: Options, node: u16, start: Start, lost_after: Duration) -> Result<Self, Box<dyn Error + Send + Sync>> {
+    pub fn open(options: Options, node: u16, start: Start, times: Times) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let runtime = runtime()?;
         let mut pause = CONNECT_EVERY;
         let connected = loop {
@@ -114,7 +122,7 @@ impl Database {
         };
         let store = Scylla::new(options.clone(), connected);
         let epoch = runtime.block_on(store.next_epoch(node))?;
-        Ok(Self { runtime, options, connected: store.into_connected(), epoch, lost_after })
+        Ok(Self { runtime, options, connected: store.into_connected(), epoch, times })
     }
 }
 
@@ -124,11 +132,11 @@ impl Backing for Database {
     }
 
     fn start(self, ends: Ends) -> io::Result<Vec<JoinHandle<()>>> {
-        let Self { runtime, options, connected, lost_after, .. } = self;
+        let Self { runtime, options, connected, times, .. } = self;
         let serve = move || {
             let store = Rc::new(Scylla::new(options, connected));
             let local = LocalSet::new();
-            local.block_on(&runtime, serve(store, ends, lost_after));
+            local.block_on(&runtime, serve(store, ends, times));
         };
         let serve = move || guarded(serve);
         Ok(vec![Builder::new().name("store-scylla".into()).spawn(serve)?])
@@ -136,12 +144,13 @@ impl Backing for Database {
 }
 
 /// Until every lane is gone and every request answered.
-async fn serve(store: Rc<Scylla>, ends: Ends, lost_after: Duration) {
+async fn serve(store: Rc<Scylla>, ends: Ends, times: Times) {
     let Ends { requests, reads, answers, wake, .. } = ends;
     let (lost, is_lost) = watch::channel(false);
     let (under_way, idle) = (Rc::new(RefCell::new(0_usize)), Rc::new(Notify::new()));
     let bells = answers.clone();
-    let watching = tokio::task::spawn_local(watch_over(Rc::clone(&store), lost, lost_after, move |up| bells.tell(up)));
+    let watching = tokio::task::spawn_local(watch_over(Rc::clone(&store), lost, times.lost_after, move |up| bells.tell(up)));
+    let reporting = tokio::task::spawn_local(report_every(Rc::clone(&store), times.report_every));
     let begin = |origin: Origin, request: Request| {
         if *is_lost.borrow() {
             answers.give(origin, Reply::Failed(Failure::Unavailable));
@@ -182,7 +191,23 @@ async fn serve(store: Rc<Scylla>, ends: Ends, lost_after: Duration) {
         idle.notified().await;
     }
     watching.abort();
-    for latency in store.latencies().into_iter().filter(|latency| latency.count > 0) {
+    reporting.abort();
+    report("statement latency since the session was made, in powers of two", store.latencies());
+}
+
+/// Tells every so often how long statements took meanwhile; never when there is no time in between.
+async fn report_every(store: Rc<Scylla>, every: Duration) {
+    if every.is_zero() {
+        return;
+    }
+    loop {
+        sleep(every).await;
+        report("statement latency since the last report, in powers of two", store.new_latencies());
+    }
+}
+
+fn report(what: &'static str, latencies: Vec<Latencies>) {
+    for latency in latencies.into_iter().filter(|latency| latency.count > 0) {
         tracing::info!(
             statement = latency.statement,
             count = latency.count,
@@ -190,7 +215,7 @@ async fn serve(store: Rc<Scylla>, ends: Ends, lost_after: Duration) {
             p50_us = latency.quantiles[0].as_micros(),
             p99_us = latency.quantiles[1].as_micros(),
             p999_us = latency.quantiles[2].as_micros(),
-            "statement latency, in powers of two"
+            "{what}"
         );
     }
 }

@@ -418,6 +418,13 @@ impl Scylla {
         connected.statements.all().into_iter().map(|statement| statement.latency.read(statement.name)).collect()
     }
 
+    /// How long each statement took since this was last asked for.
+    #[must_use]
+    pub fn new_latencies(&self) -> Vec<Latencies> {
+        let connected = Rc::clone(&self.connected.borrow());
+        connected.statements.all().into_iter().map(|statement| statement.latency.read_new(statement.name)).collect()
+    }
+
     #[cfg(test)]
     pub(crate) async fn drop_keyspace(&self) {
         let session = &self.connected.borrow().clone().session;

@@ -1,6 +1,7 @@
 """The server on a real database that is stopped, killed and frozen under load. DATABASE and TIDINGS_CQL name a cluster of
 `tests/cql/database`; `tests/run cqlfaults` starts one."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -207,6 +208,23 @@ class Starting(Processes):
         outcome = self.run_tidings("serve", self.command(**{"store": "scylla", "scylla.nodes": f"127.0.0.1:{free_port()}"}))
         self.assertEqual(outcome.returncode, 1)
         self.assertIn("the database cannot be reached", outcome.stderr)
+
+    def test_how_long_statements_take_is_told_while_the_server_runs(self):
+        server = Server({**settings(), "scylla.report_every": "1s", "log.format": "json"})
+        self.addCleanup(server.stop)
+        sender, other = users(2)
+        server.post(sender, server.conversation(sender, other), "counted")
+        began = time.monotonic()
+        while True:
+            lines = [json.loads(line) for line in pathlib.Path(server.log).read_text().splitlines() if line.startswith("{")]
+            told = [line for line in lines if "since the last report" in line.get("message", "")]
+            counts = [line["count"] for line in told if line["statement"] == "put_message"]
+            if counts:
+                break
+            self.assertLess(time.monotonic() - began, 10, "nothing is told")
+            time.sleep(0.1)
+        # Once, not again with each report.
+        self.assertEqual(counts, [1])
 
     def test_production_needs_the_schema_and_waits_for_the_database(self):
         production = {"profile": "production", **settings()}
