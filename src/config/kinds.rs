@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::log::Format;
 use crate::model::Redacted;
+use crate::model::ids::NODE_MAX;
 use crate::session::policy::Origins;
 
 use super::settings::{Consistency, Profile, Store};
@@ -224,7 +225,7 @@ scalar!(
         Format::Json => "json",
     })
 );
-scalar!(NodeNumber, u16, "number from 0 to 65535", parse_number, u16::to_string);
+scalar!(NodeNumber, u16, "number from 0 to 126", |text| parse_number(text).filter(|number| *number <= NODE_MAX), u16::to_string);
 scalar!(Number, usize, "number", parse_number, usize::to_string);
 scalar!(Millis, u32, "number of milliseconds", parse_number, u32::to_string);
 scalar!(
@@ -510,6 +511,9 @@ mod tests {
         for bad in ["0", "65536", "-1", "+1", "1.0", "one", "", " 1"] {
             check::<Count<u16>>(bad, None);
         }
+        check::<NodeNumber>("0", Some(0));
+        check::<NodeNumber>("126", Some(NODE_MAX));
+        check::<NodeNumber>("127", None);
         check::<Switch>("true", Some(true));
         check::<Switch>("yes", None);
         check::<ProfileName>("production", Some(Profile::Production));

@@ -132,6 +132,19 @@ impl FromStr for SessionId {
     }
 }
 
+/// The greatest number of a node: ids have seven bits for it, and the last number stands for imports.
+pub const NODE_MAX: u16 = 126;
+
+/// In the place of a node's number in the ids of imported messages, which so differ from all that a server makes.
+const IMPORT_NODE: u64 = 127;
+const _: () = assert!((NODE_MAX as u64) < IMPORT_NODE && IMPORT_NODE < 1 << 7);
+
+/// The part of a node field that holds a start epoch.
+const EPOCH_BITS: u32 = 40;
+const EPOCH_MASK: u64 = (1 << EPOCH_BITS) - 1;
+// What an imported message's id has for its conversation: the epoch's place and the clock sequence's.
+const _: () = assert!(ID_MAX >> EPOCH_BITS <= 0x3FFF);
+
 /// A message: a version 1 UUID (RFC 9562 section 5.1).
 ///
 /// Ordered by time, then by the low half as eight signed bytes: the order in which Cassandra and ScyllaDB
@@ -162,6 +175,14 @@ impl MessageId {
         let ticks = at.0.saturating_add(UUID_EPOCH_TICKS).min(TICKS_MAX);
         let low = 0x8000_0000_0000_0000 | u64::from(clock_sequence & 0x3FFF) << 48 | (node & 0xFFFF_FFFF_FFFF) | 0x0100_0000_0000;
         Self { ticks, low }
+    }
+
+    /// The id of a message that was not sent here: made of its time and conversation alone, so that it is the same
+    /// whenever the message is imported, and differs from that of any other time or conversation and of every server.
+    #[must_use]
+    pub fn imported(at: Wall, conversation: ConversationId) -> Self {
+        let clock_sequence = u16::try_from(conversation.value() >> EPOCH_BITS).expect("ids of conversations have 53 bits");
+        Self::from_parts(at, clock_sequence, IMPORT_NODE << (EPOCH_BITS + 1) | conversation.value() & EPOCH_MASK)
     }
 
     /// When the id was made; that is the message's `createdAt`.
@@ -286,12 +307,15 @@ pub struct MessageIds {
 }
 
 impl MessageIds {
-    /// `epoch` grows by at least one at every start of a node (40 bits used), `node` is its number in the cluster (7 bits).
+    /// `epoch` grows by at least one at every start of a node (40 bits used), `node` is its number in the cluster.
+    ///
+    /// # Panics
+    /// When `node` is beyond [`NODE_MAX`]: it would make the ids of another node, or those of imports.
     #[must_use]
     pub fn new(shard: ShardId, node: u16, epoch: u64) -> Self {
+        assert!(node <= NODE_MAX, "a node's number fits into ids");
         // The multicast bit is bit 40: the number of the node goes above it, the epoch below.
-        let epoch = epoch & ((1 << 40) - 1);
-        let node = u64::from(node & 0x7F) << 41 | epoch;
+        let node = u64::from(node) << (EPOCH_BITS + 1) | epoch & EPOCH_MASK;
         Self { shard, node, last: Wall(0) }
     }
 
@@ -369,6 +393,25 @@ mod tests {
                 for epoch in 0..4 {
                     assert!(seen.insert(MessageIds::new(ShardId(shard), node, epoch).next_id(at, None)));
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn imported_ids_tell_time_and_conversation_and_are_no_servers() {
+        let conversation = |value| ConversationId::new(value).unwrap();
+        let at = Wall::from_unix_seconds(1_000);
+        let ids = [1, 2, 1 << 40, (1 << 40) + 1, ID_MAX - 1, ID_MAX].map(|value| MessageId::imported(at, conversation(value)));
+        let mut seen: std::collections::BTreeSet<_> = ids.into_iter().collect();
+        assert_eq!(seen.len(), ids.len());
+        for id in ids {
+            assert_eq!(id.at(), at);
+            assert_eq!(MessageId::from_uuid(id.to_uuid()), Ok(id));
+        }
+        assert!(MessageId::imported(Wall(at.0 + 1), conversation(1)) > MessageId::imported(at, conversation(ID_MAX)));
+        for node in [0, NODE_MAX] {
+            for (shard, epoch) in [(0, 0), (0, 1), (1, 2), (0x3FFF, EPOCH_MASK)] {
+                assert!(seen.insert(MessageIds::new(ShardId(shard), node, epoch).next_id(at, None)), "{node} {shard} {epoch}");
             }
         }
     }
