@@ -6,6 +6,7 @@ pub mod api;
 pub mod config;
 #[cfg(test)]
 mod fuzz;
+pub mod import;
 pub mod io;
 pub mod log;
 pub mod model;

@@ -90,7 +90,22 @@ pub(super) fn create_conversation(object: &Object<'_>, caller: UserId, limits: &
 }
 
 /// `{kind?, participants, title?}`: all participants are named. Without a kind two make a direct conversation.
-pub(super) fn put_conversation(object: &Object<'_>, conversation: ConversationId, limits: &Limits) -> Result<Command, Refusal> {
+pub(super) fn put_conversation(object: &Object<'_>, id: ConversationId, limits: &Limits) -> Result<Command, Refusal> {
+    let Named { kind, participants, title } = named(object, limits)?;
+    Ok(Command::PutConversation { conversation: id, kind, participants, title })
+}
+
+/// A conversation all of whose participants are named.
+pub(crate) struct Named {
+    pub(crate) kind: ConversationKind,
+    /// Ascending, nobody twice.
+    pub(crate) participants: Vec<UserId>,
+    pub(crate) title: Option<Box<str>>,
+}
+
+/// # Errors
+/// `bad_request`, naming the member.
+pub(crate) fn named(object: &Object<'_>, limits: &Limits) -> Result<Named, Refusal> {
     let participants = participants(object, limits)?;
     if participants.is_empty() {
         return Err(bad_request("participants is empty"));
@@ -99,7 +114,7 @@ pub(super) fn put_conversation(object: &Object<'_>, conversation: ConversationId
     if kind == ConversationKind::Direct && participants.len() != 2 {
         return Err(bad_request("a direct conversation has two participants"));
     }
-    Ok(Command::PutConversation { conversation, kind, participants, title: title(object, limits)? })
+    Ok(Named { kind, participants, title: title(object, limits)? })
 }
 
 /// Ascending, nobody twice.

@@ -18,7 +18,7 @@
 //! - nothing in a path is decoded: an encoded slash is no slash, and a name has one spelling;
 //! - a command that leaves here is in bounds of [`Limits`](crate::model::Limits) as far as its own text tells.
 
-mod body;
+pub(crate) mod body;
 mod page;
 mod phone;
 mod query;

@@ -8,6 +8,7 @@
 
 mod doctor;
 mod erase;
+mod import;
 mod migrate;
 mod serve;
 mod tls;
@@ -58,6 +59,8 @@ enum Command {
     Migrate,
     /// Erases what the store has of a user; with the embedded store while no server runs
     EraseUser(erase::Arguments),
+    /// Puts history from elsewhere into the store, while no server uses it
+    Import(import::Arguments),
     /// Prints the configuration in force and where each value came from
     CheckConfig,
     /// Checks what the system must give: kernel, io_uring, limits, port, data directory
@@ -82,6 +85,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Token(arguments) => token::token(&arguments, &loaded),
         Command::Migrate => migrate::migrate(&loaded),
         Command::EraseUser(arguments) => erase::erase(&arguments, &loaded),
+        Command::Import(arguments) => import::import(&arguments, loaded),
         Command::CheckConfig => check_config(&loaded),
         Command::Doctor => doctor::doctor(&loaded),
     };
@@ -157,6 +161,7 @@ mod tests {
             "tidings token --user 0",
             "tidings token --user 1 --ttl 5",
             "tidings erase-user",
+            "tidings import",
         ] {
             assert_eq!(parse(line).err().unwrap().exit_code(), i32::from(MISUSED), "{line}");
         }

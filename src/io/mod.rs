@@ -16,6 +16,7 @@
 //! System calls go through `rustix`: it has owned descriptors and typed flags where `libc` would need an `unsafe`
 //! block a call. `libc` stays for the signals and `prctl`, which `rustix` leaves to the C library.
 
+pub mod bulk;
 pub mod clock;
 mod codes;
 mod connections;

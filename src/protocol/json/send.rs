@@ -35,7 +35,11 @@ impl SendBody {
         reader.read(body, Self::of)
     }
 
-    fn of(object: &Object<'_>) -> Result<Self, Refusal> {
+    /// The members of an object that has others too.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn of(object: &Object<'_>) -> Result<Self, Refusal> {
         Ok(Self {
             conversation: object.id("conversationId", ConversationId::new)?,
             content: object.required_string("content")?.to_owned(),

@@ -1,0 +1,467 @@
+//! History from elsewhere: lines of a file to requests of the store's contract, a wave of lines at a time.
+//!
+//! Flows in: lines with their numbers, and the time. Flows out: chains of requests to the store, which answers them, and
+//! counts or the fault of a line. Never imports a shard, a file or a clock.
+//!
+//! Invariants:
+//! - the same line makes the same message, under an id made of its conversation and time ([`places`]): a repetition
+//!   finds what is there and adds nothing;
+//! - what is stored of a conversation's messages is always the beginning of its lines: before a line is refused, all before
+//!   it are stored, and no message behind it is;
+//! - memory is bounded but for the time of the last message of each conversation in the file.
+
+mod line;
+mod places;
+mod recent;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::model::message::{Conversation, ConversationKind, Draft, Head, Message, Participant, ParticipantRole};
+use crate::model::{ConversationId, Limits, MessageId, UserId, Wall};
+use crate::protocol::json::Reader;
+use crate::store::{Appended, NewMessage, Reply, Request};
+
+use line::{ConversationLine, Line, MessageLine};
+use places::Places;
+use recent::Recent;
+
+pub use line::LINE_BYTES_MAX;
+
+/// Lines and bytes after which a wave goes to the store. It is one commit of the embedded store, and what a database
+/// carries out side by side.
+const WAVE_LINES: usize = 4_096;
+const WAVE_BYTES: usize = 4 << 20;
+
+/// Bytes of contents in one append, but for a single message that is longer: a database takes it as one mutation.
+const APPEND_BYTES: usize = 256 << 10;
+
+/// Carries out chains of requests: those of a chain one after the other, chains at the same time or in any order. Gives the
+/// replies of each; a chain ends early with a failure that is not worth another try.
+pub type Ask<'a> = dyn FnMut(Vec<Vec<Request>>) -> Vec<Vec<Reply>> + 'a;
+
+/// What was done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub conversations: u64,
+    /// Conversations that were there under the same id.
+    pub conversations_there: u64,
+    /// Participants who were missing in a group that was there.
+    pub participants_added: u64,
+    pub messages: u64,
+    /// Messages that were there.
+    pub messages_there: u64,
+}
+
+/// Why an import ends before its file does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// All lines before this are stored, and no message behind it.
+    Line { number: u64, reason: String },
+    /// Lines up to this number may or may not be stored; the same import again finds out.
+    Store { number: u64, reason: String },
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line { number, reason } => write!(f, "line {number}: {reason}"),
+            Self::Store { number, reason } => {
+                write!(f, "{reason}, at line {number} or before it: import the same file again, nothing is stored twice")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// What is checked of each line, as of a send.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    pub limits: Limits,
+    pub sanitize: bool,
+}
+
+/// An import under way. Lifetime: the command's. Owner: who reads the lines.
+#[derive(Debug)]
+pub struct Import {
+    rules: Rules,
+    reader: Reader,
+    places: Places,
+    recent: Recent,
+    wave: Vec<Numbered>,
+    wave_bytes: usize,
+    /// Conversations that messages of the wave are in.
+    spoken: BTreeSet<ConversationId>,
+    counts: Counts,
+}
+
+#[derive(Debug)]
+struct Numbered {
+    number: u64,
+    line: Line,
+}
+
+/// What a message needs to know of its conversation.
+#[derive(Clone, Debug)]
+struct Known {
+    /// Ascending.
+    participants: Box<[UserId]>,
+    head: Head,
+}
+
+/// Conversations of a wave; `None`: there is no such conversation.
+type WaveKnown = BTreeMap<ConversationId, Option<Known>>;
+
+/// A message with its place, not yet stored.
+struct Placed {
+    number: u64,
+    conversation: ConversationId,
+    message: NewMessage,
+}
+
+impl Import {
+    #[must_use]
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            reader: Reader::new(),
+            places: Places::default(),
+            recent: Recent::default(),
+            wave: Vec::new(),
+            wave_bytes: 0,
+            spoken: BTreeSet::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Takes the next line. Empty ones are passed over.
+    ///
+    /// # Errors
+    /// The first fault of a line up to this, or of the store. The import is over then.
+    pub fn line(&mut self, number: u64, text: &[u8], now: Wall, ask: &mut Ask<'_>) -> Result<(), Fault> {
+        if text.iter().all(u8::is_ascii_whitespace) {
+            return Ok(());
+        }
+        let line = match line::parse(&mut self.reader, text, &self.rules, now) {
+            Ok(line) => line,
+            Err(reason) => return self.refuse(number, reason, now, ask),
+        };
+        // A conversation must come before its messages, not only before the end of their wave.
+        let is_late = matches!(&line, Line::Conversation(made) if self.spoken.contains(&made.id));
+        if is_late || self.wave.len() >= WAVE_LINES || self.wave_bytes >= WAVE_BYTES {
+            self.store(now, ask)?;
+        }
+        if let Line::Message(message) = &line {
+            self.spoken.insert(message.conversation);
+        }
+        self.wave_bytes += text.len();
+        self.wave.push(Numbered { number, line });
+        Ok(())
+    }
+
+    /// Ends the import at a line that cannot be taken, once all before it are stored.
+    ///
+    /// # Errors
+    /// Always: an earlier fault, or this.
+    pub fn refuse(&mut self, number: u64, reason: String, now: Wall, ask: &mut Ask<'_>) -> Result<(), Fault> {
+        self.store(now, ask)?;
+        Err(Fault::Line { number, reason })
+    }
+
+    /// Stores what has gathered.
+    ///
+    /// # Errors
+    /// As [`line`](Self::line).
+    pub fn store(&mut self, now: Wall, ask: &mut Ask<'_>) -> Result<(), Fault> {
+        let wave = std::mem::take(&mut self.wave);
+        self.wave_bytes = 0;
+        self.spoken.clear();
+        let Some(last) = wave.last().map(|numbered| numbered.number) else { return Ok(()) };
+        let mut end = End { last, refused: None };
+
+        let mut known = self.conversations(&wave, &mut end, now, ask)?;
+        let (stored, new) = self.place(wave, &known, &mut end);
+        self.compare(&stored, &mut end, ask)?;
+        self.append(new, &mut known, &mut end, now, ask)?;
+        for (id, known) in known {
+            if let Some(known) = known {
+                self.recent.put(id, known);
+            }
+        }
+        end.refused.map_or(Ok(()), Err)
+    }
+
+    /// Makes the wave's conversations, and finds out about those that its messages are in.
+    fn conversations(&mut self, wave: &[Numbered], end: &mut End, now: Wall, ask: &mut Ask<'_>) -> Result<WaveKnown, Fault> {
+        let mut known = WaveKnown::new();
+        let (mut asked, mut requests) = (Vec::new(), Vec::new());
+        for numbered in wave.iter() {
+            match &numbered.line {
+                Line::Conversation(line) => {
+                    asked.push((numbered.number, line.id, Some(line)));
+                    requests.push(vec![Request::CreateConversation { conversation: line.conversation(now) }]);
+                    known.insert(line.id, None);
+                }
+                Line::Message(line) if !known.contains_key(&line.conversation) => {
+                    let recent = self.recent.take(line.conversation);
+                    if recent.is_none() {
+                        asked.push((numbered.number, line.conversation, None));
+                        requests.push(vec![Request::ReadConversation { conversation: line.conversation }]);
+                    }
+                    known.insert(line.conversation, recent);
+                }
+                Line::Message(_) => {}
+            }
+        }
+        let mut joining = Vec::new();
+        for ((number, id, line), replies) in asked.into_iter().zip(ask(requests)) {
+            let there = match replies.into_iter().next() {
+                Some(Reply::Conversation { state, created }) => Some((state, created)),
+                Some(Reply::Missing) if line.is_none() => None,
+                other => return Err(end.fail(other.as_ref())),
+            };
+            let Some((state, created)) = there else { continue };
+            let mut participants: Vec<UserId> = state.conversation.participants.iter().map(|there| there.user).collect();
+            match line.map(|line| line.missing(&state.conversation)).transpose() {
+                Err(reason) => end.refuse(number, reason),
+                Ok(missing) => {
+                    self.counts.conversations += u64::from(created);
+                    self.counts.conversations_there += u64::from(line.is_some() && !created);
+                    for user in missing.into_iter().flatten() {
+                        let participant = Participant { user, role: ParticipantRole::Member, joined_at: now };
+                        joining.push(vec![Request::PutParticipant { conversation: id, participant }]);
+                        participants.push(user);
+                    }
+                }
+            }
+            participants.sort_unstable();
+            known.insert(id, Some(Known { participants: participants.into(), head: state.head }));
+        }
+        for replies in ask(joining) {
+            match replies.into_iter().next() {
+                Some(Reply::Done { .. }) => self.counts.participants_added += 1,
+                other => return Err(end.fail(other.as_ref())),
+            }
+        }
+        Ok(known)
+    }
+
+    /// Gives each message its id: those that must be there already, as their time is not behind the end of what is stored,
+    /// and the new ones. Ends at the first that cannot be placed.
+    fn place(&mut self, wave: Vec<Numbered>, known: &WaveKnown, end: &mut End) -> (Vec<Placed>, Vec<Placed>) {
+        let (mut stored, mut new) = (Vec::new(), Vec::new());
+        for Numbered { number, line } in wave {
+            if end.is_beyond(number) {
+                break;
+            }
+            let Line::Message(line) = line else { continue };
+            let conversation = line.conversation;
+            match self.place_one(line, known) {
+                Ok((message, true)) => stored.push(Placed { number, conversation, message }),
+                Ok((message, false)) => new.push(Placed { number, conversation, message }),
+                Err(reason) => end.refuse(number, reason),
+            }
+        }
+        (stored, new)
+    }
+
+    fn place_one(&mut self, line: MessageLine, known: &WaveKnown) -> Result<(NewMessage, bool), String> {
+        let MessageLine { conversation, sender, draft, created_at } = line;
+        let Some(Some(known)) = known.get(&conversation) else {
+            return Err(format!("there is no conversation {conversation}: its own line must come before its messages"));
+        };
+        if known.participants.binary_search(&sender).is_err() {
+            return Err(format!("user {sender} is not a participant of conversation {conversation}"));
+        }
+        let at = self.places.next(conversation, created_at)?;
+        let is_stored = known.head.last.is_some_and(|last| at <= last.at());
+        Ok((NewMessage { id: MessageId::imported(at, conversation), sender, draft }, is_stored))
+    }
+
+    /// Holds messages against what is stored in their place.
+    fn compare(&mut self, placed: &[Placed], end: &mut End, ask: &mut Ask<'_>) -> Result<(), Fault> {
+        let read = |placed: &Placed| {
+            let (conversation, message) = (placed.conversation, placed.message.id);
+            vec![Request::ReadMessage { conversation, message }]
+        };
+        for (placed, replies) in placed.iter().zip(ask(placed.iter().map(read).collect())) {
+            if end.is_beyond(placed.number) {
+                break;
+            }
+            match replies.into_iter().next() {
+                Some(Reply::Message(Some(there))) if is_same(&there, &placed.message) => self.counts.messages_there += 1,
+                Some(Reply::Message(Some(_))) => {
+                    end.refuse(placed.number, "another message is stored with this time in its conversation".into());
+                }
+                Some(Reply::Message(None)) => {
+                    end.refuse(placed.number, "older than the last message that is stored in its conversation".into());
+                }
+                other => return Err(end.fail(other.as_ref())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends new messages, those of each conversation one request after the other.
+    fn append(
+        &mut self,
+        mut new: Vec<Placed>,
+        known: &mut WaveKnown,
+        end: &mut End,
+        now: Wall,
+        ask: &mut Ask<'_>,
+    ) -> Result<(), Fault> {
+        new.retain(|placed| !end.is_beyond(placed.number));
+        let mut chains: Vec<Chain> = Vec::new();
+        let mut by_conversation: BTreeMap<ConversationId, usize> = BTreeMap::new();
+        for placed in new {
+            let at = *by_conversation.entry(placed.conversation).or_insert_with(|| {
+                chains.push(Chain::default());
+                chains.len() - 1
+            });
+            chains[at].push(placed, self.rules.limits.append_batch);
+        }
+        let requests = chains.iter_mut().map(|chain| chain.requests(known, now)).collect();
+        for (chain, replies) in chains.iter().zip(ask(requests)) {
+            let mut replies = replies.into_iter();
+            for (conversation, numbers) in &chain.sent {
+                let (results, head) = match replies.next() {
+                    Some(Reply::Appended { results, head }) => (results, head),
+                    other => return Err(end.fail(other.as_ref())),
+                };
+                for (number, result) in numbers.iter().zip(results) {
+                    match result {
+                        Appended::Stored(_) => self.counts.messages += 1,
+                        Appended::Replay(_) => self.counts.messages_there += 1,
+                        Appended::KeyReused => {
+                            end.refuse(*number, "its clientMessageId was sent today with another content".into());
+                        }
+                    }
+                }
+                if let Some(Some(known)) = known.get_mut(conversation) {
+                    known.head = head;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_same(there: &Message, message: &NewMessage) -> bool {
+    let Draft { content, client_id, .. } = &message.draft;
+    there.sender == message.sender && there.content == *content && there.client_id == *client_id
+}
+
+/// How far a wave goes.
+struct End {
+    last: u64,
+    refused: Option<Fault>,
+}
+
+impl End {
+    /// The first line that is refused counts.
+    fn refuse(&mut self, number: u64, reason: String) {
+        if !self.is_beyond(number) {
+            self.refused = Some(Fault::Line { number, reason });
+        }
+    }
+
+    fn is_beyond(&self, number: u64) -> bool {
+        matches!(&self.refused, Some(Fault::Line { number: refused, .. }) if *refused <= number)
+    }
+
+    fn fail(&self, reply: Option<&Reply>) -> Fault {
+        let reason = match reply {
+            Some(Reply::Failed(failure)) => format!("the store failed ({failure:?})"),
+            Some(_) => "the store answered something else".to_owned(),
+            None => "the store did not answer".to_owned(),
+        };
+        Fault::Store { number: self.last, reason }
+    }
+}
+
+/// New messages of one conversation, in as few appends as may be.
+#[derive(Default)]
+struct Chain {
+    appends: Vec<Vec<Placed>>,
+    bytes: usize,
+    /// Of the requests that were made: the lines of their messages.
+    sent: Vec<(ConversationId, Vec<u64>)>,
+}
+
+impl Chain {
+    fn push(&mut self, placed: Placed, messages_max: usize) {
+        let bytes = placed.message.draft.content.len();
+        // An append takes the second of two with one client id for a repetition; of old ones that is not so.
+        let is_taken = |other: &Placed| {
+            let (other, new) = (&other.message, &placed.message);
+            new.draft.client_id.is_some() && other.draft.client_id == new.draft.client_id && other.sender == new.sender
+        };
+        match self.appends.last_mut() {
+            Some(last) if last.len() < messages_max && self.bytes + bytes <= APPEND_BYTES && !last.iter().any(is_taken) => {
+                self.bytes += bytes;
+                last.push(placed);
+            }
+            _ => {
+                self.bytes = bytes;
+                self.appends.push(vec![placed]);
+            }
+        }
+    }
+
+    /// The head is that of the chain's beginning: how far the requests before will move it is for the store to know.
+    fn requests(&mut self, known: &WaveKnown, now: Wall) -> Vec<Request> {
+        let mut requests = Vec::new();
+        for append in std::mem::take(&mut self.appends) {
+            let Some(conversation) = append.first().map(|placed| placed.conversation) else { continue };
+            let head = known.get(&conversation).cloned().flatten().map_or_else(Head::default, |known| known.head);
+            self.sent.push((conversation, append.iter().map(|placed| placed.number).collect()));
+            let messages = append.into_iter().map(|placed| placed.message).collect();
+            // Client ids are kept and shown, and protect from no repetition: their time is over.
+            requests.push(Request::Append { conversation, head, messages, keys_expire: now, now });
+        }
+        requests
+    }
+}
+
+impl ConversationLine {
+    fn conversation(&self, now: Wall) -> Conversation {
+        let at = self.created_at.unwrap_or(now);
+        let role = |user| match self.kind {
+            ConversationKind::Group if user == self.created_by => ParticipantRole::Admin,
+            ConversationKind::Group | ConversationKind::Direct => ParticipantRole::Member,
+        };
+        let participant = |user: &UserId| Participant { user: *user, role: role(*user), joined_at: at };
+        Conversation {
+            id: self.id,
+            kind: self.kind,
+            title: self.title.clone(),
+            created_by: self.created_by,
+            created_at: at,
+            participants: self.participants.iter().map(participant).collect(),
+        }
+    }
+
+    /// Who is not yet in the conversation that is there; or why that cannot be this one.
+    fn missing(&self, there: &Conversation) -> Result<Vec<UserId>, String> {
+        if there.id != self.id {
+            return Err(format!("the pair has the direct conversation {} already", there.id));
+        }
+        if there.kind != self.kind {
+            return Err(format!("conversation {} is there, and of the other kind", self.id));
+        }
+        let missing: Vec<UserId> = self.participants.iter().copied().filter(|user| there.participant(*user).is_none()).collect();
+        if self.kind == ConversationKind::Direct && !missing.is_empty() {
+            return Err(format!("conversation {} is there, between others", self.id));
+        }
+        Ok(missing)
+    }
+}

@@ -1,0 +1,122 @@
+//! A store without a server around it: for commands that carry many requests out, and wait for them.
+
+use std::error::Error;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _};
+use tokio::runtime::Runtime;
+use tokio::time::sleep;
+
+use crate::io::clock;
+use crate::store::embedded::{self, Embedded};
+use crate::store::scylla::{Connected, Options, Scylla, migrate};
+use crate::store::{Reply, Request};
+
+/// Chains that a database carries out side by side: enough to hide its answers' way, few enough that each is soon done.
+const CHAINS_MAX: usize = 128;
+
+/// How long one request may take, and how long one that failed is tried again. Nobody waits for an answer: a database
+/// that is busy with what it was given needs time more than it needs repetitions.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// A store, opened by its only user. Lifetime: the command's. Owner: its thread, which waits.
+pub enum Bulk {
+    Embedded(Box<Embedded>),
+    Database { runtime: Runtime, store: Rc<Scylla> },
+}
+
+impl Bulk {
+    /// # Errors
+    /// [`embedded::OpenError`]: a server that uses the directory, for one.
+    pub fn open_embedded(directory: &Path, options: &embedded::Options) -> Result<Self, embedded::OpenError> {
+        Embedded::open(directory, options).map(|store| Self::Embedded(Box::new(store)))
+    }
+
+    /// Reaches the database; `migrates`: after its schema was brought up to date.
+    ///
+    /// # Errors
+    /// When the system refuses a runtime, or the database cannot be reached or refuses.
+    pub fn open_database(options: Options, migrates: bool) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let request_timeout = options.request_timeout.max(REQUEST_TIMEOUT);
+        // A second try of a read beside the first would only add to the work.
+        let options = Options { request_timeout, speculative_delay: request_timeout, ..options };
+        let connected = runtime.block_on(async {
+            if migrates {
+                migrate(&options).await?;
+            }
+            Connected::open(&options).await
+        })?;
+        let store = Rc::new(Scylla::new(options, connected));
+        Ok(Self::Database { runtime, store })
+    }
+
+    /// Carries out chains of requests: those of a chain in their order, each after the outcome of the one before is known.
+    /// Gives the replies of each chain. One that fails for good is its last.
+    pub fn carry_out(&mut self, chains: Vec<Vec<Request>>) -> Vec<Vec<Reply>> {
+        match self {
+            Self::Embedded(store) => carry_out_embedded(store, chains),
+            Self::Database { runtime, store } => {
+                let chains = stream::iter(chains).map(|chain| carry_out_chain(store, chain));
+                runtime.block_on(chains.buffered(CHAINS_MAX).collect())
+            }
+        }
+    }
+}
+
+/// One commit for all of them.
+fn carry_out_embedded(store: &mut Embedded, chains: Vec<Vec<Request>>) -> Vec<Vec<Reply>> {
+    let mut by_chain: Vec<Vec<Reply>> = chains.iter().map(|chain| Vec::with_capacity(chain.len())).collect();
+    let requests = chains.into_iter().enumerate().flat_map(|(at, chain)| chain.into_iter().map(move |request| (at, request)));
+    let mut replies = Vec::new();
+    store.apply(requests, &mut replies);
+    for (at, reply) in replies {
+        by_chain[at].push(reply);
+    }
+    by_chain
+}
+
+async fn carry_out_chain(store: &Rc<Scylla>, chain: Vec<Request>) -> Vec<Reply> {
+    let mut replies = Vec::with_capacity(chain.len());
+    for request in chain {
+        let began = clock::mono();
+        let reply = loop {
+            match store.ask(request.clone(), std::future::pending()).await {
+                Reply::Failed(_) if clock::mono().since(began) < PATIENCE => sleep(RETRY_PAUSE).await,
+                reply => break reply,
+            }
+        };
+        let is_over = matches!(reply, Reply::Failed(_));
+        replies.push(reply);
+        if is_over {
+            break;
+        }
+    }
+    replies
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ConversationId, UserId};
+
+    #[test]
+    fn chains_are_answered_in_their_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = Bulk::open_embedded(directory.path(), &embedded::Options::default()).unwrap();
+        let block =
+            |other, blocked| Request::SetBlock { user: UserId::new(1).unwrap(), other: UserId::new(other).unwrap(), blocked };
+        let read = Request::ReadConversation { conversation: ConversationId::new(1).unwrap() };
+        let replies = store.carry_out(vec![vec![block(2, true), block(2, false)], vec![], vec![read]]);
+        let [pair, none, one] = replies.as_slice() else { panic!("{replies:?}") };
+        let changes = [(true, true), (false, true)];
+        for (reply, expect) in pair.iter().zip(changes) {
+            assert!(matches!(reply, Reply::BlockSet { blocked, changed, .. } if (*blocked, *changed) == expect), "{reply:?}");
+        }
+        assert!(pair.len() == 2 && none.is_empty() && matches!(one.as_slice(), [Reply::Missing]));
+    }
+}
