@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use loadgen::{cost, crash, guide, idle, pairs, room, run, target};
+use loadgen::{cost, crash, guide, idle, pages, pairs, past, room, run, target};
 
 #[derive(Parser)]
 #[command(
@@ -42,6 +42,10 @@ enum Scenario {
     Crash(crash::CrashArgs),
     /// What a server of its own spends on a delivery and on a message, in bare sends.
     Cost(cost::CostArgs),
+    /// Writes a made-up history, for `tidings import`; --seed makes it the same again.
+    History(past::PastArgs),
+    /// Asks for pages of such a history and for lists, checks them, and tells how long they took.
+    Pages(pages::PagesArgs),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +57,8 @@ fn main() -> ExitCode {
         (Some(Scenario::Idle(args)), _) => target.resolve().and_then(|target| idle::run(args, &run, &target)),
         (Some(Scenario::Crash(args)), _) => crash::run(args, &run, &target),
         (Some(Scenario::Cost(args)), _) => cost::run(args, &run, &target),
+        (Some(Scenario::History(args)), _) => past::run(args, run.seed(), run.first_user, run.first_conversation),
+        (Some(Scenario::Pages(args)), _) => target.resolve().and_then(|target| pages::run(args, &run, &target)),
         (None, Some(Profile::Guide)) => target.resolve().and_then(|target| guide::run(&run, &target)),
         (None, None) => Err("name a scenario, or --profile guide".into()),
     };

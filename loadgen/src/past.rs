@@ -1,0 +1,228 @@
+//! A made-up past, the same for one seed: lines for `tidings import`, and what must be read of it afterwards.
+//!
+//! Conversations are direct ones, a hundred for each user with the hundred users that follow. Everything about a message is
+//! a function of the seed, its conversation and its number, so that nothing has to be remembered to check a page.
+
+use std::io::{self, BufWriter, Write};
+
+use clap::Args;
+use tidings::model::{MessageId, Wall};
+
+use crate::marker::Marker;
+use crate::random::Random;
+
+/// Conversations that a user begins.
+const BEGUN: u64 = 100;
+/// Characters of a content, at least and at most.
+const CONTENT_MIN: u64 = 50;
+const CONTENT_MAX: u64 = 200;
+
+/// 2022-01-01T00:00:00Z, a day within the first half of a bucket of ten days.
+const FROM_SECONDS: u64 = 1_640_995_200;
+const DAY_US: u64 = 86_400_000_000;
+const TICKS_PER_US: u64 = 10;
+
+#[derive(Args, Clone, Debug)]
+pub struct PastArgs {
+    /// Conversations.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    conversations: u64,
+    /// Messages in each of them.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    messages_each: u64,
+    /// Days over which the conversations begin, one after the other.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(0..=1_400))]
+    spread_days: u64,
+    /// Days that each conversation lasts, from 2022-01-01 on.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=1_400))]
+    lasting_days: u64,
+}
+
+/// The past of one seed.
+#[derive(Clone, Debug)]
+pub struct Past {
+    seed: u64,
+    first_user: u64,
+    first_conversation: u64,
+    pub conversations: u64,
+    pub messages_each: u64,
+    spread_us: u64,
+    /// Time of which each message has a share.
+    share_us: u64,
+}
+
+/// A message as it was said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    pub sender: u64,
+    pub at: Wall,
+    pub content: String,
+}
+
+impl Past {
+    /// # Errors
+    /// When there are more messages than microseconds.
+    pub fn new(args: &PastArgs, seed: u64, first_user: u64, first_conversation: u64) -> Result<Self, String> {
+        let share_us = args.lasting_days * DAY_US / args.messages_each;
+        if share_us == 0 {
+            return Err("there are more messages than microseconds".into());
+        }
+        Ok(Self {
+            seed,
+            first_user,
+            first_conversation,
+            conversations: args.conversations,
+            messages_each: args.messages_each,
+            spread_us: args.spread_days * DAY_US,
+            share_us,
+        })
+    }
+
+    pub fn id(&self, conversation: u64) -> u64 {
+        self.first_conversation + conversation
+    }
+
+    /// The two users of a conversation: each pair has one.
+    pub fn pair(&self, conversation: u64) -> [u64; 2] {
+        let first = self.first_user + conversation / BEGUN;
+        [first, first + 1 + conversation % BEGUN]
+    }
+
+    /// How many users take part in anything.
+    pub fn users(&self) -> u64 {
+        let last = self.conversations - 1;
+        let begun = last.min(BEGUN - 1) + 1;
+        last / BEGUN + 1 + if last < BEGUN { begun } else { BEGUN }
+    }
+
+    /// The conversations of a user, ascending.
+    pub fn conversations_of(&self, user: u64) -> Vec<u64> {
+        let user = user - self.first_user;
+        let answered = (0..BEGUN).rev().filter_map(|with| Some(user.checked_sub(with + 1)? * BEGUN + with));
+        let begun = (0..BEGUN).map(|with| user * BEGUN + with);
+        answered.chain(begun).filter(|conversation| *conversation < self.conversations).collect()
+    }
+
+    /// The message with a number, from 1.
+    pub fn said(&self, conversation: u64, number: u64) -> Said {
+        let mut random = self.random(conversation, number);
+        let at = self.at(conversation, number, &mut random);
+        let sender = self.pair(conversation)[random.below(2) as usize];
+        let mut content = Vec::new();
+        Marker { run: self.seed as u32, sender: conversation as u32, number, due: at.0 }.write(&mut content);
+        let length = (CONTENT_MIN + random.below(CONTENT_MAX - CONTENT_MIN + 1)) as usize;
+        while content.len() < length {
+            let letters = random.next_u64().to_le_bytes().map(|byte| b'a' + byte % 26);
+            content.extend_from_slice(&letters[..letters.len().min(length - content.len())]);
+        }
+        Said { sender, at, content: String::from_utf8(content).expect("digits and letters") }
+    }
+
+    /// A position right before the message with a number, where no message is.
+    pub fn before(&self, conversation: u64, number: u64) -> MessageId {
+        let at = self.at(conversation, number, &mut self.random(conversation, number));
+        MessageId::from_parts(Wall(at.0 - 1), 0, 0)
+    }
+
+    /// Messages that a user has not read: those behind the user's last own one.
+    pub fn unread(&self, conversation: u64, user: u64) -> u64 {
+        let is_others = |number: &u64| self.said(conversation, *number).sender != user;
+        (1..=self.messages_each).rev().take_while(is_others).count() as u64
+    }
+
+    fn random(&self, conversation: u64, number: u64) -> Random {
+        let mut random = Random::new(self.seed ^ conversation.rotate_left(40) ^ number);
+        Random::new(random.next_u64())
+    }
+
+    /// Somewhere in the message's share of time: a whole microsecond, so that times of RFC 3339 have it all.
+    fn at(&self, conversation: u64, number: u64, random: &mut Random) -> Wall {
+        let begin_us = u128::from(self.spread_us) * u128::from(conversation) / u128::from(self.conversations);
+        let us = begin_us as u64 + (number - 1) * self.share_us + random.below(self.share_us);
+        Wall(Wall::from_unix_seconds(FROM_SECONDS).0 + us * TICKS_PER_US)
+    }
+
+    /// Writes all lines, conversation by conversation.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn write(&self, out: impl Write) -> io::Result<()> {
+        let mut out = BufWriter::with_capacity(1 << 16, out);
+        for conversation in 0..self.conversations {
+            let (id, [first, second]) = (self.id(conversation), self.pair(conversation));
+            let at = Wall(self.before(conversation, 1).at().0 / TICKS_PER_US * TICKS_PER_US);
+            writeln!(
+                out,
+                "{{\"conversationId\":{id},\"kind\":\"direct\",\"participants\":[{first},{second}],\"createdAt\":\"{at}\"}}"
+            )?;
+            for number in 1..=self.messages_each {
+                let Said { sender, at, content } = self.said(conversation, number);
+                writeln!(
+                    out,
+                    "{{\"conversationId\":{id},\"senderId\":{sender},\"content\":\"{content}\",\"createdAt\":\"{at}\"}}"
+                )?;
+            }
+        }
+        out.flush()
+    }
+}
+
+/// Writes the past to standard output.
+///
+/// # Errors
+/// When it cannot be written; a reader that has gone is one.
+pub fn run(args: &PastArgs, seed: u64, first_user: u64, first_conversation: u64) -> Result<bool, String> {
+    let past = Past::new(args, seed, first_user, first_conversation)?;
+    past.write(io::stdout().lock()).map_err(|error| format!("cannot write: {error}"))?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn past(conversations: u64, messages_each: u64) -> Past {
+        let args = PastArgs { conversations, messages_each, spread_days: 10, lasting_days: 1 };
+        Past::new(&args, 7, 1, 1).unwrap()
+    }
+
+    #[test]
+    fn each_pair_has_one_conversation_and_each_user_knows_theirs() {
+        for conversations in [1, 50, 100, 101, 1_000] {
+            let past = past(conversations, 1);
+            let mut pairs: Vec<_> = (0..conversations).map(|conversation| past.pair(conversation)).collect();
+            let users: std::collections::BTreeSet<_> = pairs.iter().flatten().copied().collect();
+            assert_eq!((users.len() as u64, users.last().copied()), (past.users(), Some(past.users())), "{conversations}");
+            for user in users {
+                let with: Vec<u64> = (0..conversations).filter(|conversation| past.pair(*conversation).contains(&user)).collect();
+                assert_eq!(past.conversations_of(user), with, "{conversations} {user}");
+            }
+            pairs.sort_unstable();
+            pairs.dedup();
+            assert_eq!(pairs.len() as u64, conversations);
+        }
+    }
+
+    #[test]
+    fn messages_ascend_and_are_the_same_again() {
+        let past = past(3, 50);
+        for conversation in 0..3 {
+            let all: Vec<Said> = (1..=50).map(|number| past.said(conversation, number)).collect();
+            assert!(all.windows(2).all(|pair| pair[0].at < pair[1].at));
+            assert!(all.iter().all(|said| (50..=200).contains(&said.content.len())));
+            for (number, said) in (1..).zip(&all) {
+                let before = past.before(conversation, number).at();
+                assert!(before < said.at && (number == 1 || all[number as usize - 2].at < before));
+            }
+            let [first, second] = past.pair(conversation);
+            assert_eq!(past.unread(conversation, first).min(past.unread(conversation, second)), 0);
+        }
+        let text = |past: &Past| {
+            let mut out = Vec::new();
+            past.write(&mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(text(&past), text(&past.clone()));
+        assert_eq!(text(&past).lines().count(), 3 * 51);
+    }
+}
