@@ -1,17 +1,13 @@
 //! `tidings erase-user`: what the store has of a user, removed.
 
-use std::path::Path;
-
-use tidings::config::{Loaded, Store};
+use tidings::config::{Loaded, Settings, Store};
+use tidings::io::bulk::Bulk;
 use tidings::io::clock;
-use tidings::io::scylla::Asking;
 use tidings::log;
 use tidings::model::UserId;
-use tidings::store::embedded::Embedded;
 use tidings::store::{Erased, Reply, Request};
 
-use super::serve::{embedded_options, scylla_options};
-use super::{Failed, print};
+use super::{Failed, open_bulk, print};
 
 /// Rows that one step looks at: a step is one commit of the embedded store, and one request with a time-out to a database.
 const STEP_ROWS: u16 = 200;
@@ -27,32 +23,20 @@ pub(super) struct Arguments {
 pub(super) fn erase(arguments: &Arguments, loaded: &Loaded) -> Result<(), Failed> {
     let settings = &loaded.settings;
     log::init(settings.log.format, &settings.log.level).map_err(Failed::because)?;
-    match settings.store {
-        Store::Embedded => {
-            let mut store = open(&settings.data_dir, &embedded_options(settings))?;
-            let mut ask = |request| {
-                let mut replies = Vec::new();
-                store.apply([((), request)], &mut replies);
-                replies.pop().map_or(Reply::Missing, |((), reply)| reply)
-            };
-            erase_all(arguments.user, &mut ask)?;
-            store.compact().map_err(Failed::because)?;
-            print("the files have been written anew without it\n")
-        }
-        Store::Scylla => {
-            let options = scylla_options(settings).map_err(Failed::because)?;
-            let database = Asking::open(options).map_err(Failed::because)?;
-            erase_all(arguments.user, &mut |request| database.ask(request))
-        }
+    let mut store = open(settings)?;
+    erase_all(arguments.user, &mut |request| store.ask(request))?;
+    if store.compact().map_err(Failed::because)? {
+        print("the files have been written anew without it\n")?;
     }
+    Ok(())
 }
 
-/// Of a directory that is not there no store is made.
-fn open(data_dir: &Path, options: &tidings::store::embedded::Options) -> Result<Embedded, Failed> {
-    if !data_dir.is_dir() {
-        return Err(Failed::because(format!("there is no data directory {}", data_dir.display())));
+fn open(settings: &Settings) -> Result<Bulk, Failed> {
+    // Of a directory that is not there no store is made.
+    if settings.store == Store::Embedded && !settings.data_dir.is_dir() {
+        return Err(Failed::because(format!("there is no data directory {}", settings.data_dir.display())));
     }
-    Embedded::open(data_dir, options).map_err(Failed::because)
+    open_bulk(settings, false)
 }
 
 fn erase_all(user: UserId, ask: &mut dyn FnMut(Request) -> Reply) -> Result<(), Failed> {
@@ -90,6 +74,7 @@ fn counts(user: UserId, erased: &Erased) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidings::config::Profile;
     use tidings::store::memory::Memory;
 
     #[test]
@@ -108,6 +93,7 @@ mod tests {
     fn no_store_is_made() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("data");
-        assert!(open(&path, &tidings::store::embedded::Options::default()).is_err() && !path.exists());
+        let settings = Settings { data_dir: path.clone(), ..Settings::defaults(Profile::Development) };
+        assert!(open(&settings).is_err() && !path.exists());
     }
 }

@@ -5,15 +5,14 @@ use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tidings::config::{Loaded, Profile, Store};
+use tidings::config::{Loaded, Profile};
 use tidings::import::{Counts, Import, LINE_BYTES_MAX, Rules};
 use tidings::io::bulk::Bulk;
 use tidings::io::clock;
 use tidings::log;
 use tidings::model::Mono;
 
-use super::serve::{embedded_options, scylla_options};
-use super::{Failed, print};
+use super::{Failed, open_bulk, print};
 
 /// Bytes of the file that are read at once.
 const READ_BYTES: usize = 1 << 20;
@@ -31,7 +30,7 @@ pub(super) struct Arguments {
 pub(super) fn import(arguments: &Arguments, loaded: Loaded) -> Result<(), Failed> {
     log::init(loaded.settings.log.format, &loaded.settings.log.level).map_err(Failed::because)?;
     let mut lines = open_lines(arguments)?;
-    let mut store = open_store(&loaded)?;
+    let mut store = open_bulk(&loaded.settings, loaded.settings.profile == Profile::Development)?;
     let settings = loaded.settings;
     let mut import = Import::new(Rules { limits: settings.limits, sanitize: settings.content.sanitize });
     let began = clock::mono();
@@ -48,21 +47,6 @@ fn open_lines(arguments: &Arguments) -> Result<Box<dyn BufRead>, Failed> {
     let failed = |error| Failed::because(format_args!("{}: {error}", arguments.file.display()));
     let file = File::open(&arguments.file).map_err(failed)?;
     Ok(Box::new(BufReader::with_capacity(READ_BYTES, file)))
-}
-
-fn open_store(loaded: &Loaded) -> Result<Bulk, Failed> {
-    let settings = &loaded.settings;
-    match settings.store {
-        Store::Embedded => {
-            let directory = std::path::absolute(&settings.data_dir).map_err(Failed::because)?;
-            Bulk::open_embedded(&directory, &embedded_options(settings)).map_err(Failed::because)
-        }
-        Store::Scylla => {
-            let migrates = settings.profile == Profile::Development;
-            let options = scylla_options(settings).map_err(Failed::because)?;
-            Bulk::open_database(options, migrates).map_err(Failed::because)
-        }
-    }
 }
 
 fn import_lines(import: &mut Import, lines: &mut dyn BufRead, store: &mut Bulk, began: Mono) -> Result<(), Failed> {

@@ -20,7 +20,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use tidings::config::{self, KEYS, Loaded, Sources};
+use tidings::config::{self, KEYS, Loaded, Settings, Sources, Store};
+use tidings::io::bulk::Bulk;
 
 /// What was asked could not be done.
 const FAILED: u8 = 1;
@@ -102,6 +103,20 @@ impl Failed {
     fn because(reason: impl Display) -> Self {
         eprintln!("tidings: {reason}");
         Self
+    }
+}
+
+/// The configured store, for a command that is alone with it; `migrates`: a database's schema is brought up to date.
+fn open_bulk(settings: &Settings, migrates: bool) -> Result<Bulk, Failed> {
+    match settings.store {
+        Store::Embedded => {
+            let directory = std::path::absolute(&settings.data_dir).map_err(Failed::because)?;
+            Bulk::open_embedded(&directory, &serve::embedded_options(settings)).map_err(Failed::because)
+        }
+        Store::Scylla => {
+            let options = serve::scylla_options(settings).map_err(Failed::because)?;
+            Bulk::open_database(options, migrates).map_err(Failed::because)
+        }
     }
 }
 

@@ -36,7 +36,8 @@ impl Bulk {
         Embedded::open(directory, options).map(|store| Self::Embedded(Box::new(store)))
     }
 
-    /// Reaches the database; `migrates`: after its schema was brought up to date.
+    /// Reaches the database; `migrates`: after its schema was brought up to date. A request may take longer than a server
+    /// would wait.
     ///
     /// # Errors
     /// When the system refuses a runtime, or the database cannot be reached or refuses.
@@ -53,6 +54,24 @@ impl Bulk {
         })?;
         let store = Rc::new(Scylla::new(options, connected));
         Ok(Self::Database { runtime, store })
+    }
+
+    /// Carries one request out.
+    pub fn ask(&mut self, request: Request) -> Reply {
+        let replies = self.carry_out(vec![vec![request]]).pop();
+        replies.and_then(|mut replies| replies.pop()).expect("a request has a reply")
+    }
+
+    /// Makes sure that no file of the embedded store has rows any more that were removed or replaced. False: the store is
+    /// none of files, and sees to that itself.
+    ///
+    /// # Errors
+    /// What the engine or the disk says; nothing is lost by it.
+    pub fn compact(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
+        match self {
+            Self::Embedded(store) => store.compact().map(|()| true),
+            Self::Database { .. } => Ok(false),
+        }
     }
 
     /// Carries out chains of requests: those of a chain in their order, each after the outcome of the one before is known.

@@ -27,9 +27,6 @@ const CONNECT_EVERY: Duration = Duration::from_millis(250);
 /// The longest pause between two tries at the start.
 const BACK_OFF_MAX: Duration = Duration::from_secs(5);
 
-/// What a request of a command may take at least.
-const ASKING_PATIENCE: Duration = Duration::from_secs(30);
-
 /// How a database is watched while it is used.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
@@ -63,30 +60,6 @@ pub struct Database {
 /// When the system refuses a runtime, or the database cannot be reached or refuses.
 pub fn migrate_schema(options: &Options) -> Result<(i32, i32), Box<dyn Error + Send + Sync>> {
     Ok(runtime()?.block_on(migrate(options))?)
-}
-
-/// The database without a bridge, for commands that wait for each answer. Owner: the thread that asks.
-pub struct Asking {
-    runtime: Runtime,
-    store: Rc<Scylla>,
-}
-
-impl Asking {
-    /// Reaches the database. A request may take longer than a server would wait.
-    ///
-    /// # Errors
-    /// When the system refuses a runtime, the database cannot be reached or refuses, or its schema is too old.
-    pub fn open(options: Options) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let options = Options { request_timeout: options.request_timeout.max(ASKING_PATIENCE), ..options };
-        let runtime = runtime()?;
-        let connected = runtime.block_on(Connected::open(&options))?;
-        Ok(Self { runtime, store: Rc::new(Scylla::new(options, connected)) })
-    }
-
-    #[must_use]
-    pub fn ask(&self, request: Request) -> Reply {
-        self.runtime.block_on(self.store.ask(request, std::future::pending()))
-    }
 }
 
 fn runtime() -> io::Result<Runtime> {
