@@ -82,6 +82,7 @@ pub(super) fn scylla_options(settings: &Settings) -> Result<scylla::Options, Str
         request_timeout: keys.request_timeout,
         speculative_delay: keys.speculative_delay,
         bucket: keys.bucket,
+        retention: settings.retention.of_messages(),
         ..scylla::Options::default()
     })
 }
@@ -92,7 +93,8 @@ fn open_embedded(data_dir: PathBuf, settings: &Settings) -> node::OpenStore<Embe
 }
 
 pub(super) fn embedded_options(settings: &Settings) -> embedded::Options {
-    embedded::Options { sync: settings.embedded.sync, ..embedded::Options::default() }
+    let (sync, retention) = (settings.embedded.sync, settings.retention.of_messages());
+    embedded::Options { sync, retention, ..embedded::Options::default() }
 }
 
 /// One-time codes go to standard output in development. They never go to the log.

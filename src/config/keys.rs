@@ -122,6 +122,9 @@ table! {
         key!("scylla.bucket", scylla.bucket, Period,
             "Time that one partition of a conversation's messages covers, for conversations made from now on; an hour at \
              least."),
+        key!("retention.messages", retention.messages, Tolerance,
+            "How old messages get before they are removed, a day at least; `0s`: they are kept for ever. Databases keep to what \
+             was in force when a message was sent."),
         key!("auth.secret", auth.secret, Secret,
             "HS256 secret of access tokens, at least 32 bytes. Development: made once and kept in `auth.secret` of the data \
              directory. Production: required.", secret: true),

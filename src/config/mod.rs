@@ -20,7 +20,7 @@ pub use keys::{KEYS, Key};
 pub use kinds::parse_duration;
 pub use layers::{FILE_VARIABLE, Sources};
 pub use reference::reference;
-pub use settings::{Auth, Consistency, Content, Cors, Embedded, Log, Page, Profile, Scylla, Settings, Store};
+pub use settings::{Auth, Consistency, Content, Cors, Embedded, Log, Page, Profile, Retention, Scylla, Settings, Store};
 
 use layers::Layer;
 

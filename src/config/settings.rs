@@ -24,6 +24,7 @@ pub struct Settings {
     pub store: Store,
     pub embedded: Embedded,
     pub scylla: Scylla,
+    pub retention: Retention,
     pub auth: Auth,
     pub cors: Cors,
     pub sockjs: SockJs,
@@ -94,6 +95,20 @@ pub enum Consistency {
 }
 
 #[derive(Clone, Debug)]
+pub struct Retention {
+    /// Zero: for ever.
+    pub messages: Duration,
+}
+
+impl Retention {
+    /// How old messages get, if there is a limit.
+    #[must_use]
+    pub fn of_messages(&self) -> Option<Duration> {
+        (!self.messages.is_zero()).then_some(self.messages)
+    }
+}
+
+#[derive(Clone, Debug)]
 pub struct Auth {
     /// HS256 secret; `None` in development: the one kept in the data directory.
     pub secret: Option<Redacted<Box<str>>>,
@@ -147,6 +162,11 @@ const SECRET_BYTES_MIN: usize = 32;
 /// Shorter ones would make more partitions than pages.
 const BUCKET_MIN: Duration = Duration::from_secs(3_600);
 
+/// Messages are removed some time after, and not to the second.
+const RETENTION_MIN: Duration = Duration::from_secs(86_400);
+/// The longest life that the databases know.
+const RETENTION_MAX: Duration = Duration::from_secs(20 * 365 * 86_400);
+
 impl Settings {
     #[must_use]
     pub fn defaults(profile: Profile) -> Self {
@@ -184,6 +204,7 @@ impl Settings {
                 speculative_delay: Duration::from_millis(100),
                 bucket: Duration::from_secs(10 * 86_400),
             },
+            retention: Retention { messages: Duration::ZERO },
             auth: Auth {
                 secret: None,
                 fixed_code: development.then(|| Redacted::new("000000".into())),
@@ -231,6 +252,13 @@ impl Settings {
             (Some(_), None) => fault("scylla.tls_key", "is needed with scylla.tls_certificate".into()),
             (None, Some(_)) => fault("scylla.tls_certificate", "is needed with scylla.tls_key".into()),
             _ => {}
+        }
+        if let Some(retention) = self.retention.of_messages() {
+            if !(RETENTION_MIN..=RETENTION_MAX).contains(&retention) {
+                fault("retention.messages", "is neither 0s nor between a day and twenty years".into());
+            } else if retention < self.limits.idempotency_ttl {
+                fault("retention.messages", "is shorter than limits.idempotency_ttl: a repetition would find nothing".into());
+            }
         }
         if self.stomp.listen.is_some_and(|address| address == self.listen && address.port() != 0) {
             fault("stomp.listen", "is the address of `listen`".into());
@@ -321,6 +349,13 @@ mod tests {
         check(|s| s.store = Store::Scylla, &[]);
         check(|s| s.scylla.keyspace = String::new(), &["scylla.keyspace"]);
         check(|s| s.scylla.bucket = BUCKET_MIN - Duration::from_millis(1), &["scylla.bucket"]);
+        for (seconds, expect) in [(86_399, 1), (86_400, 0), (20 * 365 * 86_400, 0), (20 * 365 * 86_400 + 1, 1)] {
+            let expect = &["retention.messages"][..expect];
+            check(|s| s.retention.messages = Duration::from_secs(seconds), expect);
+        }
+        let two_days = Duration::from_secs(2 * 86_400);
+        check(|s| (s.retention.messages, s.limits.idempotency_ttl) = (two_days, two_days), &[]);
+        check(|s| (s.retention.messages, s.limits.idempotency_ttl) = (two_days / 2, two_days), &["retention.messages"]);
         check(|s| s.scylla.tls = true, &["scylla.tls_ca"]);
         check(|s| s.scylla.tls_certificate = Some("certificate.pem".into()), &["scylla.tls_key"]);
         check(|s| s.scylla.tls_key = Some("key.pem".into()), &["scylla.tls_certificate"]);

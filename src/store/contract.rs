@@ -2,6 +2,7 @@
 
 mod erasure;
 mod random;
+mod retention;
 pub(super) mod server;
 
 use tempfile::TempDir;

@@ -7,12 +7,14 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::model::ids::{ConversationId, MessageId, UserId};
 use crate::model::message::{Conversation, ConversationKind, ConversationSummary, Head, Message, Participant, ReadMark};
 use crate::model::time::Wall;
 use crate::store::{
     Appended, ConversationState, Erased, Failure, FamilyId, NewMessage, Reply, Request, SENT_WINDOW, SecretHash, User, pair_key,
+    unread,
 };
 
 /// All tables of the contract.
@@ -24,6 +26,8 @@ pub struct Memory {
     conversations_of: BTreeMap<(UserId, ConversationId), ()>,
     pairs: BTreeMap<(UserId, UserId), ConversationId>,
     log: BTreeMap<(ConversationId, MessageId), Arc<Message>>,
+    /// Ends of logs, which outlive their messages.
+    heads: BTreeMap<ConversationId, Head>,
     index: BTreeMap<MessageId, ConversationId>,
     keys: BTreeMap<(ConversationId, UserId, Box<str>), Key>,
     marks: BTreeMap<(ConversationId, UserId), ReadMark>,
@@ -100,6 +104,12 @@ impl Memory {
             }
             read => self.read(read),
         }
+    }
+
+    /// Removes the messages that are as old as `retention` at `now`.
+    pub fn expire(&mut self, now: Wall, retention: Duration) {
+        self.log.retain(|(_, message), _| now < message.at().after(retention));
+        self.index.retain(|message, _| now < message.at().after(retention));
     }
 
     /// Answers a request that changes nothing.
@@ -181,7 +191,7 @@ impl Memory {
             // Taken over by a later message since: what it said to this one is not known any more.
             return None;
         }
-        let first = &self.log[&(conversation, key.message)];
+        let first = self.log.get(&(conversation, key.message))?;
         if first.content == new.draft.content { Some(Appended::Replay(Arc::clone(first))) } else { Some(Appended::KeyReused) }
     }
 
@@ -196,14 +206,17 @@ impl Memory {
         self.marks.insert((conversation, new.sender), mark);
         self.index.insert(new.id, conversation);
         self.log.insert((conversation, new.id), Arc::clone(&message));
+        self.heads.insert(conversation, Head { last: Some(new.id), sequence: message.sequence });
         message
     }
 
     fn head(&self, conversation: ConversationId) -> Head {
-        match self.last_message(conversation) {
-            Some(message) => Head { last: Some(message.id), sequence: message.sequence },
-            None => Head::default(),
-        }
+        self.heads.get(&conversation).copied().unwrap_or_default()
+    }
+
+    fn first_sequence(&self, conversation: ConversationId) -> Option<u64> {
+        let range = self.log.range((conversation, MessageId::MIN)..=(conversation, MessageId::MAX));
+        range.map(|(_, message)| message.sequence).next()
     }
 
     fn last_message(&self, conversation: ConversationId) -> Option<&Arc<Message>> {
@@ -311,7 +324,7 @@ impl Memory {
             summaries.push(ConversationSummary {
                 conversation,
                 last_message: self.last_message(*id).cloned(),
-                unread: self.head(*id).sequence.saturating_sub(read),
+                unread: unread(self.head(*id), read, || self.first_sequence(*id)),
             });
         }
         Reply::Conversations { summaries, more: ids.next().is_some() }

@@ -11,7 +11,10 @@
 //!   they were given, and a read sees every write replied to before it;
 //! - [`Reply::Failed`] with `Unknown` means that the write may or may not have happened: repeating the same request
 //!   gives the result of having done it once. Only `changed` and `created` tell of the repetition itself;
-//! - what has expired at `now` is as good as absent, whether or not it has been removed yet.
+//! - what has expired at `now` is as good as absent, whether or not it has been removed yet. Messages alone are there until
+//!   they are removed, at some time after their retention is over, which is a matter of the store's configuration. The end
+//!   of a log outlives them: what follows is linked and counted as if they were there, and a message that is gone is
+//!   neither shown nor found, nor counted as unread.
 
 pub mod embedded;
 pub mod memory;
@@ -389,6 +392,14 @@ impl Request {
             | Self::ReadRevoked { .. } => true,
         }
     }
+}
+
+/// Messages behind a read mark that are there: `first` is the sequence of the oldest one, `None` when there is none.
+fn unread(head: Head, read: u64, first: impl FnOnce() -> Option<u64>) -> u64 {
+    if head.sequence <= read {
+        return 0;
+    }
+    first().map_or(0, |first| head.sequence - read.max(first.saturating_sub(1)))
 }
 
 /// A direct conversation has one key whoever began it.

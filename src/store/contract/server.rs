@@ -23,10 +23,15 @@ pub(crate) struct OnServer {
 
 /// Buckets are short, so that pages cross them, and time-outs long: the machine may have other work.
 pub(crate) fn open() -> Option<OnServer> {
+    open_with(|_| {})
+}
+
+/// With other options.
+pub(crate) fn open_with(change: impl FnOnce(&mut Options)) -> Option<OnServer> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let nodes = std::env::var("TIDINGS_CQL").ok()?;
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let options = Options {
+    let mut options = Options {
         nodes: nodes.split(',').map(String::from).collect(),
         keyspace: format!("contract_{}_{number}", std::process::id()),
         request_timeout: Duration::from_secs(30),
@@ -36,6 +41,7 @@ pub(crate) fn open() -> Option<OnServer> {
         conversations_max: 4,
         ..Options::default()
     };
+    change(&mut options);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(migrate(&options)).expect("a schema");
     let store = Rc::new(Scylla::new(options.clone(), runtime.block_on(Connected::open(&options)).expect("a session")));

@@ -46,6 +46,8 @@ pub(super) enum Table {
     Families = 14,
     /// Time, family -> user.
     Revoked = 15,
+    /// Conversation -> last message, sequence, where the messages up to the last one are gone.
+    Heads = 16,
 }
 
 const ID_BYTES: usize = 7;
@@ -93,6 +95,10 @@ pub(super) fn pair(first: UserId, second: UserId) -> Slice {
 
 pub(super) fn log(id: ConversationId, message: MessageId) -> Slice {
     key(Table::Log, [&id7(id.value()), &message.to_key()])
+}
+
+pub(super) fn head(id: ConversationId) -> Slice {
+    key(Table::Heads, [&id7(id.value()), &[]])
 }
 
 pub(super) fn index(message: MessageId) -> Slice {

@@ -29,6 +29,7 @@ mod write;
 
 use std::error::Error;
 use std::path::Path;
+use std::time::Duration;
 
 use fjall::PersistMode;
 
@@ -58,11 +59,20 @@ pub struct Options {
     /// Memory for telling new client message ids from stored ones without asking the engine, in bytes, taken twice:
     /// about one byte for each message of `limits.idempotency_ttl` keeps it sharp.
     pub seen_bytes: usize,
+    /// Messages of this age are removed, at some time after. `None`: never.
+    pub retention: Option<Duration>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { sync: true, cache_bytes: 64 << 20, memtable_bytes: 32 << 20, heads_max: 100_000, seen_bytes: 4 << 20 }
+        Self {
+            sync: true,
+            cache_bytes: 64 << 20,
+            memtable_bytes: 32 << 20,
+            heads_max: 100_000,
+            seen_bytes: 4 << 20,
+            retention: None,
+        }
     }
 }
 
@@ -116,7 +126,7 @@ impl Embedded {
             heads: Heads::new(seed, options.heads_max),
             // The first start finds nothing stored.
             seen: Seen::new(options.seen_bytes, epoch == 1),
-            purge: Purge::default(),
+            purge: Purge::new(options.retention),
             scratch: Vec::new(),
             failed: false,
             trace: None,
@@ -175,7 +185,8 @@ impl Embedded {
         self.trace(Trace::Replied);
     }
 
-    /// Removes rows that have expired at `now`: client message ids, codes, refresh tokens and their families.
+    /// Removes rows that have expired at `now`: client message ids, codes, refresh tokens and their families, and messages
+    /// with [`Options::retention`].
     ///
     /// Looks at no more than `rows_max` rows and goes on where it ended the last time, round and round: to keep up, look
     /// at more rows than are written. Answers how many were removed. The first round after a start also learns which

@@ -7,7 +7,7 @@ use fjall::Slice;
 use crate::model::ids::{ConversationId, MessageId, UserId};
 use crate::model::message::{Conversation, ConversationKind, ConversationSummary, Head, Message, ReadMark};
 use crate::model::time::Wall;
-use crate::store::{ConversationState, Reply, Request, User, pair_key};
+use crate::store::{ConversationState, Reply, Request, User, pair_key, unread};
 
 use super::keys::{self, Table};
 use super::tables::{Fault, Row, RowIter, Rows};
@@ -99,11 +99,18 @@ pub(super) fn head(rows: &impl Rows, id: ConversationId) -> Result<Head, Fault> 
             let last = keys::log_message(&key).ok_or(Fault::Corrupt)?;
             Ok(Head { last: Some(last), sequence: values::message_sender(&value)?.1 })
         }
-        None => Ok(Head::default()),
+        // The messages are gone, or there were none.
+        None => match rows.find(&keys::head(id))? {
+            Some(value) => {
+                let row = values::mark(&value)?;
+                Ok(Head { last: Some(row.message), sequence: row.sequence })
+            }
+            None => Ok(Head::default()),
+        },
     }
 }
 
-fn last_row(rows: &impl Rows, id: ConversationId) -> Result<Option<Row>, Fault> {
+pub(super) fn last_row(rows: &impl Rows, id: ConversationId) -> Result<Option<Row>, Fault> {
     rows.descend(keys::rows_of(Table::Log, id.value())).next().transpose()
 }
 
@@ -124,9 +131,14 @@ fn conversations(rows: &impl Rows, user: UserId, after: Option<ConversationId>, 
 fn summary(rows: &impl Rows, user: UserId, id: ConversationId) -> Result<ConversationSummary, Fault> {
     let conversation = find_conversation(rows, id)?.ok_or(Fault::Corrupt)?;
     let last_message = last_row(rows, id)?.map(|row| message(id, &row)).transpose()?;
-    let sequence = last_message.as_ref().map_or(0, |message| message.sequence);
+    let head = last_message.as_ref().map_or_else(Head::default, |last| Head { last: Some(last.id), sequence: last.sequence });
     let read = find_mark(rows, id, user)?.map_or(0, |mark| mark.sequence);
-    Ok(ConversationSummary { conversation, last_message, unread: sequence.saturating_sub(read) })
+    let first = match read < head.sequence {
+        true => rows.ascend(keys::rows_of(Table::Log, id.value())).next().transpose()?,
+        false => None,
+    };
+    let first = first.map(|(_, value)| values::message_sender(&value)).transpose()?.map(|(_, sequence)| sequence);
+    Ok(ConversationSummary { conversation, last_message, unread: unread(head, read, || first) })
 }
 
 fn message(conversation: ConversationId, (key, value): &Row) -> Result<Arc<Message>, Fault> {

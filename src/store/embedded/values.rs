@@ -212,6 +212,20 @@ pub(super) fn find_in_group(first: MessageId, value: &[u8], message: MessageId) 
     }
 }
 
+/// The messages of the group that begins with `first`, ascending, with their conversations.
+pub(super) fn group(first: MessageId, value: &[u8]) -> Result<Vec<(MessageId, ConversationId)>, Corrupt> {
+    let mut fields = Decoder::new(value)?;
+    let (mut key, mut group) = (first.to_key(), Vec::new());
+    loop {
+        let conversation = ConversationId::new(fields.number()?).map_err(|_| Corrupt)?;
+        group.push((MessageId::from_key(key).map_err(|_| Corrupt)?, conversation));
+        if fields.0.is_empty() {
+            return Ok(group);
+        }
+        key[PERIOD_BYTES..].copy_from_slice(&fields.array::<{ 16 - PERIOD_BYTES }>()?);
+    }
+}
+
 pub(super) fn put_number(out: &mut Vec<u8>, value: u64) {
     Encoder::new(out).number(value);
 }
@@ -483,6 +497,7 @@ mod tests {
         let mut out = Vec::new();
         for count in 1..=3 {
             put_group(&mut out, &group[..count]);
+            assert_eq!(super::group(ids[0], &out).as_deref(), Ok(&group[..count]));
             let find = |message| find_in_group(ids[0], &out, message);
             for (number, (message, conversation)) in group.iter().enumerate() {
                 assert_eq!(find(*message), Ok((number < count).then_some(*conversation)));

@@ -117,7 +117,8 @@ impl<'a> Commit<'a> {
         if row.expires <= append.now || new.id < row.message {
             return Ok(None);
         }
-        let first = read::find_message(&self.rows, append.conversation, row.message)?.ok_or(Fault::Corrupt)?;
+        // Gone, if a client id was to be remembered for longer than messages are.
+        let Some(first) = read::find_message(&self.rows, append.conversation, row.message)? else { return Ok(None) };
         if first.sender != new.sender || first.client_id != new.draft.client_id {
             // Another client id with the same hash: the later one is stored without protection from repetition.
             return Ok(None);

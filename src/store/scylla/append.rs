@@ -25,7 +25,7 @@ use crate::model::time::Wall;
 use crate::store::{Appended, Failure, NewMessage, Reply};
 
 use super::known::{Buckets, Log};
-use super::values::{bigint, seconds_to_live, timeuuid, write_time};
+use super::values::{bigint, message_seconds, seconds_to_live, timeuuid, write_time};
 use super::{Fault, Work, fault};
 
 /// A key whose message is not there was claimed by a send that is still under way, or by one that came to no end. After
@@ -54,7 +54,7 @@ impl Work<'_> {
         now: Wall,
     ) -> Result<Reply, Fault> {
         let Some((buckets, mut log)) = self.log(conversation, hint, messages).await? else { return Ok(Reply::Missing) };
-        let place = Place { conversation, buckets, keys_expire, now };
+        let place = Place { conversation, buckets, keys_expire, now, retention: self.store.options.retention };
         let (found, listed) =
             tokio::try_join!(self.append_look_up(&place, log.head, messages), self.append_announce(&place, &log, messages))?;
         let Some((results, stored)) = decide(conversation, &mut log.head, messages, found) else {
@@ -134,8 +134,15 @@ impl Work<'_> {
         let mut buckets: Vec<i32> = new().map(|new| place.buckets.of(new.id)).collect();
         buckets.retain(|bucket| log.listed.is_none_or(|listed| listed < *bucket));
         buckets.dedup();
-        let index = new().map(|new| self.prepare(&statements.put_index, (timeuuid(new.id), conversation)));
-        let list = buckets.iter().map(|bucket| self.prepare(&statements.put_bucket, (conversation, *bucket)));
+        let index = new().map(|new| {
+            let seconds = message_seconds(place.now, new.id.at(), place.retention);
+            self.prepare(&statements.put_index, (timeuuid(new.id), conversation, seconds))
+        });
+        let list = buckets.iter().map(|bucket| {
+            // As long as the last message that may come into it.
+            let seconds = message_seconds(place.now, place.buckets.end(*bucket), place.retention);
+            self.prepare(&statements.put_bucket, (conversation, *bucket, seconds))
+        });
         tokio::try_join!(try_join_all(index), try_join_all(list))?;
         Ok(buckets.into_iter().max())
     }
@@ -198,6 +205,7 @@ struct Place {
     buckets: Buckets,
     keys_expire: Wall,
     now: Wall,
+    retention: Option<Duration>,
 }
 
 type Row<'a> = (
@@ -211,6 +219,7 @@ type Row<'a> = (
     MaybeUnset<Vec<(&'a str, &'a str)>>,
     &'a str,
     i64,
+    i32,
 );
 
 /// What is not there is left out: a null would be a tombstone.
@@ -227,6 +236,7 @@ fn row<'a>(place: &Place, message: &'a Message) -> Row<'a> {
         if headers.is_empty() { MaybeUnset::Unset } else { MaybeUnset::Set(headers) },
         &message.content,
         write_time(message.id),
+        message_seconds(place.now, message.id.at(), place.retention),
     )
 }
 

@@ -11,11 +11,11 @@ use futures_util::future::try_join_all;
 use futures_util::stream;
 use scylla::value::MaybeUnset;
 
-use crate::model::ids::{ConversationId, UserId};
+use crate::model::ids::{ConversationId, MessageId, UserId};
 use crate::model::message::{Conversation, ConversationKind, ConversationSummary, Head, Message, Participant, ReadMark};
-use crate::store::{ConversationState, Reply, pair_key};
+use crate::store::{ConversationState, Reply, pair_key, unread};
 
-use super::known::Buckets;
+use super::known::{self, Buckets};
 use super::values::{self, Member, ParticipantRow, bigint};
 use super::{Fault, Work};
 
@@ -55,7 +55,7 @@ impl Work<'_> {
         let row: Option<ParticipantRow> = self.first(&self.connected.statements.read_participant, key).await?;
         match row {
             Some(row) => row.member(),
-            None => Ok(Member { user, participant: None, departures: 0, mark: None }),
+            None => Ok(Member { user, participant: None, departures: 0, mark: None, furthest: None }),
         }
     }
 
@@ -85,13 +85,10 @@ impl Work<'_> {
             }
         };
         let (last, blocked) = tokio::try_join!(self.last_message(id, buckets), blocked)?;
-        let head = last.as_ref().map_or_else(Head::default, |last| Head { last: Some(last.id), sequence: last.sequence });
+        let head = known::head(last.as_deref(), &members, MessageId::MAX);
         let departures = members.iter().filter(|member| member.departures > 0);
-        let log = super::known::Log {
-            head,
-            listed: head.last.map(|last| buckets.of(last)),
-            departures: departures.map(|member| (member.user, member.departures)).collect(),
-        };
+        let log =
+            known::Log { head, listed: None, departures: departures.map(|member| (member.user, member.departures)).collect() };
         self.store.conversations.borrow_mut().put_log(id, log);
         Ok(Some(ConversationState { conversation, head, blocked }))
     }
@@ -259,8 +256,13 @@ impl Work<'_> {
             return Ok(None);
         };
         let last_message: Option<Arc<Message>> = self.last_message(id, buckets).await?;
-        let sequence = last_message.as_ref().map_or(0, |message| message.sequence);
-        let unread = sequence.saturating_sub(member.mark.map_or(0, |mark| mark.sequence));
+        let read = member.mark.map_or(0, |mark| mark.sequence);
+        let head = last_message.as_ref().map_or_else(Head::default, |last| Head { last: Some(last.id), sequence: last.sequence });
+        let first = match self.store.options.retention {
+            Some(_) if read < head.sequence => self.first_sequence(id, buckets).await?,
+            _ => Some(1),
+        };
+        let unread = unread(head, read, || first);
         Ok(Some(ConversationSummary { conversation, last_message, unread }))
     }
 

@@ -70,6 +70,13 @@ impl Work<'_> {
         Ok(page.messages.pop())
     }
 
+    /// The sequence of the oldest message.
+    pub(super) async fn first_sequence(&self, id: ConversationId, buckets: Buckets) -> Result<Option<u64>, Fault> {
+        let mut page = Page::new(id, buckets, 0);
+        self.fill_after(&mut page, MessageId::MIN).await?;
+        Ok(page.messages.pop().map(|message| message.sequence))
+    }
+
     async fn fill_before(&self, page: &mut Page, before: MessageId) -> Result<(), Fault> {
         let statements = &self.connected.statements;
         // Where the page most likely begins, read beside the directory.
@@ -120,21 +127,26 @@ impl Work<'_> {
     pub(super) async fn read_after(&self, id: ConversationId, after: MessageId, limit: u16) -> Result<Reply, Fault> {
         let Some(buckets) = self.buckets(id).await? else { return Ok(Reply::Missing) };
         let mut page = Page::new(id, buckets, limit);
-        let mut from = buckets.of(after);
+        self.fill_after(&mut page, after).await?;
+        Ok(page.reply())
+    }
+
+    async fn fill_after(&self, page: &mut Page, after: MessageId) -> Result<(), Fault> {
+        let mut from = page.buckets.of(after);
         // Buckets before the one with the last known message stay as they are.
-        let settled = self.likely_bucket(&page, MessageId::MAX).unwrap_or(0);
+        let settled = self.likely_bucket(page, MessageId::MAX).unwrap_or(0);
         // Buckets in which something may have been written since they were read, and where in them the reading ended.
         let mut behind: Vec<(i32, MessageId)> = Vec::new();
         while !page.is_full() {
-            let list = (bigint(id.value()), from, BUCKETS_READ);
+            let list = (bigint(page.conversation.value()), from, BUCKETS_READ);
             let listed: Vec<(i32,)> = self.rows(&self.connected.statements.buckets_up, list).await?;
             let Some((last,)) = listed.last().copied() else { break };
             for (bucket,) in listed {
-                let found = self.bucket_after(&page, bucket, after).await?;
+                let found = self.bucket_after(page, bucket, after).await?;
                 let end = found.last().map_or(after, |message| message.id);
                 if !found.is_empty() {
                     for (earlier, end) in behind.drain(..) {
-                        let late = self.bucket_after(&page, earlier, end).await?;
+                        let late = self.bucket_after(page, earlier, end).await?;
                         page.take(late);
                     }
                     page.take(found);
@@ -148,7 +160,7 @@ impl Work<'_> {
             }
             from = last.saturating_add(1);
         }
-        Ok(page.reply())
+        Ok(())
     }
 
     async fn bucket_after(&self, page: &Page, bucket: i32, after: MessageId) -> Result<Vec<Arc<Message>>, Fault> {

@@ -8,10 +8,11 @@
 use std::collections::BTreeMap;
 
 use crate::model::ids::{ConversationId, MessageId, UserId};
-use crate::model::message::Head;
+use crate::model::message::{Head, Message};
+use crate::model::time::Wall;
 use crate::store::NewMessage;
 
-use super::values::{bigint, message_id, timeuuid};
+use super::values::{Member, bigint, message_id, timeuuid};
 use super::{Fault, Work};
 
 /// How the messages of a conversation are parted: never changes.
@@ -34,13 +35,19 @@ impl Buckets {
     pub(super) fn of(self, id: MessageId) -> i32 {
         i32::try_from(id.at().unix_seconds() / u64::from(self.seconds)).unwrap_or(i32::MAX)
     }
+
+    /// When it holds no later message.
+    pub(super) fn end(self, bucket: i32) -> Wall {
+        let seconds = u64::try_from(bucket).unwrap_or(0).saturating_add(1).saturating_mul(u64::from(self.seconds));
+        Wall::from_unix_seconds(seconds)
+    }
 }
 
 /// What an append needs to know.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
     pub(super) head: Head,
-    /// The last bucket that is known to be listed.
+    /// The last bucket that is known to be listed for as long as its messages are kept: by an append since this is known.
     pub(super) listed: Option<i32>,
     /// How often users have left; those who never did are not among them.
     pub(super) departures: BTreeMap<UserId, i32>,
@@ -49,6 +56,18 @@ pub(super) struct Log {
 impl Log {
     pub(super) fn departures(&self, user: UserId) -> i32 {
         self.departures.get(&user).copied().unwrap_or(0)
+    }
+}
+
+/// The end of a log whose newest message is `last`. Where all messages are gone the read marks tell it, as who sends a
+/// message has read it; but of a mark at `before` or behind, the message may be on its way.
+pub(super) fn head(last: Option<&Message>, members: &[Member], before: MessageId) -> Head {
+    match last {
+        Some(message) => Head { last: Some(message.id), sequence: message.sequence },
+        None => {
+            let marks = members.iter().filter_map(|member| member.furthest).filter(|mark| mark.last < Some(before));
+            marks.max_by_key(|mark| mark.sequence).unwrap_or_default()
+        }
     }
 }
 
@@ -115,11 +134,11 @@ impl Conversations {
     /// Takes over what was read or written. A head never goes back: the read may have been overtaken by an append.
     pub(super) fn put_log(&mut self, id: ConversationId, mut log: Log) {
         let Some(known) = self.find(id) else { return };
-        if let Some(there) = &known.log
-            && log.head.last < there.head.last
-        {
-            log.head = there.head;
+        if let Some(there) = &known.log {
             log.listed = there.listed.max(log.listed);
+            if log.head.last < there.head.last {
+                log.head = there.head;
+            }
         }
         known.log = Some(log);
     }
@@ -181,7 +200,8 @@ impl Work<'_> {
             Some(log) => log,
             None => {
                 self.settle(id, buckets, messages).await?;
-                self.read_log(id, buckets).await?
+                let before = messages.first().map_or(MessageId::MAX, |message| message.id);
+                self.read_log(id, buckets, before).await?
             }
         };
         if log.head.last < hint.last {
@@ -190,12 +210,13 @@ impl Work<'_> {
         Ok(Some((buckets, log)))
     }
 
-    async fn read_log(&self, id: ConversationId, buckets: Buckets) -> Result<Log, Fault> {
+    /// `before`: the first message that may be on its way.
+    async fn read_log(&self, id: ConversationId, buckets: Buckets, before: MessageId) -> Result<Log, Fault> {
         let (members, last) = tokio::try_join!(self.members(id), self.last_message(id, buckets))?;
         let left = members.iter().filter(|member| member.departures > 0);
         let log = Log {
-            head: last.as_ref().map_or_else(Head::default, |message| Head { last: Some(message.id), sequence: message.sequence }),
-            listed: last.map(|message| buckets.of(message.id)),
+            head: head(last.as_deref(), &members, before),
+            listed: None,
             departures: left.map(|member| (member.user, member.departures)).collect(),
         };
         self.store.conversations.borrow_mut().put_log(id, log.clone());
@@ -236,7 +257,7 @@ impl Work<'_> {
         id: ConversationId,
         sender: UserId,
         client_id: &str,
-    ) -> Result<Option<(MessageId, crate::model::time::Wall)>, Fault> {
+    ) -> Result<Option<(MessageId, Wall)>, Fault> {
         let key = (bigint(id.value()), bigint(sender.value()), client_id);
         let row: Option<(scylla::value::CqlTimeuuid, i64)> = self.first(&self.connected.statements.read_key, key).await?;
         row.map(|(message, expires)| Ok((message_id(message)?, super::values::wall(expires)?))).transpose()

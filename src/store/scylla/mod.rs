@@ -81,6 +81,8 @@ pub struct Options {
     pub speculative_delay: Duration,
     /// Time that one partition of a new conversation's messages covers.
     pub bucket: Duration,
+    /// Messages of this age are gone; of those sent from now on. `None`: never.
+    pub retention: Option<Duration>,
     /// Conversations about which something is kept in memory.
     pub conversations_max: usize,
 }
@@ -100,6 +102,7 @@ impl Default for Options {
             request_timeout: Duration::from_millis(900),
             speculative_delay: Duration::from_millis(100),
             bucket: Duration::from_secs(10 * 86_400),
+            retention: None,
             conversations_max: 100_000,
         }
     }

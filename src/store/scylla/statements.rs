@@ -127,13 +127,13 @@ statements! {
     take_key: Transaction "UPDATE message_keys USING TTL ? SET id = ?, expires = ? WHERE conversation_id = ? AND sender_id = ? AND client_id = ? IF id = ?";
     release_key: Transaction "DELETE FROM message_keys WHERE conversation_id = ? AND sender_id = ? AND client_id = ? IF id = ?";
 
-    put_index: Write "INSERT INTO message_index (id, conversation_id) VALUES (?, ?)";
+    put_index: Write "INSERT INTO message_index (id, conversation_id) VALUES (?, ?) USING TTL ?";
     read_index: Read "SELECT conversation_id FROM message_index WHERE id = ?";
-    put_bucket: Write "INSERT INTO conversation_buckets (conversation_id, bucket) VALUES (?, ?)";
+    put_bucket: Write "INSERT INTO conversation_buckets (conversation_id, bucket) VALUES (?, ?) USING TTL ?";
     buckets_down: Read "SELECT bucket FROM conversation_buckets WHERE conversation_id = ? AND bucket <= ? LIMIT ?";
     buckets_up: Read "SELECT bucket FROM conversation_buckets WHERE conversation_id = ? AND bucket >= ? ORDER BY bucket ASC LIMIT ?";
 
-    put_message: Write "INSERT INTO messages (conversation_id, bucket, id, sender_id, sequence, prev, client_id, headers, content) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?";
+    put_message: Write "INSERT INTO messages (conversation_id, bucket, id, sender_id, sequence, prev, client_id, headers, content) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ? AND TTL ?";
     bury_message: Write "DELETE FROM messages USING TIMESTAMP ? WHERE conversation_id = ? AND bucket = ? AND id = ?";
     erase_message: Write "DELETE content, client_id, headers FROM messages USING TIMESTAMP ? WHERE conversation_id = ? AND bucket = ? AND id = ?";
     read_message: Read messages!("AND id = ?");

@@ -246,7 +246,7 @@ fn a_key_without_its_message_is_taken_over_in_time() {
         // As a crash between the two steps of an append leaves it.
         let claim = (bigint(7), bigint(1), "k", timeuuid(id(100)), bigint(at(1_000_000).0), 3_600_i32);
         assert!(work.decide(&work.connected.statements.claim_key, claim).await.unwrap());
-        work.prepare(&work.connected.statements.put_index, (timeuuid(id(100)), bigint(7))).await.unwrap();
+        work.prepare(&work.connected.statements.put_index, (timeuuid(id(100)), bigint(7), 0_i32)).await.unwrap();
         assert!(matches!(ask(store, Request::FindMessage { message: id(100) }).await, Reply::Found(None)));
         let again = |seconds| append(vec![new(id(seconds), "text", Some("k"))], at(seconds));
         assert!(matches!(ask(store, again(101)).await, Reply::Failed(Failure::Unknown)));

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use scylla::DeserializeRow;
 use scylla::value::CqlTimeuuid;
 
 use crate::model::ids::{ConversationId, MessageId, UserId};
-use crate::model::message::{ConversationKind, Message, Participant, ParticipantRole, ReadMark};
+use crate::model::message::{ConversationKind, Head, Message, Participant, ParticipantRole, ReadMark};
 use crate::model::time::Wall;
 use crate::store::{FamilyId, REPEAT_WINDOW};
 
@@ -67,6 +68,14 @@ pub(super) fn seconds_to_live(now: Wall, expires: Wall) -> i32 {
     i32::try_from(seconds).unwrap_or(i32::MAX)
 }
 
+/// Seconds that a message is kept, or what leads to it, if it was sent at `at`; zero, which is for ever, without a
+/// retention. What is over already is over in a second.
+pub(super) fn message_seconds(now: Wall, at: Wall, retention: Option<Duration>) -> i32 {
+    const MAX: u64 = 20 * 365 * 86_400;
+    let Some(retention) = retention else { return 0 };
+    i32::try_from(now.until(at.after(retention)).as_secs().clamp(1, MAX)).unwrap_or(i32::MAX)
+}
+
 pub(super) fn kind_text(kind: ConversationKind) -> &'static str {
     match kind {
         ConversationKind::Direct => "direct",
@@ -116,6 +125,8 @@ pub(super) struct Member {
     pub(super) participant: Option<Participant>,
     pub(super) departures: i32,
     pub(super) mark: Option<ReadMark>,
+    /// The furthest mark of any stay.
+    pub(super) furthest: Option<Head>,
 }
 
 impl ParticipantRow {
@@ -126,10 +137,14 @@ impl ParticipantRow {
             _ => None,
         };
         let departures = self.departures.unwrap_or(0);
-        let mark = self.read_marks.unwrap_or_default().remove(&departures);
+        let mut marks = self.read_marks.unwrap_or_default();
+        let furthest = marks.values().max_by_key(|(sequence, _)| *sequence).copied();
+        let furthest =
+            furthest.map(|(sequence, message)| Ok(Head { last: Some(message_id(message)?), sequence: number(sequence)? }));
+        let mark = marks.remove(&departures);
         let mark =
             mark.map(|(sequence, message)| Ok(ReadMark { user, message: message_id(message)?, sequence: number(sequence)? }));
-        Ok(Member { user, participant, departures, mark: mark.transpose()? })
+        Ok(Member { user, participant, departures, mark: mark.transpose()?, furthest: furthest.transpose()? })
     }
 }
 
@@ -170,6 +185,10 @@ mod tests {
         let now = Wall::from_unix_seconds(1_000);
         for (expires, expect) in [(0, 3_600), (1_000, 3_600), (1_060, 3_660), (u64::MAX / 10_000_000, 630_720_000)] {
             assert_eq!(seconds_to_live(now, Wall::from_unix_seconds(expires)), expect, "{expires}");
+        }
+        for (sent, retention, expect) in [(1_000, Some(60), 60), (990, Some(60), 50), (900, Some(60), 1), (1_000, None, 0)] {
+            let retention = retention.map(Duration::from_secs);
+            assert_eq!(message_seconds(now, Wall::from_unix_seconds(sent), retention), expect, "{sent} {retention:?}");
         }
     }
 }
