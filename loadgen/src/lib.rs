@@ -29,4 +29,5 @@ pub mod sequence;
 pub mod server;
 pub mod socket;
 pub mod sockjs;
+pub mod tables;
 pub mod target;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use loadgen::{cost, crash, guide, idle, pages, pairs, past, room, run, target};
+use loadgen::{cost, crash, guide, idle, pages, pairs, past, room, run, tables, target};
 
 #[derive(Parser)]
 #[command(
@@ -46,6 +46,8 @@ enum Scenario {
     History(past::PastArgs),
     /// Asks for pages of such a history and for lists, checks them, and tells how long they took.
     Pages(pages::PagesArgs),
+    /// Imports histories of several sizes, each into a store of its own, and tells how long their pages take.
+    Tables(tables::TablesArgs),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         (Some(Scenario::Cost(args)), _) => cost::run(args, &run, &target),
         (Some(Scenario::History(args)), _) => past::run(args, run.seed(), run.first_user, run.first_conversation),
         (Some(Scenario::Pages(args)), _) => target.resolve().and_then(|target| pages::run(args, &run, &target)),
+        (Some(Scenario::Tables(args)), _) => tables::run(args, &run, &target),
         (None, Some(Profile::Guide)) => target.resolve().and_then(|target| guide::run(&run, &target)),
         (None, None) => Err("name a scenario, or --profile guide".into()),
     };

@@ -4,7 +4,6 @@
 //! is a page's own, and kinds of pages take turns, so that what else happens on the machine happens to all.
 
 use clap::Args;
-use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use tidings::model::MessageId;
@@ -32,7 +31,7 @@ pub struct PagesArgs {
 /// Where a page is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Kind {
+pub enum Kind {
     /// Of messages: without a cursor.
     Newest,
     /// In the tenth around the middle.
@@ -47,7 +46,9 @@ enum Kind {
     List,
 }
 
-const KINDS: [Kind; 6] = [Kind::Newest, Kind::Middle, Kind::Oldest, Kind::Back, Kind::Forward, Kind::List];
+impl Kind {
+    pub const ALL: [Self; 6] = [Self::Newest, Self::Middle, Self::Oldest, Self::Back, Self::Forward, Self::List];
+}
 
 /// Of the requests, one in so many more is asked first and not counted.
 const WARM_UP: u64 = 10;
@@ -55,10 +56,11 @@ const WARM_UP: u64 = 10;
 /// Faults that are told, at most.
 const TOLD_MAX: u64 = 10;
 
+/// What pages of one kind took.
 #[derive(Debug, Serialize)]
-struct Row {
-    kind: Kind,
-    latency: Latency,
+pub struct Row {
+    pub kind: Kind,
+    pub latency: Latency,
 }
 
 #[derive(Debug, Serialize)]
@@ -129,42 +131,50 @@ pub fn run(args: &PagesArgs, run: &RunArgs, target: &Target) -> Result<bool, Str
     run.pin()?;
     let seed = run.seed.ok_or("--seed must be that of the history")?;
     let past = Past::new(&args.past, seed, run.first_user, run.first_conversation)?;
-    let mut pages = Pages { past: &past, limit: args.limit, random: Random::new(clock::mono_ns()) };
+    let (rows, faults) = measure(&past, args.limit, args.requests, seed, target, run.deadline())?;
+    let Past { conversations, messages_each, .. } = past;
+    let report = Report { scenario: "pages", seed, conversations, messages_each, rows, faults };
+    print(&report);
+    run.write_json(&report)?;
+    Ok(faults == 0)
+}
+
+/// What pages of each kind took, and how many were not the right ones.
+///
+/// # Errors
+/// When the server does not answer, or the deadline comes first.
+pub fn measure(
+    past: &Past,
+    limit: u64,
+    requests: u64,
+    seed: u64,
+    target: &Target,
+    deadline: u64,
+) -> Result<(Vec<Row>, u64), String> {
+    let mut pages = Pages { past, limit, random: Random::new(seed) };
     let mut client = Client::new(target.address);
-    let mut latencies: Vec<Histogram<u64>> = KINDS.iter().map(|_| report::histogram()).collect();
-    let (mut faults, deadline) = (0, run.deadline());
-    for round in 0..args.requests + args.requests / WARM_UP {
+    let mut latencies = Kind::ALL.map(|_| report::histogram());
+    let mut faults = 0;
+    for round in 0..requests + requests / WARM_UP {
         if clock::mono_ns() > deadline {
             return Err("the time limit came first".into());
         }
-        for (kind, latencies) in KINDS.into_iter().zip(&mut latencies) {
+        for (kind, latencies) in Kind::ALL.into_iter().zip(&mut latencies) {
             let wanted = pages.want(kind);
-            let token = target.token(wanted.user, &[])?;
-            let request = Request { method: "GET", path: wanted.path.clone(), token: &token, body: String::new() };
-            let began = clock::mono_ns();
-            let mut response = client.call(&request).map_err(|error| format!("GET {}: {error}", wanted.path))?;
-            let took = clock::mono_ns() - began;
-            let outcome = match response.status {
-                200 => pages.check(kind, &wanted, &mut response.body),
-                status => Err(format!("{status} {}", response.excerpt())),
-            };
+            let (took, outcome) = pages.ask(kind, &wanted, &mut client, target)?;
             if let Err(fault) = outcome {
                 faults += 1;
                 if faults <= TOLD_MAX {
                     println!("  GET {} of user {}: {fault}", wanted.path, wanted.user);
                 }
             }
-            if round >= args.requests / WARM_UP {
+            if round >= requests / WARM_UP {
                 latencies.saturating_record(took);
             }
         }
     }
-    let rows = KINDS.into_iter().zip(&latencies).map(|(kind, latencies)| Row { kind, latency: latencies.into() }).collect();
-    let Past { conversations, messages_each, .. } = past;
-    let report = Report { scenario: "pages", seed, conversations, messages_each, rows, faults };
-    print(&report);
-    run.write_json(&report)?;
-    Ok(faults == 0)
+    let rows = Kind::ALL.into_iter().zip(&latencies).map(|(kind, latencies)| Row { kind, latency: latencies.into() });
+    Ok((rows.collect(), faults))
 }
 
 struct Pages<'a> {
@@ -174,6 +184,26 @@ struct Pages<'a> {
 }
 
 impl Pages<'_> {
+    /// Nanoseconds that a page took, and whether it was the right one.
+    fn ask(
+        &self,
+        kind: Kind,
+        wanted: &Wanted,
+        client: &mut Client,
+        target: &Target,
+    ) -> Result<(u64, Result<(), String>), String> {
+        let token = target.token(wanted.user, &[])?;
+        let request = Request { method: "GET", path: wanted.path.clone(), token: &token, body: String::new() };
+        let began = clock::mono_ns();
+        let mut response = client.call(&request).map_err(|error| format!("GET {}: {error}", wanted.path))?;
+        let took = clock::mono_ns() - began;
+        let outcome = match response.status {
+            200 => self.check(kind, wanted, &mut response.body),
+            status => Err(format!("{status} {}", response.excerpt())),
+        };
+        Ok((took, outcome))
+    }
+
     fn want(&mut self, kind: Kind) -> Wanted {
         let conversation = self.random.below(self.past.conversations);
         let all = self.past.messages_each;

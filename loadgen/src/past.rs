@@ -26,16 +26,16 @@ const TICKS_PER_US: u64 = 10;
 pub struct PastArgs {
     /// Conversations.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
-    conversations: u64,
+    pub conversations: u64,
     /// Messages in each of them.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
-    messages_each: u64,
+    pub messages_each: u64,
     /// Days over which the conversations begin, one after the other.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(0..=1_400))]
-    spread_days: u64,
+    pub spread_days: u64,
     /// Days that each conversation lasts, from 2022-01-01 on.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=1_400))]
-    lasting_days: u64,
+    pub lasting_days: u64,
 }
 
 /// The past of one seed.

@@ -1,11 +1,11 @@
 //! A server of our own: started as a child on a data directory and a port that nobody else has, killed at will.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -77,6 +77,29 @@ impl Site {
         self.folder.join("server.log")
     }
 
+    /// Fills the store by the server's own command, with the lines that `write` writes.
+    ///
+    /// # Errors
+    /// When the command cannot be started, or refuses; the message says where its log is.
+    pub fn import(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), String> {
+        let mut command = Command::new(&self.binary);
+        command
+            .args(["import", "-"])
+            .args(&self.flags)
+            .args(["--set", "log.level=warn"])
+            .env("TIDINGS_AUTH_SECRET", &self.secret);
+        let log = open_log(&self.log()).map_err(|error| format!("cannot write {}: {error}", self.log().display()))?;
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
+        let mut child = command.spawn().map_err(|error| format!("cannot start {}: {error}", self.binary.display()))?;
+        let written = child.stdin.take().map_or(Ok(()), |mut stdin| write(&mut stdin));
+        let status = child.wait().map_err(|error| error.to_string())?;
+        // Where the command has ended before its input did, its status tells more.
+        if !status.success() {
+            return Err(format!("the import ended with {status}: see {}", self.log().display()));
+        }
+        written.map_err(|error| format!("cannot write to the import: {error}"))
+    }
+
     /// Starts the server, on one CPU alone if `cpu` says so, and waits until it is ready.
     ///
     /// # Errors
@@ -86,7 +109,7 @@ impl Site {
         command.args(&self.flags).env("TIDINGS_AUTH_SECRET", &self.secret);
         let log = open_log(&self.log()).map_err(|error| format!("cannot write {}: {error}", self.log().display()))?;
         let copy = log.try_clone().map_err(|error| error.to_string())?;
-        command.stdin(std::process::Stdio::null()).stdout(log).stderr(copy);
+        command.stdin(Stdio::null()).stdout(log).stderr(copy);
         let parent = std::process::id();
         // SAFETY: between fork and exec only async-signal-safe calls are made: prctl, getppid, sched_setaffinity.
         unsafe {
