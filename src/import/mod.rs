@@ -7,7 +7,8 @@
 //! - the same line makes the same message, under an id made of its conversation and time ([`places`]): a repetition
 //!   finds what is there and adds nothing;
 //! - what is stored of a conversation's messages is always the beginning of its lines: before a line is refused, all before
-//!   it are stored, and no message behind it is;
+//!   it are stored, and no message behind it is. The exception is a client id that is in force, of which only the store
+//!   knows, and only as it appends;
 //! - memory is bounded but for the time of the last message of each conversation in the file.
 
 mod line;
@@ -58,7 +59,7 @@ pub struct Counts {
 /// Why an import ends before its file does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// All lines before this are stored, and no message behind it.
+    /// All lines before this are stored, and no message behind it unless the reason is a client id in force.
     Line { number: u64, reason: String },
     /// Lines up to this number may or may not be stored; the same import again finds out.
     Store { number: u64, reason: String },
