@@ -90,9 +90,9 @@ impl Past {
 
     /// How many users take part in anything.
     pub fn users(&self) -> u64 {
-        let last = self.conversations - 1;
-        let begun = last.min(BEGUN - 1) + 1;
-        last / BEGUN + 1 + if last < BEGUN { begun } else { BEGUN }
+        let (begun, with) = ((self.conversations - 1) / BEGUN, (self.conversations - 1) % BEGUN);
+        // The last whom the last beginner talks with, or the one before.
+        begun + if begun == 0 { with + 2 } else { BEGUN.max(with + 2) }
     }
 
     /// The conversations of a user, ascending.
