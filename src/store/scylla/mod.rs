@@ -186,6 +186,12 @@ struct Work<'a> {
 /// How long a migration waits for a sign of life.
 const MIGRATION_PATIENCE: Duration = Duration::from_secs(30);
 
+/// The text of a statement by the name that its latencies are told under, for those who compare this with the driver alone.
+#[must_use]
+pub fn statement(name: &str) -> Option<&'static str> {
+    Statements::text(name)
+}
+
 /// Makes the keyspace and brings its schema up to what this build needs. Returns from and to which version.
 ///
 /// # Errors

@@ -77,6 +77,14 @@ macro_rules! statements {
                 })
             }
 
+            /// The text of a statement.
+            pub(super) fn text(name: &str) -> Option<&'static str> {
+                match name {
+                    $(stringify!($name) => Some($cql),)+
+                    _ => None,
+                }
+            }
+
             pub(super) fn all(&self) -> Vec<&Statement> {
                 vec![$(&*self.$name,)+]
             }
