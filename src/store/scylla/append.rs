@@ -71,20 +71,25 @@ impl Work<'_> {
 
     /// Looks each message up, and claims the keys of those that are new.
     async fn append_look_up(&self, place: &Place, head: Head, messages: &[NewMessage]) -> Result<Vec<Found>, Fault> {
-        let look_ups = messages.iter().enumerate().map(async |(at, new)| {
-            let is_new = head.last.is_none_or(|last| last < new.id);
-            if !is_new && let Some(message) = self.message(place.conversation, place.buckets, new.id).await? {
-                return Ok(Found::Itself(message));
-            }
-            let same_key = |other: &NewMessage| other.sender == new.sender && other.draft.client_id == new.draft.client_id;
-            match &new.draft.client_id {
-                Some(client_id) if !messages[..at].iter().any(same_key) => self.claim(place, new, client_id, is_new).await,
-                // Without a key, or with that of an earlier message of the same request.
-                _ => Ok(Found::Nothing),
-            }
-        });
+        if let [new] = messages {
+            return Ok(vec![self.look_up(place, head, new, &[]).await?]);
+        }
+        let look_ups = messages.iter().enumerate().map(|(at, new)| self.look_up(place, head, new, &messages[..at]));
         // All of them come to their end: a claim that is dropped half-way would be one more thing not known.
         join_all(look_ups).await.into_iter().collect()
+    }
+
+    async fn look_up(&self, place: &Place, head: Head, new: &NewMessage, earlier: &[NewMessage]) -> Result<Found, Fault> {
+        let is_new = head.last.is_none_or(|last| last < new.id);
+        if !is_new && let Some(message) = self.message(place.conversation, place.buckets, new.id).await? {
+            return Ok(Found::Itself(message));
+        }
+        let same_key = |other: &NewMessage| other.sender == new.sender && other.draft.client_id == new.draft.client_id;
+        match &new.draft.client_id {
+            Some(client_id) if !earlier.iter().any(same_key) => self.claim(place, new, client_id, is_new).await,
+            // Without a key, or with that of an earlier message of the same request.
+            _ => Ok(Found::Nothing),
+        }
     }
 
     async fn claim(&self, place: &Place, new: &NewMessage, client_id: &str, is_new: bool) -> Result<Found, Fault> {
@@ -143,7 +148,7 @@ impl Work<'_> {
             let seconds = message_seconds(place.now, place.buckets.end(*bucket), place.retention);
             self.prepare(&statements.put_bucket, (conversation, *bucket, seconds))
         });
-        tokio::try_join!(try_join_all(index), try_join_all(list))?;
+        tokio::try_join!(try_all(index), try_all(list))?;
         Ok(buckets.into_iter().max())
     }
 
@@ -158,34 +163,33 @@ impl Work<'_> {
             self.put_messages(place, part).await?;
         }
         // Also of messages that were stored by an earlier try, whose mark may be missing.
-        let mut marks = BTreeMap::new();
-        for result in results {
-            if let Appended::Stored(message) = result {
-                marks.insert(message.sender, ReadMark { user: message.sender, message: message.id, sequence: message.sequence });
+        let mut marks: Vec<ReadMark> = Vec::with_capacity(1);
+        for result in results.iter().rev() {
+            if let Appended::Stored(message) = result
+                && marks.iter().all(|mark| mark.user != message.sender)
+            {
+                marks.push(ReadMark { user: message.sender, message: message.id, sequence: message.sequence });
             }
         }
-        let marks = marks.into_values().map(|mark| self.put_mark(place.conversation, log.departures(mark.user), mark));
-        tokio::try_join!(self.put_messages(place, last), try_join_all(marks)).map(drop)
+        let marks = marks.into_iter().map(|mark| self.put_mark(place.conversation, log.departures(mark.user), mark));
+        tokio::try_join!(self.put_messages(place, last), try_all(marks)).map(drop)
     }
 
     /// Messages of one bucket, in one mutation of one partition.
     async fn put_messages(&self, place: &Place, messages: &[Arc<Message>]) -> Result<(), Fault> {
         let statement = &self.connected.statements.put_message;
-        let mut rows: Vec<_> = messages.iter().map(|message| row(place, message)).collect();
-        match rows.len() {
-            0 => Ok(()),
-            1 => match rows.pop() {
-                Some(row) => self.write(statement, row).await,
-                None => Ok(()),
-            },
-            count => {
-                let statements = (0..count).map(|_| statement.prepared.clone().into()).collect();
+        match messages {
+            [] => Ok(()),
+            [message] => self.write(statement, row(place, message)).await,
+            messages => {
+                let rows: Vec<_> = messages.iter().map(|message| row(place, message)).collect();
+                let statements = (0..rows.len()).map(|_| statement.prepared.clone().into()).collect();
                 let mut batch = Batch::new_with_statements(BatchType::Unlogged, statements);
                 batch.set_is_idempotent(true);
                 batch.set_execution_profile_handle(statement.prepared.get_execution_profile_handle().cloned());
                 batch.set_request_timeout(statement.prepared.get_request_timeout());
                 let began = tokio::time::Instant::now();
-                let outcome = self.connected.session.batch(&batch, rows).await;
+                let outcome = Box::pin(self.connected.session.batch(&batch, rows)).await;
                 statement.latency.record(began.elapsed(), outcome.is_err());
                 self.note(outcome.map(drop).map_err(fault))
             }
@@ -196,6 +200,15 @@ impl Work<'_> {
         let value = (bigint(mark.sequence), timeuuid(mark.message));
         let row = (write_time(mark.message), stay, value, bigint(conversation.value()), bigint(mark.user.value()));
         self.write(&self.connected.statements.put_mark, row).await
+    }
+}
+
+/// All at once. One alone, as most are, needs no list.
+async fn try_all<F: Future<Output = Result<(), Fault>>>(mut all: impl Iterator<Item = F>) -> Result<(), Fault> {
+    let Some(first) = all.next() else { return Ok(()) };
+    match all.next() {
+        None => first.await,
+        Some(second) => try_join_all([first, second].into_iter().chain(all)).await.map(drop),
     }
 }
 
@@ -252,7 +265,7 @@ fn decide(
     let is_same = |new: &NewMessage, first: &Arc<Message>| {
         if first.content == new.draft.content { Appended::Replay(Arc::clone(first)) } else { Appended::KeyReused }
     };
-    for (new, found) in messages.iter().zip(found) {
+    for (at, (new, found)) in messages.iter().zip(found).enumerate() {
         let key = new.draft.client_id.as_deref().map(|client_id| (new.sender, client_id));
         let is_new = head.last.is_none_or(|last| last < new.id);
         let (result, first) = match found {
@@ -269,7 +282,10 @@ fn decide(
                 }
             },
         };
-        if let Some(key) = key {
+        // For those behind it.
+        if let Some(key) = key
+            && at + 1 < messages.len()
+        {
             keys.entry(key).or_insert(first);
         }
         results.push(result);

@@ -8,12 +8,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
+use scylla::serialize::row::SerializeRow;
 
 use crate::model::ids::{ConversationId, MessageId};
 use crate::model::message::Message;
 use crate::store::Reply;
 
 use super::known::Buckets;
+use super::statements::Statement;
 use super::values::{MessageRow, bigint, timeuuid};
 use super::{Fault, Work};
 
@@ -43,7 +45,12 @@ impl Page {
         i32::try_from(self.wanted.saturating_sub(self.messages.len())).unwrap_or(i32::MAX)
     }
 
-    fn take(&mut self, found: Vec<Arc<Message>>) {
+    fn take(&mut self, mut found: Vec<Arc<Message>>) {
+        if self.messages.is_empty() {
+            found.truncate(self.wanted);
+            self.messages = found;
+            return;
+        }
         let room = self.wanted - self.messages.len();
         self.messages.extend(found.into_iter().take(room));
     }
@@ -120,8 +127,7 @@ impl Work<'_> {
 
     async fn bucket_before(&self, page: &Page, bucket: i32, before: MessageId) -> Result<Vec<Arc<Message>>, Fault> {
         let values = (bigint(page.conversation.value()), bucket, timeuuid(before), page.missing());
-        let rows: Vec<MessageRow> = self.rows(&self.connected.statements.page_before, values).await?;
-        rows.into_iter().map(|row| row.message(page.conversation)).collect()
+        self.messages(&self.connected.statements.page_before, page, values).await
     }
 
     pub(super) async fn read_after(&self, id: ConversationId, after: MessageId, limit: u16) -> Result<Reply, Fault> {
@@ -165,8 +171,18 @@ impl Work<'_> {
 
     async fn bucket_after(&self, page: &Page, bucket: i32, after: MessageId) -> Result<Vec<Arc<Message>>, Fault> {
         let values = (bigint(page.conversation.value()), bucket, timeuuid(after), page.missing());
-        let rows: Vec<MessageRow> = self.rows(&self.connected.statements.page_after, values).await?;
-        rows.into_iter().map(|row| row.message(page.conversation)).collect()
+        self.messages(&self.connected.statements.page_after, page, values).await
+    }
+
+    /// Messages made of their rows as these come out of the frame.
+    async fn messages(&self, statement: &Statement, page: &Page, values: impl SerializeRow) -> Result<Vec<Arc<Message>>, Fault> {
+        let result = self.result(statement, values).await?;
+        let rows = result.rows::<MessageRow>().map_err(|_| Fault::Corrupt)?;
+        let mut messages = Vec::with_capacity(result.rows_num());
+        for row in rows {
+            messages.push(row.map_err(|_| Fault::Corrupt)?.message(page.conversation)?);
+        }
+        Ok(messages)
     }
 
     pub(super) async fn read_message(&self, id: ConversationId, message: MessageId) -> Result<Reply, Fault> {

@@ -8,7 +8,7 @@ use scylla::DeserializeRow;
 use scylla::value::CqlTimeuuid;
 
 use crate::model::ids::{ConversationId, MessageId, UserId};
-use crate::model::message::{ConversationKind, Head, Message, Participant, ParticipantRole, ReadMark};
+use crate::model::message::{ConversationKind, Head, Message, Participant, ParticipantRole, PassedHeaders, ReadMark};
 use crate::model::time::Wall;
 use crate::store::{FamilyId, REPEAT_WINDOW};
 
@@ -148,30 +148,31 @@ impl ParticipantRow {
     }
 }
 
+/// In the order of the statements' columns, which is theirs to keep: a page has hundreds of columns to find by name.
 #[derive(DeserializeRow)]
+#[scylla(flavor = "enforce_order", skip_name_checks)]
 pub(super) struct MessageRow {
     id: CqlTimeuuid,
     sender_id: i64,
     sequence: i64,
     prev: Option<CqlTimeuuid>,
-    client_id: Option<String>,
-    headers: Option<Vec<(String, String)>>,
+    client_id: Option<Box<str>>,
+    headers: Option<PassedHeaders>,
     /// Erased: none.
-    content: Option<String>,
+    content: Option<Box<str>>,
 }
 
 impl MessageRow {
     pub(super) fn message(self, conversation: ConversationId) -> Result<Arc<Message>, Fault> {
-        let headers = self.headers.unwrap_or_default().into_iter().map(|(name, value)| (name.into(), value.into()));
         Ok(Arc::new(Message {
             id: message_id(self.id)?,
             conversation,
             sender: user_id(self.sender_id)?,
-            content: self.content.unwrap_or_default().into(),
-            client_id: self.client_id.map(Into::into),
+            content: self.content.unwrap_or_default(),
+            client_id: self.client_id,
             prev: self.prev.map(message_id).transpose()?,
             sequence: number(self.sequence)?,
-            headers: headers.collect(),
+            headers: self.headers.unwrap_or_default(),
         }))
     }
 }
