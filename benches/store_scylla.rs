@@ -460,6 +460,9 @@ fn timeuuid(id: MessageId) -> CqlTimeuuid {
     CqlTimeuuid::from_u128(id.to_uuid())
 }
 
+/// A time to live without an end, in seconds.
+const FOR_EVER: i32 = 0;
+
 fn bigint(value: u64) -> i64 {
     i64::try_from(value).expect("below 2^63")
 }
@@ -480,13 +483,14 @@ impl Side for Bare {
             assert!(row.columns[0].as_ref().and_then(scylla::value::CqlValue::as_boolean) == Some(true), "a key is free");
         };
         let index = async {
-            self.session.execute_unpaged(&self.put_index, (timeuuid(id), conversation)).await.expect("it is written");
+            self.session.execute_unpaged(&self.put_index, (timeuuid(id), conversation, FOR_EVER)).await.expect("it is written");
         };
         tokio::join!(claim, index);
         let time = bigint(id.at().0 / 10);
         let headers = MaybeUnset::<Vec<(&str, &str)>>::Unset;
         let (prev, client_id) = (MaybeUnset::from_option(before.last.map(timeuuid)), MaybeUnset::from_option(client_id));
-        let row = (conversation, self.bucket(id), timeuuid(id), sender, sequence, prev, client_id, headers, &*content, time);
+        let row =
+            (conversation, self.bucket(id), timeuuid(id), sender, sequence, prev, client_id, headers, &*content, time, FOR_EVER);
         let mark = (time, 0_i32, (sequence, timeuuid(id)), conversation, sender);
         let message = self.session.execute_unpaged(&self.put_message, row);
         let mark = self.session.execute_unpaged(&self.put_mark, mark);
