@@ -233,6 +233,7 @@ impl Settings {
             sends_codes: self.profile == Profile::Development,
             admin_phones: self.auth.admin_phones.clone(),
             sanitize: self.content.sanitize,
+            retention: self.retention.of_messages(),
             page: self.page.enabled,
         }
     }

@@ -1,6 +1,7 @@
 //! What the configuration asks of every session: limits, keys, origins.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::model::Limits;
 use crate::session::site::Site;
@@ -23,6 +24,8 @@ pub struct Policy {
     pub admin_phones: Vec<crate::model::Redacted<Box<str>>>,
     /// Whether content is sanitised.
     pub sanitize: bool,
+    /// How old messages get: what is older is told from the store alone, which has it or not.
+    pub retention: Option<Duration>,
     /// Whether the page at `/` is served.
     pub page: bool,
 }

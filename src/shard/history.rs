@@ -52,7 +52,7 @@ impl Shard {
     pub(super) fn read_history(&mut self, turn: &mut Turn<'_>, asker: Asker, id: ConversationId, page: Page) {
         let Some(ready) = self.conversations.ready(id) else { return };
         let (head, is_settled) = (ready.head, ready.appending.is_none());
-        if let Some(outcome) = self.page_from_memory(id, page) {
+        if let Some(outcome) = self.page_from_memory(turn, id, page) {
             return self.answer(turn, asker, outcome);
         }
         if self.page_reads.waiting >= self.policy.limits.store_inflight {
@@ -66,12 +66,17 @@ impl Shard {
         }
     }
 
-    fn page_from_memory(&mut self, id: ConversationId, page: Page) -> Option<Outcome> {
+    fn page_from_memory(&mut self, turn: &Turn<'_>, id: ConversationId, page: Page) -> Option<Outcome> {
         let ready = self.conversations.ready(id)?;
         if ready.appending.is_some() || self.store_failing {
             return None;
         }
         let (messages, has_more) = self.recents.page(id, ready.head, page)?;
+        if let Some(retention) = self.policy.retention
+            && messages.iter().any(|message| message.id.at().after(retention) <= turn.now.wall)
+        {
+            return None;
+        }
         Some(Outcome::History(HistoryPage { messages, has_more, from: page.from }))
     }
 
@@ -139,7 +144,7 @@ impl Shard {
         if inside.is_empty() {
             return;
         }
-        let Some(outcome) = self.page_from_memory(id, page) else {
+        let Some(outcome) = self.page_from_memory(turn, id, page) else {
             return self.read_page(turn, (id, page), head, inside);
         };
         self.page_reads.waiting -= inside.len();

@@ -154,6 +154,7 @@ fn policy(dice: &mut Dice) -> Policy {
         sends_codes: true,
         admin_phones: Vec::new(),
         sanitize: true,
+        retention: None,
         page: true,
     }
 }

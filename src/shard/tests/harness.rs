@@ -96,6 +96,7 @@ impl Net {
             sends_codes: true,
             admin_phones: vec![Redacted::new("+100000".into())],
             sanitize: true,
+            retention: None,
             page: true,
         });
         let shard = |id| {

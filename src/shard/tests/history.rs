@@ -1,5 +1,6 @@
 //! Pages of history: one read for many who ask, and never an older answer than the reader may expect.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::harness::{Client, Net, member, send};
@@ -228,6 +229,18 @@ fn an_append_that_was_given_up_is_found_all_the_same() {
     assert_eq!((page(&mut net, 2, ""), net.pages), ("c b a".to_owned(), 1));
     post(&mut net, "d");
     assert_eq!((page(&mut net, 2, ""), net.pages), ("d c b a".to_owned(), 1));
+}
+
+/// Whether they are still there, the store knows.
+#[test]
+fn old_messages_are_not_told_from_memory() {
+    let mut net = net_with(&["a", "b"], |_| ());
+    Arc::get_mut(&mut net.shards[0].policy).unwrap().retention = Some(Duration::from_secs(60));
+    assert_eq!((page(&mut net, 2, ""), net.pages), ("b a".to_owned(), 0));
+    net.pass(Duration::from_secs(60));
+    post(&mut net, "c");
+    assert_eq!((page(&mut net, 2, "?limit=1"), net.pages), ("c+".to_owned(), 0));
+    assert_eq!((page(&mut net, 2, ""), net.pages), ("c b a".to_owned(), 1));
 }
 
 /// What is certainly not stored leaves no trace, and what is in memory stays right.
