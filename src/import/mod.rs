@@ -92,11 +92,20 @@ pub struct Import {
     reader: Reader,
     places: Places,
     recent: Recent,
-    wave: Vec<Numbered>,
-    wave_bytes: usize,
-    /// Conversations that messages of the wave are in.
-    spoken: BTreeSet<ConversationId>,
+    wave: Wave,
     counts: Counts,
+}
+
+/// Lines that go to the store together, where they may overtake each other.
+#[derive(Debug, Default)]
+struct Wave {
+    lines: Vec<Numbered>,
+    bytes: usize,
+    /// Conversations that its messages are in.
+    spoken: BTreeSet<ConversationId>,
+    /// Conversations that it makes, and the participants of the direct ones.
+    made: BTreeSet<ConversationId>,
+    pairs: BTreeSet<Vec<UserId>>,
 }
 
 #[derive(Debug)]
@@ -131,9 +140,7 @@ impl Import {
             reader: Reader::new(),
             places: Places::default(),
             recent: Recent::default(),
-            wave: Vec::new(),
-            wave_bytes: 0,
-            spoken: BTreeSet::new(),
+            wave: Wave::default(),
             counts: Counts::default(),
         }
     }
@@ -155,16 +162,10 @@ impl Import {
             Ok(line) => line,
             Err(reason) => return self.refuse(number, reason, now, ask),
         };
-        // A conversation must come before its messages, not only before the end of their wave.
-        let is_late = matches!(&line, Line::Conversation(made) if self.spoken.contains(&made.id));
-        if is_late || self.wave.len() >= WAVE_LINES || self.wave_bytes >= WAVE_BYTES {
+        if self.wave.ends_before(&line) {
             self.store(now, ask)?;
         }
-        if let Line::Message(message) = &line {
-            self.spoken.insert(message.conversation);
-        }
-        self.wave_bytes += text.len();
-        self.wave.push(Numbered { number, line });
+        self.wave.push(number, line, text.len());
         Ok(())
     }
 
@@ -182,9 +183,7 @@ impl Import {
     /// # Errors
     /// As [`line`](Self::line).
     pub fn store(&mut self, now: Wall, ask: &mut Ask<'_>) -> Result<(), Fault> {
-        let wave = std::mem::take(&mut self.wave);
-        self.wave_bytes = 0;
-        self.spoken.clear();
+        let wave = std::mem::take(&mut self.wave).lines;
         let Some(last) = wave.last().map(|numbered| numbered.number) else { return Ok(()) };
         let mut end = End { last, refused: None };
 
@@ -353,6 +352,36 @@ impl Import {
             }
         }
         Ok(())
+    }
+}
+
+impl Wave {
+    /// Whether what is in it must be stored before this line: it is full, or the line is a conversation that depends on
+    /// another line. Messages must come behind their conversation's line, and of two lines for one pair the first counts.
+    fn ends_before(&self, line: &Line) -> bool {
+        let depends = match line {
+            Line::Conversation(line) => {
+                self.spoken.contains(&line.id)
+                    || self.made.contains(&line.id)
+                    || line.kind == ConversationKind::Direct && self.pairs.contains(&line.participants)
+            }
+            Line::Message(_) => false,
+        };
+        depends || self.lines.len() >= WAVE_LINES || self.bytes >= WAVE_BYTES
+    }
+
+    fn push(&mut self, number: u64, line: Line, bytes: usize) {
+        match &line {
+            Line::Conversation(line) => {
+                self.made.insert(line.id);
+                if line.kind == ConversationKind::Direct {
+                    self.pairs.insert(line.participants.clone());
+                }
+            }
+            Line::Message(line) => _ = self.spoken.insert(line.conversation),
+        }
+        self.bytes += bytes;
+        self.lines.push(Numbered { number, line });
     }
 }
 

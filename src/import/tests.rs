@@ -50,7 +50,10 @@ impl World {
                 }
                 replies
             };
-            chains.into_iter().map(carry_out).collect()
+            // The last first: chains come in any order.
+            let mut replies: Vec<Vec<Reply>> = chains.into_iter().rev().map(carry_out).collect();
+            replies.reverse();
+            replies
         };
         let mut outcome = Ok(());
         for (number, line) in (1..).zip(lines) {
@@ -194,6 +197,16 @@ fn a_conversation_line_comes_before_its_messages() {
     let fault = world.import(&[&said(1, "one", "10"), CONVERSATION]).unwrap_err();
     assert!(fault.starts_with("line 1: there is no conversation 7"), "{fault}");
     assert_eq!((world.contents().len(), world.list(1).len()), (0, 0));
+}
+
+#[test]
+fn of_two_lines_for_one_conversation_or_pair_the_first_counts() {
+    let mut world = World::default();
+    let other = CONVERSATION.replace('7', "8");
+    assert_eq!(world.import(&[CONVERSATION, &other]).unwrap_err(), "line 2: the pair has the direct conversation 7 already");
+    let group = |users: &str| format!(r#"{{"conversationId":9,"participants":[{users}],"kind":"group"}}"#);
+    let counts = world.import(&[group("1,2"), group("1,3")]).unwrap();
+    assert_eq!((counts.conversations, counts.conversations_there, counts.participants_added), (1, 1, 1));
 }
 
 #[test]
