@@ -336,6 +336,8 @@ impl Scylla {
 
     /// Goes on with another session. What is under way ends on the old one.
     pub fn replace(&self, connected: Connected) {
+        // To make it took an answer, which was not heard here.
+        self.answered.set(tokio::time::Instant::now());
         self.connected.replace(Rc::new(connected));
     }
 
