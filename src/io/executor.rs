@@ -1,4 +1,4 @@
-//! One executor: three tasks around a pump, from the start to the end of the node.
+//! One executor: four tasks around a pump, from the start to the end of the node.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -10,6 +10,7 @@ use glommio::{LocalExecutorBuilder, Placement, spawn_local, yield_if_needed};
 
 use crate::io::mesh::Bell;
 use crate::io::poller::Poller;
+use crate::io::pulse::Pulse;
 use crate::io::pump::{Parts, Pump};
 use crate::io::tick::Tick;
 use crate::model::ShardId;
@@ -121,17 +122,20 @@ pub(super) fn spawn(start: Start, cpu: Option<usize>) -> std::io::Result<glommio
 
 async fn run(start: Start) -> std::io::Result<()> {
     let Start { settings, parts, control, reports } = start;
-    let (shard, bell) = (settings.id, parts.inbox.bell());
+    let (shard, bell, pulse) = (settings.id, parts.inbox.bell(), Arc::clone(&parts.pulse));
     let poller = Rc::new(Poller::new()?);
     let pump = Rc::new(RefCell::new(Pump::new(parts, Shard::new(settings), Rc::clone(&poller))?));
     let tick = Rc::new(Tick::default());
     let readiness = spawn_local(readiness(Rc::clone(&pump), Rc::clone(&poller), Rc::clone(&tick), Arc::clone(&control)));
     let time = spawn_local(time(Rc::clone(&pump), Rc::clone(&tick), Arc::clone(&control)));
+    let calls = spawn_local(calls(Rc::clone(&pump), Arc::clone(&pulse), Rc::clone(&tick), Arc::clone(&control)));
     let _unheard = reports.send(Report::Up);
     mailbox(&pump, &bell, &tick, &control).await;
     poller.nudge();
+    pulse.call();
     readiness.await;
     time.await;
+    calls.await;
     let (pumped, handled) = pump.borrow().counters();
     tracing::info!(shard = shard.0, ?pumped, ?handled, "shard ended");
     Ok(())
@@ -168,6 +172,14 @@ async fn readiness(pump: Rc<RefCell<Pump>>, poller: Rc<Poller>, tick: Rc<Tick>, 
 async fn time(pump: Rc<RefCell<Pump>>, tick: Rc<Tick>, control: Arc<Control>) {
     while control.phase() < Phase::Stopping {
         tick.wait().await;
+        turns(&pump, &tick).await;
+    }
+}
+
+/// Runs until the node stops: what it is called for is that it runs at all.
+async fn calls(pump: Rc<RefCell<Pump>>, pulse: Arc<Pulse>, tick: Rc<Tick>, control: Arc<Control>) {
+    while control.phase() < Phase::Stopping {
+        pulse.until_called().await;
         turns(&pump, &tick).await;
     }
 }

@@ -27,6 +27,7 @@ pub mod mesh;
 pub mod node;
 mod poller;
 pub mod preflight;
+mod pulse;
 mod pump;
 pub mod scylla;
 mod signals;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::{Receiver, bounded, unbounded};
 use glommio::ExecutorJoinHandle;
 
 use crate::io::codes;
@@ -20,6 +20,7 @@ use crate::io::executor::{self, Control, Phase, Report, Start};
 use crate::io::listener::{self, Listener};
 use crate::io::mesh;
 use crate::io::preflight::{self, Check};
+use crate::io::pulse::{self, Pulse};
 use crate::io::pump::Parts;
 use crate::io::signals;
 use crate::io::store_bridge::{self, Backing, StoreThreads};
@@ -134,6 +135,7 @@ pub struct Node {
     executors: Vec<ExecutorJoinHandle<()>>,
     store: StoreThreads,
     codes: JoinHandle<()>,
+    pulses: Vec<Arc<Pulse>>,
     ready: Ready,
 }
 
@@ -192,11 +194,19 @@ impl Node {
 
     /// Waits for a drain to be asked for and to end, then ends all threads. All that was written is on disk after it.
     pub fn join(self) {
+        let (end, is_ended) = bounded(0);
+        // Without the thread nobody looks, and the tick has to do.
+        let watching = pulse::watch(self.pulses.clone(), is_ended)
+            .inspect_err(|error| tracing::error!(%error, "nobody looks whether shards take turns"));
         for _ in 0..self.ready.shards {
             // An executor that ends by itself now ends the process, so all of them report.
             if let Ok(shard) = self.drained.recv() {
                 tracing::debug!(shard = shard.0, "drained");
             }
+        }
+        drop(end);
+        if let Ok(watching) = watching {
+            let _ended = watching.join();
         }
         self.stop();
     }
@@ -218,12 +228,15 @@ impl Node {
         let (reports_in, reports) = unbounded();
         let (drained_in, drained) = unbounded();
         let open = Arc::<AtomicUsize>::default();
-        let mut executors = Vec::new();
+        let (mut executors, mut pulses) = (Vec::new(), Vec::new());
         for ((((settings, (inbox, outlets)), store), listeners), cpu) in
             settings.into_iter().zip(ends).zip(lanes).zip(listeners).zip(&ready.cpus)
         {
+            let pulse = Arc::<Pulse>::default();
+            pulses.push(Arc::clone(&pulse));
             let parts = Parts {
                 id: settings.id,
+                pulse,
                 listeners,
                 inbox,
                 outlets,
@@ -242,7 +255,7 @@ impl Node {
             })?;
             executors.push(executor);
         }
-        Ok(Self { control, reports, drained, executors, store, codes: codes_thread, ready })
+        Ok(Self { control, reports, drained, executors, store, codes: codes_thread, pulses, ready })
     }
 
     /// Waits until all executors serve, or one has ended.

@@ -23,6 +23,7 @@ use crate::io::connections::{self, Connections, INDEX_MAX};
 use crate::io::listener::{Accepted, Listener};
 use crate::io::mesh::{Inbox, Outlets};
 use crate::io::poller::{Event, Poller};
+use crate::io::pulse::Pulse;
 use crate::io::store_bridge::StoreLane;
 use crate::model::{ConnectionId, Mono, Now, Redacted, ShardId};
 use crate::shard::{Door, Effect, Handover, Input, Mail, Shard};
@@ -70,6 +71,7 @@ pub(super) struct Counters {
 pub(super) struct Parts {
     pub(super) id: ShardId,
     pub(super) listeners: Vec<Listener>,
+    pub(super) pulse: Arc<Pulse>,
     pub(super) inbox: Inbox<Envelope>,
     pub(super) outlets: Outlets<Envelope>,
     pub(super) store: StoreLane,
@@ -148,6 +150,7 @@ impl Pump {
     /// The first half of a turn: everything but writing to sockets. Returns whether anything happened, so that
     /// another turn is due.
     pub(super) fn take_turn(&mut self) -> bool {
+        self.parts.pulse.beat();
         self.now = clock::now();
         self.parts.outlets.retry();
         self.resume_accepting();

@@ -1,0 +1,105 @@
+//! A look from outside at every executor: one that has stopped taking turns is woken.
+//!
+//! The tick bounds how long glommio 0.9.0 sleeps with a task that could run, unless the tick is that task. Then no timer
+//! is left, and only a wake-up of yet another task, from another thread, ends the sleep.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use crate::io::mesh::Bell;
+use crate::io::tick;
+
+/// Several ticks: who took no turn in all that time sleeps for no reason, or works on something long.
+const LOOK_EVERY: Duration = tick::LONGEST.saturating_mul(5);
+
+/// One executor's. Lifetime: the node's. Owner: shared by the executor and who looks at it. View: one shard.
+#[derive(Debug, Default)]
+pub(super) struct Pulse {
+    turns: AtomicU64,
+    called: AtomicBool,
+    bell: Bell,
+}
+
+impl Pulse {
+    /// The executor has taken a turn.
+    pub(super) fn beat(&self) {
+        self.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Wakes the executor.
+    pub(super) fn call(&self) {
+        self.called.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+
+    /// Until it was called. Only one task may ever wait.
+    pub(super) async fn until_called(&self) {
+        self.bell.wait(|| self.called.swap(false, Ordering::AcqRel)).await;
+    }
+}
+
+/// Looks at executors until the other end of `end` is dropped.
+///
+/// # Errors
+/// When the system refuses a thread.
+pub(super) fn watch(pulses: Vec<Arc<Pulse>>, end: Receiver<()>) -> io::Result<JoinHandle<()>> {
+    let look = move || {
+        let (mut seen, mut stalls) = (vec![None; pulses.len()], 0_u64);
+        while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(LOOK_EVERY) {
+            for shard in stalled(&pulses, &mut seen) {
+                pulses[shard].call();
+                stalls += 1;
+                // On a machine with too little time for its threads this is usual, and told seldom.
+                if stalls.is_power_of_two() {
+                    tracing::warn!(shard, stalls, "a shard took no turn for {} ms and was called", LOOK_EVERY.as_millis());
+                }
+            }
+        }
+    };
+    Builder::new().name("pulse".into()).spawn(look)
+}
+
+/// Who has taken no turn since the last look.
+fn stalled(pulses: &[Arc<Pulse>], seen: &mut [Option<u64>]) -> Vec<usize> {
+    let turns = pulses.iter().map(|pulse| Some(pulse.turns.load(Ordering::Relaxed)));
+    let looks = turns.zip(seen).map(|(turns, seen)| std::mem::replace(seen, turns) == turns);
+    looks.enumerate().filter_map(|(shard, is_stalled)| is_stalled.then_some(shard)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_took_no_turn_since_the_last_look_is_stalled() {
+        let pulses = [Arc::<Pulse>::default(), Arc::default()];
+        let mut seen = [None; 2];
+        assert!(stalled(&pulses, &mut seen).is_empty(), "the first look has nothing to compare with");
+        pulses[0].beat();
+        assert_eq!(stalled(&pulses, &mut seen), [1]);
+        pulses[1].beat();
+        assert_eq!(stalled(&pulses, &mut seen), [0]);
+        assert_eq!(stalled(&pulses, &mut seen), [0, 1]);
+    }
+
+    /// Nothing in the executor has a timer: without the calls it would sleep for ever.
+    #[test]
+    fn an_executor_that_sleeps_is_called_again_and_again() {
+        let pulse = Arc::<Pulse>::default();
+        let (end, is_ended) = crossbeam_channel::bounded(0);
+        let watching = watch(vec![Arc::clone(&pulse)], is_ended).unwrap();
+        let executor = glommio::LocalExecutorBuilder::default().io_memory(0).spawn(move || async move {
+            for _ in 0..3 {
+                pulse.until_called().await;
+            }
+        });
+        executor.unwrap().join().unwrap();
+        drop(end);
+        watching.join().unwrap();
+    }
+}
