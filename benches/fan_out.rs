@@ -107,6 +107,7 @@ impl Room {
             sends_codes: false,
             admin_phones: Vec::new(),
             sanitize: true,
+            retention: None,
             page: true,
         };
         let settings = ShardSettings { id: ShardId(0), shards: 1, node: 1, epoch: 1, seed: [7; 32], policy: Arc::new(policy) };

@@ -1,7 +1,9 @@
 //! One line: a JSON object that makes a conversation or is a message, with the names of the REST API.
 //!
-//!     {"conversationId": 7, "participants": [1, 2], "kind": "direct", "title": "..", "createdBy": 1, "createdAt": ".."}
-//!     {"conversationId": 7, "senderId": 1, "content": "..", "createdAt": "..", "clientMessageId": ".."}
+//! ```text
+//! {"conversationId": 7, "participants": [1, 2], "kind": "direct", "title": "..", "createdBy": 1, "createdAt": ".."}
+//! {"conversationId": 7, "senderId": 1, "content": "..", "createdAt": "..", "clientMessageId": ".."}
+//! ```
 //!
 //! What has `participants` is a conversation. Other members are passed over, so that messages can be imported as the
 //! API gives them.

@@ -4,7 +4,7 @@
 //! counts or the fault of a line. Never imports a shard, a file or a clock.
 //!
 //! Invariants:
-//! - the same line makes the same message, under an id made of its conversation and time ([`places`]): a repetition
+//! - the same line makes the same message, under an id made of its conversation and time (`places`): a repetition
 //!   finds what is there and adds nothing;
 //! - what is stored of a conversation's messages is always the beginning of its lines: before a line is refused, all before
 //!   it are stored, and no message behind it is. The exception is a client id that is in force, of which only the store

@@ -60,7 +60,7 @@ mod tests {
                 if poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context))).await.is_ready() {
                     waiting = Box::pin(tick.wait());
                 }
-                std::thread::sleep(SHORTEST / 2);
+                glommio::timer::sleep(SHORTEST / 2).await;
                 let put_off = clock::mono();
                 tick.put_off(true, None);
                 waiting.await;

@@ -9,6 +9,9 @@ use crate::store::{self, Reply, Request};
 impl World {
     pub(super) fn ask_store(&mut self, seat: usize, ticket: store::Ticket, request: Request) {
         self.trace.note(self.now, format_args!("shard {seat} asks {ticket:?} {request:?}"));
+        if let Request::Append { messages, .. } = &request {
+            self.oracle.append_asked(self.now, messages);
+        }
         let (is_read, pause) = (request.is_read(), self.dice.micros(1, self.plan.store_us));
         self.disk.submit(Job { shard: seat, ticket, request });
         if is_read {
@@ -33,6 +36,9 @@ impl World {
                     let pause = self.dice.millis(1, 400);
                     self.later(pause, Event::Follow);
                 }
+            }
+            if let Request::Append { messages, .. } = &done.job.request {
+                self.oracle.append_answered(self.now, messages, matches!(done.reply, Reply::Failed(_)));
             }
             self.reply(done.job.shard, done.job.ticket, done.reply);
         }

@@ -270,6 +270,9 @@ impl Memory {
             Some(there) => {
                 let changed = there.role != participant.role;
                 there.role = participant.role;
+                if changed {
+                    self.conversations_of.insert((participant.user, conversation), ());
+                }
                 changed
             }
             None => {
