@@ -13,13 +13,13 @@
 
 mod line;
 mod places;
-mod recent;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use crate::model::generations::Generations;
 use crate::model::message::{Conversation, ConversationKind, Draft, Head, Message, Participant, ParticipantRole};
 use crate::model::{ConversationId, Limits, MessageId, UserId, Wall};
 use crate::protocol::json::Reader;
@@ -27,7 +27,6 @@ use crate::store::{Appended, NewMessage, Reply, Request};
 
 use line::{ConversationLine, Line, MessageLine};
 use places::Places;
-use recent::Recent;
 
 pub use line::LINE_BYTES_MAX;
 
@@ -38,6 +37,9 @@ const WAVE_BYTES: usize = 4 << 20;
 
 /// Bytes of contents in one append, but for a single message that is longer: a database takes it as one mutation.
 const APPEND_BYTES: usize = 256 << 10;
+
+/// Participants of all conversations that are remembered, each conversation counting for one more.
+const RECENT_MAX: usize = 1_000_000;
 
 /// Carries out chains of requests: those of a chain one after the other, chains at the same time or in any order. Gives the
 /// replies of each; a chain ends early with a failure that is not worth another try.
@@ -91,7 +93,8 @@ pub struct Import {
     rules: Rules,
     reader: Reader,
     places: Places,
-    recent: Recent,
+    /// Conversations that were used last, so that their next message asks nothing.
+    recent: Generations<ConversationId, Known>,
     wave: Wave,
     counts: Counts,
 }
@@ -139,7 +142,7 @@ impl Import {
             rules,
             reader: Reader::new(),
             places: Places::default(),
-            recent: Recent::default(),
+            recent: Generations::new(RECENT_MAX),
             wave: Wave::default(),
             counts: Counts::default(),
         }
@@ -193,7 +196,8 @@ impl Import {
         self.append(new, &mut known, &mut end, now, ask)?;
         for (id, known) in known {
             if let Some(known) = known {
-                self.recent.put(id, known);
+                let weight = known.participants.len() + 1;
+                self.recent.put(id, known, weight);
             }
         }
         end.refused.map_or(Ok(()), Err)
@@ -211,7 +215,7 @@ impl Import {
                     known.insert(line.id, None);
                 }
                 Line::Message(line) if !known.contains_key(&line.conversation) => {
-                    let recent = self.recent.take(line.conversation);
+                    let recent = self.recent.take(&line.conversation);
                     if recent.is_none() {
                         asked.push((numbered.number, line.conversation, None));
                         requests.push(vec![Request::ReadConversation { conversation: line.conversation }]);

@@ -273,12 +273,12 @@ fn waves_are_cut_by_lines_and_appends_by_messages_and_bytes() {
 
 #[test]
 fn what_was_forgotten_is_read_again() {
-    let mut recent = Recent::default();
+    let mut recent = Generations::new(RECENT_MAX);
     let known =
         |users: u64| Known { participants: (1..=users).map(|user| UserId::new(user).unwrap()).collect(), head: Head::default() };
     for value in 1..=3_000 {
-        recent.put(ConversationId::new(value).unwrap(), known(999));
+        recent.put(ConversationId::new(value).unwrap(), known(999), 1_000);
     }
-    let kept = (1..=3_000).filter(|value| recent.take(ConversationId::new(*value).unwrap()).is_some()).count();
+    let kept = (1..=3_000).filter(|value| recent.take(&ConversationId::new(*value).unwrap()).is_some()).count();
     assert!((500..=1_000).contains(&kept), "{kept}");
 }

@@ -9,6 +9,7 @@
 pub mod codes;
 pub mod command;
 pub mod destination;
+pub mod generations;
 pub mod ids;
 pub mod limits;
 pub mod map;

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::model::generations::Generations;
 use crate::model::ids::{ConversationId, MessageId, UserId};
 use crate::model::message::{Head, Message};
 use crate::model::time::Wall;
@@ -84,13 +85,10 @@ struct Doubt {
     key: Option<(UserId, Box<str>)>,
 }
 
-/// A bounded map in two generations: what was not asked for while the younger filled up is forgotten.
 /// Lifetime and owner: the store's.
 #[derive(Debug)]
 pub(super) struct Conversations {
-    young: BTreeMap<ConversationId, Known>,
-    old: BTreeMap<ConversationId, Known>,
-    generation_max: usize,
+    known: Generations<ConversationId, Known>,
     /// One entry for each conversation whose append was given up, until it goes on: at most as many as there were
     /// requests under way.
     doubts: BTreeMap<ConversationId, Vec<Doubt>>,
@@ -98,42 +96,26 @@ pub(super) struct Conversations {
 
 impl Conversations {
     pub(super) fn new(entries_max: usize) -> Self {
-        let (young, old, doubts) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { young, old, generation_max: (entries_max / 2).max(1), doubts }
-    }
-
-    fn find(&mut self, id: ConversationId) -> Option<&mut Known> {
-        if !self.young.contains_key(&id) {
-            let known = self.old.remove(&id)?;
-            self.put(id, known);
-        }
-        self.young.get_mut(&id)
-    }
-
-    fn put(&mut self, id: ConversationId, known: Known) {
-        if self.young.len() >= self.generation_max && !self.young.contains_key(&id) {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(id, known);
+        Self { known: Generations::new(entries_max), doubts: BTreeMap::new() }
     }
 
     pub(super) fn buckets(&mut self, id: ConversationId) -> Option<Buckets> {
-        self.find(id).map(|known| known.buckets)
+        self.known.find(id).map(|known| known.buckets)
     }
 
     pub(super) fn put_buckets(&mut self, id: ConversationId, buckets: Buckets) {
-        if self.find(id).is_none() {
-            self.put(id, Known { buckets, log: None });
+        if self.known.find(id).is_none() {
+            self.known.put(id, Known { buckets, log: None }, 1);
         }
     }
 
     pub(super) fn log(&mut self, id: ConversationId) -> Option<&mut Log> {
-        self.find(id)?.log.as_mut()
+        self.known.find(id)?.log.as_mut()
     }
 
     /// Takes over what was read or written. A head never goes back: the read may have been overtaken by an append.
     pub(super) fn put_log(&mut self, id: ConversationId, mut log: Log) {
-        let Some(known) = self.find(id) else { return };
+        let Some(known) = self.known.find(id) else { return };
         if let Some(there) = &known.log {
             log.listed = there.listed.max(log.listed);
             if log.head.last < there.head.last {
@@ -145,7 +127,7 @@ impl Conversations {
 
     /// These messages may or may not be stored: the log must be read again.
     pub(super) fn doubt(&mut self, id: ConversationId, messages: &[NewMessage]) {
-        if let Some(known) = self.find(id) {
+        if let Some(known) = self.known.find(id) {
             known.log = None;
         }
         let doubts = self.doubts.entry(id).or_default();
@@ -285,7 +267,7 @@ mod tests {
         for value in 1..=1_000 {
             conversations.put_buckets(id(value), buckets);
             assert_eq!(conversations.buckets(id(1)), Some(buckets));
-            assert!(conversations.young.len() + conversations.old.len() <= 100);
+            assert!(conversations.known.count() <= 100);
         }
         assert_eq!(conversations.buckets(id(500)), None);
     }
