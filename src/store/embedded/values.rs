@@ -197,19 +197,8 @@ pub(super) fn put_group(out: &mut Vec<u8>, group: &[(MessageId, ConversationId)]
 
 /// The conversation of `message`, if it is in the group that begins with `first`.
 pub(super) fn find_in_group(first: MessageId, value: &[u8], message: MessageId) -> Result<Option<ConversationId>, Corrupt> {
-    let mut fields = Decoder::new(value)?;
-    let mut key = first.to_key();
-    let mut found = None;
-    loop {
-        let conversation = ConversationId::new(fields.number()?).map_err(|_| Corrupt)?;
-        if key == message.to_key() {
-            found = Some(conversation);
-        }
-        if fields.0.is_empty() {
-            return Ok(found);
-        }
-        key[PERIOD_BYTES..].copy_from_slice(&fields.array::<{ 16 - PERIOD_BYTES }>()?);
-    }
+    let found = group(first, value)?.into_iter().find(|(there, _)| *there == message);
+    Ok(found.map(|(_, conversation)| conversation))
 }
 
 /// The messages of the group that begins with `first`, ascending, with their conversations.
