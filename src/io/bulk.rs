@@ -9,9 +9,9 @@ use futures_util::stream::{self, StreamExt as _};
 use tokio::runtime::Runtime;
 use tokio::time::sleep;
 
-use crate::io::clock;
+use crate::io::{clock, scylla};
 use crate::store::embedded::{self, Embedded};
-use crate::store::scylla::{Connected, Options, Scylla, migrate};
+use crate::store::scylla::{Options, Scylla};
 use crate::store::{Reply, Request};
 
 /// Chains that a database carries out side by side: enough to hide its answers' way, few enough that each is soon done.
@@ -42,16 +42,11 @@ impl Bulk {
     /// # Errors
     /// When the system refuses a runtime, or the database cannot be reached or refuses.
     pub fn open_database(options: Options, migrates: bool) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = scylla::runtime()?;
         let request_timeout = options.request_timeout.max(REQUEST_TIMEOUT);
         // A second try of a read beside the first would only add to the work.
         let options = Options { request_timeout, speculative_delay: request_timeout, ..options };
-        let connected = runtime.block_on(async {
-            if migrates {
-                migrate(&options).await?;
-            }
-            Connected::open(&options).await
-        })?;
+        let connected = runtime.block_on(scylla::reach(&options, migrates))?;
         let store = Rc::new(Scylla::new(options, connected));
         Ok(Self::Database { runtime, store })
     }

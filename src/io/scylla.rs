@@ -62,8 +62,16 @@ pub fn migrate_schema(options: &Options) -> Result<(i32, i32), Box<dyn Error + S
     Ok(runtime()?.block_on(migrate(options))?)
 }
 
-fn runtime() -> io::Result<Runtime> {
+pub(super) fn runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// A session; `migrates`: after the schema was brought up to date.
+pub(super) async fn reach(options: &Options, migrates: bool) -> Result<Connected, OpenError> {
+    if migrates {
+        migrate(options).await?;
+    }
+    Connected::open(options).await
 }
 
 impl Database {
@@ -75,13 +83,7 @@ impl Database {
         let runtime = runtime()?;
         let mut pause = CONNECT_EVERY;
         let connected = loop {
-            let outcome = runtime.block_on(async {
-                if start == Start::Once {
-                    migrate(&options).await?;
-                }
-                Connected::open(&options).await
-            });
-            match (outcome, start) {
+            match (runtime.block_on(reach(&options, start == Start::Once)), start) {
                 (Ok(connected), _) => break connected,
                 (Err(OpenError::Unreachable(reason)), Start::Wait) => {
                     tracing::warn!(%reason, retry_in_ms = pause.as_millis(), "waiting for the database");
@@ -203,7 +205,7 @@ async fn watch_over(store: Rc<Scylla>, lost: watch::Sender<bool>, lost_after: Du
         tracing::error!(silent_for_ms = store.silence().as_millis(), "the database is lost: requests are refused");
         lost.send_replace(true);
         tell(false);
-        if let Some(connected) = reach(&store).await {
+        if let Some(connected) = reach_again(&store).await {
             store.replace(connected);
         }
         tracing::info!("the database is back");
@@ -227,7 +229,7 @@ async fn is_alive(store: &Scylla, patience: Duration) -> bool {
 
 /// Waits until the database answers: on the session that is there, which may have outlived a pause, or on a new one, as the
 /// driver takes seconds to try again.
-async fn reach(store: &Scylla) -> Option<Connected> {
+async fn reach_again(store: &Scylla) -> Option<Connected> {
     let old = async {
         while !store.ping(Duration::from_secs(1)).await {
             sleep(CONNECT_EVERY).await;
