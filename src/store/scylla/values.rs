@@ -57,23 +57,23 @@ pub(super) fn write_time(id: MessageId) -> i64 {
     bigint(id.at().0 / 10)
 }
 
-/// Seconds that a row is kept which counts until `expires`: longer than that, as its own column decides. At most the
-/// twenty years that the database allows.
+/// The twenty years that the database lets a row live.
+const LIFE_SECONDS_MAX: u64 = 20 * 365 * 86_400;
+
+/// Seconds that a row is kept which counts until `expires`: longer than that, as its own column decides.
 pub(super) fn seconds_to_live(now: Wall, expires: Wall) -> i32 {
     const SLACK: u64 = 3_600;
     // An append may still be repeated that was decided while its client id was in force.
     const _: () = assert!(REPEAT_WINDOW.as_secs() <= SLACK);
-    const MAX: u64 = 20 * 365 * 86_400;
-    let seconds = (now.until(expires).as_secs() + SLACK).min(MAX);
+    let seconds = (now.until(expires).as_secs() + SLACK).min(LIFE_SECONDS_MAX);
     i32::try_from(seconds).unwrap_or(i32::MAX)
 }
 
 /// Seconds that a message is kept, or what leads to it, if it was sent at `at`; zero, which is for ever, without a
 /// retention. What is over already is over in a second.
 pub(super) fn message_seconds(now: Wall, at: Wall, retention: Option<Duration>) -> i32 {
-    const MAX: u64 = 20 * 365 * 86_400;
     let Some(retention) = retention else { return 0 };
-    i32::try_from(now.until(at.after(retention)).as_secs().clamp(1, MAX)).unwrap_or(i32::MAX)
+    i32::try_from(now.until(at.after(retention)).as_secs().clamp(1, LIFE_SECONDS_MAX)).unwrap_or(i32::MAX)
 }
 
 pub(super) fn kind_text(kind: ConversationKind) -> &'static str {
