@@ -16,19 +16,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::try_join_all;
 use hdrhistogram::Histogram;
-use scylla::client::PoolSize;
-use scylla::client::execution_profile::{ExecutionProfile, ExecutionProfileHandle};
+use scylla::client::execution_profile::ExecutionProfileHandle;
 use scylla::client::session::Session;
-use scylla::client::session_builder::SessionBuilder;
-use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
-use scylla::policies::timestamp_generator::MonotonicTimestampGenerator;
 use scylla::statement::prepared::PreparedStatement;
-use scylla::statement::{Consistency, SerialConsistency};
 use scylla::value::{CqlTimeuuid, MaybeUnset, Row};
 use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_local};
@@ -36,7 +30,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tidings::model::ids::{ConversationId, MessageId, MessageIds, ShardId, UserId};
 use tidings::model::message::{Conversation, ConversationKind, Draft, Head, Participant, ParticipantRole};
 use tidings::model::time::Wall;
-use tidings::store::scylla::{Connected, Options, Scylla, migrate, statement};
+use tidings::store::scylla::{Connected, Options, Scylla, migrate, session, statement};
 use tidings::store::{Appended, NewMessage, Reply, Request};
 
 #[global_allocator]
@@ -405,27 +399,7 @@ type MessageColumns = (CqlTimeuuid, i64, i64, Option<CqlTimeuuid>, Option<String
 
 impl Bare {
     async fn open(options: &Options) -> Self {
-        let session = SessionBuilder::new()
-            .known_nodes(&options.nodes)
-            .connection_timeout(options.connect_timeout)
-            .pool_size(PoolSize::PerShard(std::num::NonZeroUsize::MIN))
-            .timestamp_generator(Arc::new(MonotonicTimestampGenerator::new()))
-            .keepalive_interval(Duration::from_secs(1))
-            .keepalive_timeout(options.connect_timeout)
-            .tcp_nodelay(true)
-            .keyspaces_to_fetch([&options.keyspace])
-            .use_keyspace(&options.keyspace, true)
-            .build()
-            .await
-            .expect("a session");
-        let speculative = SimpleSpeculativeExecutionPolicy { max_retry_count: 2, retry_interval: options.speculative_delay };
-        let profile = ExecutionProfile::builder()
-            .consistency(Consistency::LocalQuorum)
-            .serial_consistency(Some(SerialConsistency::LocalSerial))
-            .request_timeout(Some(options.request_timeout))
-            .speculative_execution_policy(Some(Arc::new(speculative)))
-            .build()
-            .into_handle();
+        let (session, profile) = session(options).await.expect("a session");
         let prepare = async |name, idempotent| prepare_statement(&session, &profile, name, idempotent).await;
         Self {
             claim_key: prepare("claim_key", false).await,

@@ -39,7 +39,7 @@ use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use scylla::client::PoolSize;
-use scylla::client::execution_profile::ExecutionProfile;
+use scylla::client::execution_profile::{ExecutionProfile, ExecutionProfileHandle};
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::deserialize::row::DeserializeRow;
@@ -54,7 +54,7 @@ use crate::store::{Failure, Reply, Request};
 
 use known::Conversations;
 use order::Orders;
-use statements::{Kind, Profiles, Statement, Statements};
+use statements::{Kind, Profile, Statement, Statements};
 
 pub use latency::Latencies;
 pub use tls::{Tls, TlsFault};
@@ -193,6 +193,14 @@ pub fn statement(name: &str) -> Option<&'static str> {
     Statements::text(name)
 }
 
+/// A session as the store has it and the profile of its statements, for the same comparison.
+///
+/// # Errors
+/// [`OpenError`].
+pub async fn session(options: &Options) -> Result<(Session, ExecutionProfileHandle), OpenError> {
+    Ok((connect(options, true).await?, profile(options).profile))
+}
+
 /// Makes the keyspace and brings its schema up to what this build needs. Returns from and to which version.
 ///
 /// # Errors
@@ -280,7 +288,7 @@ impl Connected {
             if found < schema::VERSION {
                 return Err(OpenError::Schema { found, needed: schema::VERSION });
             }
-            let statements = Statements::prepare(&session, &profiles(options)).await;
+            let statements = Statements::prepare(&session, &profile(options)).await;
             statements.map_err(|error| OpenError::Unreachable(error.to_string()))
         };
         match tokio::time::timeout(options.connect_timeout * 2, prepared).await {
@@ -290,20 +298,19 @@ impl Connected {
     }
 }
 
-fn profiles(options: &Options) -> Profiles {
+fn profile(options: &Options) -> Profile {
     let (consistency, serial, serial_read) = if options.local {
         (Consistency::LocalQuorum, SerialConsistency::LocalSerial, Consistency::LocalSerial)
     } else {
         (Consistency::Quorum, SerialConsistency::Serial, Consistency::Serial)
     };
     let speculative = SimpleSpeculativeExecutionPolicy { max_retry_count: 2, retry_interval: options.speculative_delay };
-    let base = ExecutionProfile::builder()
+    let profile = ExecutionProfile::builder()
         .consistency(consistency)
         .serial_consistency(Some(serial))
         .request_timeout(Some(options.request_timeout))
         .speculative_execution_policy(Some(Arc::new(speculative)));
-    let profile = base.build().into_handle();
-    Profiles { read: profile.clone(), write: profile, serial: serial_read, timeout: options.request_timeout }
+    Profile { profile: profile.build().into_handle(), serial: serial_read, timeout: options.request_timeout }
 }
 
 impl Scylla {

@@ -35,10 +35,10 @@ pub(super) struct Statement {
     pub(super) latency: Latency,
 }
 
-/// What differs between kinds.
-pub(super) struct Profiles {
-    pub(super) read: ExecutionProfileHandle,
-    pub(super) write: ExecutionProfileHandle,
+/// How statements are carried out.
+pub(super) struct Profile {
+    pub(super) profile: ExecutionProfileHandle,
+    /// Of [`Kind::SerialRead`].
     pub(super) serial: Consistency,
     pub(super) timeout: Duration,
 }
@@ -46,18 +46,17 @@ pub(super) struct Profiles {
 impl Statement {
     async fn prepare(
         session: &Session,
-        profiles: &Profiles,
+        profile: &Profile,
         name: &'static str,
         kind: Kind,
         cql: &str,
     ) -> Result<Self, PrepareError> {
         let mut prepared = session.prepare(cql).await?;
-        let profile = if kind == Kind::Read { &profiles.read } else { &profiles.write };
-        prepared.set_execution_profile_handle(Some(profile.clone()));
+        prepared.set_execution_profile_handle(Some(profile.profile.clone()));
         prepared.set_is_idempotent(kind != Kind::Transaction);
-        prepared.set_request_timeout(Some(profiles.timeout));
+        prepared.set_request_timeout(Some(profile.timeout));
         if kind == Kind::SerialRead {
-            prepared.set_consistency(profiles.serial);
+            prepared.set_consistency(profile.serial);
         }
         Ok(Self { name, kind, prepared, latency: Latency::default() })
     }
@@ -71,9 +70,9 @@ macro_rules! statements {
         }
 
         impl Statements {
-            pub(super) async fn prepare(session: &Session, profiles: &Profiles) -> Result<Self, PrepareError> {
+            pub(super) async fn prepare(session: &Session, profile: &Profile) -> Result<Self, PrepareError> {
                 Ok(Self {
-                    $($name: Box::pin(Statement::prepare(session, profiles, stringify!($name), Kind::$kind, $cql)).await?.into(),)+
+                    $($name: Box::pin(Statement::prepare(session, profile, stringify!($name), Kind::$kind, $cql)).await?.into(),)+
                 })
             }
 
