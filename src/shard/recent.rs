@@ -34,6 +34,13 @@ struct Recent {
     used: bool,
 }
 
+impl Recent {
+    /// Returns how many bytes that were.
+    fn empty(&mut self) -> usize {
+        self.messages.drain(..).map(|message| weight(&message)).sum()
+    }
+}
+
 impl Recents {
     pub(super) fn new(seed: u64, messages_max: usize, bytes_max: usize) -> Self {
         Self { map: map::map(seed), clock: VecDeque::new(), bytes: 0, messages_max, bytes_max }
@@ -76,7 +83,7 @@ impl Recents {
         for message in messages {
             assert!(message.conversation == id, "a conversation holds its own messages");
             if recent.messages.back().is_some_and(|last| message.prev != Some(last.id)) {
-                self.bytes -= recent.messages.drain(..).map(|message| weight(&message)).sum::<usize>();
+                self.bytes -= recent.empty();
             }
             self.bytes += weight(message);
             recent.messages.push_back(Arc::clone(message));
@@ -89,7 +96,7 @@ impl Recents {
 
     fn clear(&mut self, id: ConversationId) {
         if let Some(recent) = self.map.get_mut(&id) {
-            self.bytes -= recent.messages.drain(..).map(|message| weight(&message)).sum::<usize>();
+            self.bytes -= recent.empty();
         }
     }
 
@@ -101,9 +108,8 @@ impl Recents {
             if std::mem::take(&mut recent.used) {
                 self.clock.push_back(id);
             } else {
-                self.clear(id);
+                self.bytes -= recent.empty() + ENTRY_BYTES;
                 self.map.remove(&id);
-                self.bytes -= ENTRY_BYTES;
             }
         }
     }
