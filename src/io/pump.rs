@@ -102,8 +102,8 @@ pub(super) struct Pump {
     /// Connections to write, each at most once.
     dirty: VecDeque<ConnectionId>,
     panics_in_a_row: u32,
-    /// When accepting was last paused.
-    accept_paused: Mono,
+    /// When accepting was last paused, while it is.
+    accept_paused: Option<Mono>,
     counters: Counters,
 }
 
@@ -127,7 +127,7 @@ impl Pump {
             readable: VecDeque::new(),
             dirty: VecDeque::new(),
             panics_in_a_row: 0,
-            accept_paused: Mono(0),
+            accept_paused: None,
             counters: Counters::default(),
         })
     }
@@ -413,19 +413,23 @@ impl Pump {
                 tracing::warn!(shard = self.parts.id.0, reason, "accepting is paused until connections end; told once");
             }
             self.counters.accept_pauses += 1;
-            self.accept_paused = self.now.mono;
+            self.accept_paused = Some(self.now.mono);
         }
     }
 
     /// Watches the listeners again when there is room.
     fn resume_accepting(&mut self) {
-        if self.is_full() || self.now.mono < self.accept_paused.after(ACCEPT_PAUSE) {
+        let is_over = |paused: Mono| paused.after(ACCEPT_PAUSE) <= self.now.mono;
+        if !self.accept_paused.is_some_and(is_over) || self.is_full() {
             return;
         }
         for (number, listener) in self.parts.listeners.iter_mut().enumerate() {
             if listener.paused && self.poller.add_listener(&*listener, listener_key(number)).is_ok() {
                 listener.paused = false;
             }
+        }
+        if self.parts.listeners.iter().all(|listener| !listener.paused) {
+            self.accept_paused = None;
         }
     }
 
