@@ -120,92 +120,108 @@ pub(super) fn spawn(start: Start, cpu: Option<usize>) -> std::io::Result<glommio
         .map_err(Into::into)
 }
 
+/// What the tasks of an executor share. View: one shard.
+struct Tasks {
+    pump: RefCell<Pump>,
+    poller: Rc<Poller>,
+    bell: Arc<Bell>,
+    pulse: Arc<Pulse>,
+    tick: Tick,
+    control: Arc<Control>,
+}
+
 async fn run(start: Start) -> std::io::Result<()> {
     let Start { settings, parts, control, reports } = start;
     let (shard, bell, pulse) = (settings.id, parts.inbox.bell(), Arc::clone(&parts.pulse));
     let poller = Rc::new(Poller::new()?);
-    let pump = Rc::new(RefCell::new(Pump::new(parts, Shard::new(settings), Rc::clone(&poller))?));
-    let tick = Rc::new(Tick::default());
-    let readiness = spawn_local(readiness(Rc::clone(&pump), Rc::clone(&poller), Rc::clone(&tick), Arc::clone(&control)));
-    let time = spawn_local(time(Rc::clone(&pump), Rc::clone(&tick), Arc::clone(&control)));
-    let calls = spawn_local(calls(Rc::clone(&pump), Arc::clone(&pulse), Rc::clone(&tick), Arc::clone(&control)));
+    let pump = RefCell::new(Pump::new(parts, Shard::new(settings), Rc::clone(&poller))?);
+    let tasks = Rc::new(Tasks { pump, poller, bell, pulse, tick: Tick::default(), control });
+    let readiness = spawn_local(Rc::clone(&tasks).readiness());
+    let time = spawn_local(Rc::clone(&tasks).time());
+    let calls = spawn_local(Rc::clone(&tasks).calls());
     let _unheard = reports.send(Report::Up);
-    mailbox(&pump, &bell, &tick, &control).await;
-    poller.nudge();
-    pulse.call();
+    tasks.mailbox().await;
+    tasks.poller.nudge();
+    tasks.pulse.call();
     readiness.await;
     time.await;
     calls.await;
-    let (pumped, handled) = pump.borrow().counters();
+    let (pumped, handled) = tasks.pump.borrow().counters();
     tracing::info!(shard = shard.0, ?pumped, ?handled, "shard ended");
     Ok(())
 }
 
-/// Runs until the node stops: mail, replies, and what the node's thread says.
-async fn mailbox(pump: &RefCell<Pump>, bell: &Bell, tick: &Tick, control: &Control) {
-    let mut seen = Phase::Running;
-    while seen < Phase::Stopping {
-        bell.wait(|| control.phase() > seen || pump.borrow().has_mail()).await;
-        let phase = control.phase();
-        if seen < Phase::Draining && phase >= Phase::Draining {
-            pump.borrow_mut().drain();
-        }
-        seen = phase.max(seen);
-        turns(pump, tick).await;
+impl Tasks {
+    fn is_running(&self) -> bool {
+        self.control.phase() < Phase::Stopping
     }
-}
 
-/// Runs until the node stops: sockets.
-///
-/// # Panics
-/// When the ring no longer waits for the sockets: this shard would serve nobody.
-async fn readiness(pump: Rc<RefCell<Pump>>, poller: Rc<Poller>, tick: Rc<Tick>, control: Arc<Control>) {
-    while control.phase() < Phase::Stopping {
-        turns(&pump, &tick).await;
-        if let Err(error) = poller.wait().await {
-            panic!("waiting for sockets failed: {error}");
+    /// Runs until the node stops: mail, replies, and what the node's thread says.
+    async fn mailbox(&self) {
+        let mut seen = Phase::Running;
+        while seen < Phase::Stopping {
+            self.bell.wait(|| self.control.phase() > seen || self.pump.borrow().has_mail()).await;
+            let phase = self.control.phase();
+            if seen < Phase::Draining && phase >= Phase::Draining {
+                self.pump.borrow_mut().drain();
+            }
+            seen = phase.max(seen);
+            self.turns().await;
         }
     }
-}
 
-/// Runs until the node stops: time. Its turn also finds what a wake-up should have told.
-async fn time(pump: Rc<RefCell<Pump>>, tick: Rc<Tick>, control: Arc<Control>) {
-    while control.phase() < Phase::Stopping {
-        tick.wait().await;
-        turns(&pump, &tick).await;
-    }
-}
-
-/// Runs until the node stops: what it is called for is that it runs at all.
-async fn calls(pump: Rc<RefCell<Pump>>, pulse: Arc<Pulse>, tick: Rc<Tick>, control: Arc<Control>) {
-    while control.phase() < Phase::Stopping {
-        pulse.until_called().await;
-        turns(&pump, &tick).await;
-    }
-}
-
-/// Takes turns until nothing happens any more. Every turn looks at all sources, whichever woke the task: under load an
-/// executor goes long without returning to its reactor, and mail must not wait for that.
-async fn turns(pump: &RefCell<Pump>, tick: &Tick) {
-    let mut happened = false;
-    loop {
-        let more = pump.borrow_mut().take_turn();
-        flush(pump).await;
-        if !more {
-            return tick.put_off(happened, pump.borrow().due_in());
+    /// Runs until the node stops: sockets.
+    ///
+    /// # Panics
+    /// When the ring no longer waits for the sockets: this shard would serve nobody.
+    async fn readiness(self: Rc<Self>) {
+        while self.is_running() {
+            self.turns().await;
+            if let Err(error) = self.poller.wait().await {
+                panic!("waiting for sockets failed: {error}");
+            }
         }
-        happened = true;
-        yield_if_needed().await;
     }
-}
 
-/// Writes every connection that has something to write, and lets others run in between.
-async fn flush(pump: &RefCell<Pump>) {
-    loop {
-        let more = pump.borrow_mut().flush(WRITES_BETWEEN_YIELDS);
-        if !more {
-            return;
+    /// Runs until the node stops: time. Its turn also finds what a wake-up should have told.
+    async fn time(self: Rc<Self>) {
+        while self.is_running() {
+            self.tick.wait().await;
+            self.turns().await;
         }
-        yield_if_needed().await;
+    }
+
+    /// Runs until the node stops: what it is called for is that it runs at all.
+    async fn calls(self: Rc<Self>) {
+        while self.is_running() {
+            self.pulse.until_called().await;
+            self.turns().await;
+        }
+    }
+
+    /// Takes turns until nothing happens any more. Every turn looks at all sources, whichever woke the task: under load
+    /// an executor goes long without returning to its reactor, and mail must not wait for that.
+    async fn turns(&self) {
+        let mut happened = false;
+        loop {
+            let more = self.pump.borrow_mut().take_turn();
+            self.flush().await;
+            if !more {
+                return self.tick.put_off(happened, self.pump.borrow().due_in());
+            }
+            happened = true;
+            yield_if_needed().await;
+        }
+    }
+
+    /// Writes every connection that has something to write, and lets others run in between.
+    async fn flush(&self) {
+        loop {
+            let more = self.pump.borrow_mut().flush(WRITES_BETWEEN_YIELDS);
+            if !more {
+                return;
+            }
+            yield_if_needed().await;
+        }
     }
 }
