@@ -57,6 +57,7 @@ pub use handover::Handover;
 pub use mail::Mail;
 pub use outbox::Outbox;
 pub use seam::{Counters, Door, Effect, Input};
+pub(crate) use storing::PATIENCE;
 
 use auth::Logins;
 use connection::Connections;

@@ -5,19 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::model::message::Message;
 use crate::model::{ConversationId, MessageId, Mono, UserId, Wall};
+use crate::shard::PATIENCE;
 use crate::sim::facts::{Attempt, Block, Dto, Entry, Kind, LoginNo, Member, Send, SendNo, SessionFact, SessionNo, Sub};
 use crate::store::NewMessage;
 
 /// From the answer to a logout, or the end of a token, to the last message its sessions may get.
 const CUT_WITHIN_NS: u64 = 1_000_000_000;
-
-/// An unknown outcome this long after the first try may be the one with which a shard gives up: its patience, less the way
-/// of a reply.
-const GIVEN_UP_AFTER: Duration = Duration::from_millis(600);
 
 /// When something was seen: both clocks, and how often the wall clock has jumped.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +39,7 @@ pub(super) struct Oracle {
     pub(super) sessions: Vec<SessionFact>,
     /// When each login's logout was answered.
     pub(super) logins: Vec<Option<Mono>>,
-    /// When each message was first given to the store, and those whose last outcome came so late that it is not known.
+    /// When each message was first given to the store, and those that its shard has given up since.
     asked: BTreeMap<MessageId, Mono>,
     given_up: BTreeSet<MessageId>,
     pub(super) delivered: u64,
@@ -103,11 +99,11 @@ impl Oracle {
         }
     }
 
-    /// The store has answered. A shard gives up what it was told of for the last time after so long: then nobody hears of
-    /// a message that is stored all the same, but by the history.
+    /// The store's answer comes at `now`. A failure that comes after the shard's patience is the last: nobody but the history
+    /// tells of a message that is stored all the same.
     pub(super) fn append_answered(&mut self, now: Mono, messages: &[NewMessage], failed: bool) {
         for new in messages {
-            let is_late = self.asked.get(&new.id).is_some_and(|asked| now.since(*asked) >= GIVEN_UP_AFTER);
+            let is_late = self.asked.get(&new.id).is_some_and(|asked| now.since(*asked) >= PATIENCE);
             if failed && is_late {
                 self.given_up.insert(new.id);
             } else {

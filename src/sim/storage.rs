@@ -1,6 +1,7 @@
 //! The store's side of the world: requests on their way to the disk, replies on their way back, and what the oracle is
 //! told of them.
 
+use crate::model::Mono;
 use crate::sim::Plant;
 use crate::sim::disk::Job;
 use crate::sim::world::{Event, World};
@@ -37,10 +38,11 @@ impl World {
                     self.later(pause, Event::Follow);
                 }
             }
+            let failed = matches!(done.reply, Reply::Failed(_));
+            let at = self.reply(done.job.shard, done.job.ticket, done.reply);
             if let Request::Append { messages, .. } = &done.job.request {
-                self.oracle.append_answered(self.now, messages, matches!(done.reply, Reply::Failed(_)));
+                self.oracle.append_answered(at, messages, failed);
             }
-            self.reply(done.job.shard, done.job.ticket, done.reply);
         }
     }
 
@@ -52,7 +54,8 @@ impl World {
         }
     }
 
-    pub(super) fn reply(&mut self, shard: usize, ticket: store::Ticket, reply: Reply) {
+    /// Returns when it will be there.
+    pub(super) fn reply(&mut self, shard: usize, ticket: store::Ticket, reply: Reply) -> Mono {
         let pause = self.dice.micros(1, 1 + self.plan.store_us / 4);
         let mut at = self.now.after(pause);
         if self.plan.replies_in_order {
@@ -60,6 +63,7 @@ impl World {
             self.reply_last = at;
         }
         self.at(at, Event::Reply { epoch: self.epoch, shard, ticket, reply });
+        at
     }
 
     /// A write was carried out: from now on it is certain.
