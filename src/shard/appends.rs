@@ -13,7 +13,7 @@ use crate::model::message::{Draft, Message, SenderSession};
 use crate::model::{ConversationId, Mono, Refusal, RefusalCode};
 use crate::protocol::json;
 use crate::shard::mail::{Asker, Delivery, Mail, Subscriber};
-use crate::shard::storing::{Errand, RETRY_PAUSE, is_worth_retrying};
+use crate::shard::storing::{Errand, RETRY_PAUSE, is_unknown, is_worth_retrying};
 use crate::shard::timers::Timer;
 use crate::shard::{Shard, Turn};
 use crate::store::{self, Appended};
@@ -50,11 +50,11 @@ impl Shard {
         self.append_next(turn, id);
     }
 
-    /// Gives the store everything that waits, unless an append is under way.
-    fn append_next(&mut self, turn: &mut Turn<'_>, id: ConversationId) {
+    /// Gives the store everything that waits, unless an append is under way or in doubt.
+    pub(super) fn append_next(&mut self, turn: &mut Turn<'_>, id: ConversationId) {
         let limits = &self.policy.limits;
         let Some(ready) = self.conversations.ready(id) else { return };
-        if ready.appending.is_some() || ready.queue.is_empty() {
+        if !ready.is_settled() || ready.queue.is_empty() {
             return;
         }
         if self.errands.len() >= limits.store_inflight {
@@ -115,16 +115,25 @@ impl Shard {
                 self.timers.schedule(turn.now.mono.after(RETRY_PAUSE), Timer::Append(id));
             }
             other => {
-                // What is behind the failed append fails with it, in order; the log's end must be read again.
-                let queued = std::mem::take(&mut ready.queue);
-                let refusal = Self::failed(&other);
-                let askers = appending.senders.into_iter().map(|(asker, _)| asker);
-                for asker in askers.chain(queued.into_iter().map(|send| send.asker)) {
-                    self.answer(turn, asker, Outcome::Refused(refusal.clone()));
+                let is_unknown = is_unknown(&other, appending.tries);
+                let Appending { senders, request, .. } = appending;
+                let (askers, from): (Vec<_>, Vec<_>) = senders.into_iter().unzip();
+                self.fail_appends(turn, id, askers, &other);
+                if is_unknown {
+                    self.doubt_append(turn, id, request, from);
                 }
-                self.conversations.unload(id);
             }
         }
+    }
+
+    /// What is behind a failed append fails with it, in order; the log's end must be read again.
+    pub(super) fn fail_appends(&mut self, turn: &mut Turn<'_>, id: ConversationId, askers: Vec<Asker>, reply: &store::Reply) {
+        let queue = self.conversations.ready(id).map(|ready| std::mem::take(&mut ready.queue));
+        let refusal = Self::failed(reply);
+        for asker in askers.into_iter().chain(queue.into_iter().flatten().map(|send| send.asker)) {
+            self.answer(turn, asker, Outcome::Refused(refusal.clone()));
+        }
+        self.conversations.unload(id);
     }
 
     /// The outcome of an append is not known: the same messages again, under the same ids.
@@ -136,7 +145,13 @@ impl Shard {
     }
 
     /// One crossing to each shard that has participants or subscribers.
-    fn send_out(&mut self, turn: &mut Turn<'_>, id: ConversationId, message: Arc<Message>, from: Option<SenderSession>) {
+    pub(super) fn send_out(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConversationId,
+        message: Arc<Message>,
+        from: Option<SenderSession>,
+    ) {
         let mut body = Vec::with_capacity(256 + message.content.len());
         json::message_dto(&message, &mut body);
         let body = Bytes::from(body);

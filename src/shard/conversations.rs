@@ -79,6 +79,15 @@ pub(super) struct Ready {
     by_shard: Vec<Arc<[UserId]>>,
     pub(super) queue: VecDeque<Send>,
     pub(super) appending: Option<Appending>,
+    /// The store was asked what became of an append that was given up: nothing is appended before that is known.
+    pub(super) settling: bool,
+}
+
+impl Ready {
+    /// Whether the log certainly ends at `head`.
+    pub(super) fn is_settled(&self) -> bool {
+        self.appending.is_none() && !self.settling
+    }
 }
 
 /// Conversations in memory, with a second chance before one is dropped. Owner: the shard. View: shard.
@@ -214,7 +223,7 @@ impl Conversations {
             let busy = live.subscribers.contains(&true)
                 || match &live.state {
                     State::Loading { .. } => true,
-                    State::Ready(ready) => ready.appending.is_some() || !ready.queue.is_empty(),
+                    State::Ready(ready) => !ready.is_settled() || !ready.queue.is_empty(),
                     State::Unloaded => false,
                 };
             if std::mem::take(&mut live.used) || busy {
@@ -293,10 +302,19 @@ impl Shard {
     fn wait(&mut self, turn: &mut Turn<'_>, id: ConversationId, what: Waiting) {
         match &mut self.conversations.enter(id).state {
             State::Loading { waiting, .. } => waiting.push(what),
-            state => {
-                *state = State::Loading { waiting: vec![what], stale: false };
-                self.ask_store(turn, store::Request::ReadConversation { conversation: id }, Errand::Load(id));
-            }
+            State::Ready(_) | State::Unloaded => self.load(turn, id, vec![what]),
+        }
+    }
+
+    fn load(&mut self, turn: &mut Turn<'_>, id: ConversationId, waiting: Vec<Waiting>) {
+        self.conversations.enter(id).state = State::Loading { waiting, stale: false };
+        self.ask_store(turn, store::Request::LoadConversation { conversation: id }, Errand::Load(id));
+    }
+
+    /// Reads a conversation again, unless somebody else has asked for that.
+    pub(super) fn reload(&mut self, turn: &mut Turn<'_>, id: ConversationId) {
+        if matches!(self.conversations.enter(id).state, State::Unloaded) {
+            self.load(turn, id, Vec::new());
         }
     }
 
@@ -308,7 +326,7 @@ impl Shard {
         let State::Loading { waiting, stale } = std::mem::replace(&mut live.state, State::Unloaded) else { return };
         if stale {
             live.state = State::Loading { waiting, stale: false };
-            return self.ask_store(turn, store::Request::ReadConversation { conversation: id }, Errand::Load(id));
+            return self.ask_store(turn, store::Request::LoadConversation { conversation: id }, Errand::Load(id));
         }
         let refusal = match reply {
             store::Reply::Conversation { state, .. } => {
@@ -322,7 +340,9 @@ impl Shard {
                     blocked: state.blocked,
                     queue: VecDeque::new(),
                     appending: None,
+                    settling: false,
                 }));
+                self.settle_append(turn, id);
                 None
             }
             store::Reply::Missing => Some(not_participant()),

@@ -1,10 +1,10 @@
 //! Pages of a conversation's history: from memory when that is certain to be what the store would say, else from the store.
 //!
-//! While an append is under way only the store knows where the log ends, and while the store fails nobody is told anything.
+//! While an append is under way or in doubt only the store knows where the log ends, and while the store fails nobody is told anything.
 //!
 //! Equal pages that are asked for at the same time are read once. A reader must see every message that was stored before
 //! it asked, so it joins a read that is under way only when nothing can have been stored since that began: the log ends
-//! where it ended then, and no append is under way. Else it waits for the next read, which all that wait for it share.
+//! where it ended then, and no append is under way or in doubt. Else it waits for the next read, which all that wait for it share.
 
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ impl Shard {
     /// A participant asks for a page.
     pub(super) fn read_history(&mut self, turn: &mut Turn<'_>, asker: Asker, id: ConversationId, page: Page) {
         let Some(ready) = self.conversations.ready(id) else { return };
-        let (head, is_settled) = (ready.head, ready.appending.is_none());
+        let (head, is_settled) = (ready.head, ready.is_settled());
         if let Some(outcome) = self.page_from_memory(turn, id, page) {
             return self.answer(turn, asker, outcome);
         }
@@ -68,7 +68,7 @@ impl Shard {
 
     fn page_from_memory(&mut self, turn: &Turn<'_>, id: ConversationId, page: Page) -> Option<Outcome> {
         let ready = self.conversations.ready(id)?;
-        if ready.appending.is_some() || self.store_failing {
+        if !ready.is_settled() || self.store_failing {
             return None;
         }
         let (messages, has_more) = self.recents.page(id, ready.head, page)?;

@@ -17,10 +17,10 @@ use crate::shard::conversations::Refresh;
 use crate::shard::mail::{Ask, Asker, Mail, Notice};
 use crate::shard::storing::Errand;
 use crate::shard::{Shard, Turn};
-use crate::store::{Reply, Request};
+use crate::store::{Failure, Reply, Request};
 
 /// A change of the participants, on its way through the store.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Change {
     Put(Participant),
     Remove(UserId),
@@ -56,6 +56,11 @@ impl Changes {
     fn begin(&mut self, id: ConversationId) {
         let before = self.waiting.insert(id, VecDeque::new());
         assert!(before.is_none(), "one change of a conversation is under way at a time");
+    }
+
+    /// Takes out those that wait for a change under way.
+    fn take_waiting(&mut self, id: ConversationId) -> VecDeque<Ask> {
+        self.waiting.get_mut(&id).map(std::mem::take).unwrap_or_default()
     }
 
     fn end(&mut self, id: ConversationId) -> VecDeque<Ask> {
@@ -240,21 +245,38 @@ impl Shard {
         self.answer(turn, asker, outcome);
     }
 
-    /// A change has come to its end: the next may begin.
-    pub(super) fn changed(&mut self, turn: &mut Turn<'_>, asker: Asker, id: ConversationId, change: &Change, reply: &Reply) {
-        let waiting = self.changes.end(id);
-        self.follow_change(turn, asker, id, change, reply);
-        for ask in waiting {
+    /// The store has answered to a change.
+    pub(super) fn changed(&mut self, turn: &mut Turn<'_>, asker: Asker, id: ConversationId, change: Change, reply: &Reply) {
+        match reply {
+            Reply::Done { .. } => {
+                self.follow_change(turn, id, change);
+                self.answer(turn, asker, Outcome::Done);
+            }
+            other => self.answer(turn, asker, Outcome::Refused(Self::failed(other))),
+        }
+        if matches!(reply, Reply::Failed(Failure::Unknown)) {
+            return self.doubt_change(turn, id, change);
+        }
+        self.end_change(turn, id);
+    }
+
+    /// The next may begin.
+    pub(super) fn end_change(&mut self, turn: &mut Turn<'_>, id: ConversationId) {
+        for ask in self.changes.end(id) {
             self.ask(turn, ask);
         }
     }
 
-    /// The store has changed the participants: memory follows, and a removed one hears nothing more.
-    fn follow_change(&mut self, turn: &mut Turn<'_>, asker: Asker, id: ConversationId, change: &Change, reply: &Reply) {
-        if !matches!(reply, Reply::Done { .. }) {
-            return self.answer(turn, asker, Outcome::Refused(Self::failed(reply)));
+    /// Those that wait cannot begin soon.
+    pub(super) fn refuse_changes(&mut self, turn: &mut Turn<'_>, id: ConversationId, reply: &Reply) {
+        for ask in self.changes.take_waiting(id) {
+            self.answer(turn, ask.asker, Outcome::Refused(Self::failed(reply)));
         }
-        match *change {
+    }
+
+    /// The store has changed the participants: memory follows, and a removed one hears nothing more.
+    pub(super) fn follow_change(&mut self, turn: &mut Turn<'_>, id: ConversationId, change: Change) {
+        match change {
             Change::Put(participant) => self.conversations.change(id, |conversation| {
                 match conversation.participants.binary_search_by_key(&participant.user, |known| known.user) {
                     Ok(at) => conversation.participants[at] = participant,
@@ -267,7 +289,6 @@ impl Shard {
                 self.mail(turn, to, Mail::Expel { conversation: id, user });
             }
         }
-        self.answer(turn, asker, Outcome::Done);
     }
 
     /// A read mark is stored; the other participants hear of it if it moved.

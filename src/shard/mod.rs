@@ -6,7 +6,7 @@
 //! A user belongs to one shard and so do all of that user's sessions; a conversation belongs to one shard, which gives
 //! its messages their order. The way of a message through the files here:
 //! `sockets` or `sockjs` (bytes) -> `stomp` -> `commands` (frames) -> `conversations` (who may) -> `appends` (order, store)
-//! -> `delivery` (sessions) -> `outbox`.
+//! -> `delivery` (sessions) -> `outbox`. What the store has left open on the way: `doubts`.
 //!
 //! Invariants: every handler ends with its effects in the caller's buffer; a command gets exactly one answer;
 //! a message is answered and delivered only after the store said that it is durable; nothing depends on the
@@ -20,6 +20,7 @@ mod connection;
 mod connections;
 mod conversations;
 mod delivery;
+mod doubts;
 mod handover;
 mod history;
 mod mail;
@@ -57,11 +58,11 @@ pub use handover::Handover;
 pub use mail::Mail;
 pub use outbox::Outbox;
 pub use seam::{Counters, Door, Effect, Input};
-pub(crate) use storing::PATIENCE;
 
 use auth::Logins;
 use connection::Connections;
 use conversations::Conversations;
+use doubts::Doubts;
 use history::PageReads;
 use membership::Changes;
 use recent::Recents;
@@ -102,6 +103,7 @@ pub struct Shard {
     page_reads: PageReads,
     recents: Recents,
     changes: Changes,
+    doubts: Doubts,
     logins: Logins,
     /// What each request under way at the store is for; the key is its ticket.
     errands: Slab<Errand>,
@@ -157,6 +159,7 @@ impl Shard {
             page_reads,
             recents,
             changes,
+            doubts: Doubts::default(),
             logins,
             errands: Slab::new(),
             repeats: Slab::new(),
@@ -268,6 +271,7 @@ impl Shard {
                 Timer::Connection(connection) => self.connection_due(turn, connection, at),
                 Timer::SockJs(key) => self.sockjs_due(turn, key, at),
                 Timer::Append(conversation) => self.retry_append(turn, conversation),
+                Timer::Doubt(conversation) => self.look_into(turn, conversation),
                 Timer::User(user) => {
                     let next = self.users.look(user, turn.now.mono);
                     self.watch_user(user, next);

@@ -18,6 +18,10 @@ use crate::store::{Failure, Reply, Request, Ticket};
 pub(super) enum Errand {
     Load(ConversationId),
     Append(ConversationId),
+    /// What became of an append that was given up.
+    Settle(ConversationId),
+    /// What became of a change of the participants that was given up.
+    SettleChange(ConversationId, Change),
     /// Which conversation a message is in, for a command that did not say.
     Find(Box<Ask>),
     History(ConversationId, Page),
@@ -54,7 +58,7 @@ pub(super) struct Write {
 /// Pause before a write of unknown outcome is tried again.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// After this long it is given up, if it was tried twice: whoever waits is told that the store is lost within a second.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(700);
+pub(super) const PATIENCE: Duration = Duration::from_millis(700);
 
 /// Whether a write of unknown outcome is tried once more.
 pub(super) fn is_worth_retrying(reply: &Reply, tries: u32, waited: Duration) -> bool {
@@ -63,8 +67,13 @@ pub(super) fn is_worth_retrying(reply: &Reply, tries: u32, waited: Duration) -> 
 
 /// Whether a reply leaves open what became of the write. After one unknown outcome no later failure is certain any more:
 /// the first try may have been carried out.
-fn is_unknown(reply: &Reply, tries: u32) -> bool {
+pub(super) fn is_unknown(reply: &Reply, tries: u32) -> bool {
     matches!(reply, Reply::Failed(failure) if *failure == Failure::Unknown || tries > 0)
+}
+
+/// What whoever waits for a write is told in the end.
+fn last_word(reply: Reply, tries: u32) -> Reply {
+    if is_unknown(&reply, tries) { Reply::Failed(Failure::Unknown) } else { reply }
 }
 
 impl Shard {
@@ -98,6 +107,8 @@ impl Shard {
         match errand {
             Errand::Load(conversation) => self.conversation_loaded(turn, conversation, reply),
             Errand::Append(conversation) => self.appended(turn, conversation, reply),
+            Errand::Settle(conversation) => self.append_settled(turn, conversation, reply),
+            Errand::SettleChange(conversation, change) => self.change_settled(turn, conversation, change, &reply),
             Errand::Find(ask) => self.message_found(turn, *ask, &reply),
             Errand::History(conversation, page) => self.history_read(turn, conversation, page, reply),
             Errand::Message(asker) => self.message_read(turn, asker, reply),
@@ -109,7 +120,7 @@ impl Shard {
             }),
             Errand::Create(ask, candidate) => self.created(turn, *ask, candidate, reply),
             Errand::Put(asker, conversation) => self.put(turn, asker, conversation, reply),
-            Errand::Change(asker, conversation, change) => self.changed(turn, asker, conversation, &change, &reply),
+            Errand::Change(asker, conversation, change) => self.changed(turn, asker, conversation, change, &reply),
             Errand::Conversations(asker) => self.conversations_read(turn, asker, reply),
             Errand::Block(asker) => self.block_set(turn, asker, &reply),
             Errand::BlockRead(conversation) => self.block_read(turn, conversation, &reply),
@@ -126,7 +137,7 @@ impl Shard {
                     let key = self.repeats.insert(write);
                     self.timers.schedule(turn.now.mono.after(RETRY_PAUSE), Timer::Repeat(key));
                 } else {
-                    self.run_errand(turn, write.errand, reply);
+                    self.run_errand(turn, write.errand, last_word(reply, write.tries));
                 }
             }
         }

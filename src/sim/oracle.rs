@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 use crate::model::message::Message;
 use crate::model::{ConversationId, MessageId, Mono, UserId, Wall};
-use crate::shard::PATIENCE;
 use crate::sim::facts::{Attempt, Block, Dto, Entry, Kind, LoginNo, Member, Send, SendNo, SessionFact, SessionNo, Sub};
-use crate::store::NewMessage;
 
 /// From the answer to a logout, or the end of a token, to the last message its sessions may get.
 const CUT_WITHIN_NS: u64 = 1_000_000_000;
@@ -39,9 +37,6 @@ pub(super) struct Oracle {
     pub(super) sessions: Vec<SessionFact>,
     /// When each login's logout was answered.
     pub(super) logins: Vec<Option<Mono>>,
-    /// When each message was first given to the store, and those that its shard has given up since.
-    asked: BTreeMap<MessageId, Mono>,
-    given_up: BTreeSet<MessageId>,
     pub(super) delivered: u64,
     pub(super) acknowledged: u64,
 }
@@ -90,26 +85,6 @@ impl Oracle {
             self.sessions[session].sends.push(number);
         }
         send.attempts.push(attempt);
-    }
-
-    /// A shard asks for messages to be stored, for the first time or again.
-    pub(super) fn append_asked(&mut self, now: Mono, messages: &[NewMessage]) {
-        for new in messages {
-            self.asked.entry(new.id).or_insert(now);
-        }
-    }
-
-    /// The store's answer comes at `now`. A failure that comes after the shard's patience is the last: nobody but the history
-    /// tells of a message that is stored all the same.
-    pub(super) fn append_answered(&mut self, now: Mono, messages: &[NewMessage], failed: bool) {
-        for new in messages {
-            let is_late = self.asked.get(&new.id).is_some_and(|asked| now.since(*asked) >= PATIENCE);
-            if failed && is_late {
-                self.given_up.insert(new.id);
-            } else {
-                self.given_up.remove(&new.id);
-            }
-        }
     }
 
     /// A RECEIPT, an ack or a 2xx has come.
@@ -360,7 +335,7 @@ impl Oracle {
             None => self.members.get(&(conversation, user)).and_then(|member| member.inside_since),
         };
         let (Some(inside), Some(active)) = (inside, sub.active_since) else { return false };
-        if self.given_up.contains(&entry.message.id) || entry.at <= inside || entry.at <= active {
+        if entry.at <= inside || entry.at <= active {
             return false;
         }
         match sub.kind {
@@ -419,8 +394,6 @@ impl Oracle {
             let lost = log
                 .iter()
                 .filter(|entry| inside < entry.at && self.sends[entry.send].device != device)
-                // With nothing sent behind it, nothing tells who has been there all the time that it is stored.
-                .filter(|entry| !self.given_up.contains(&entry.message.id))
                 .find(|entry| known.is_none_or(|known| !known.contains(&entry.message.id)));
             if let Some(lost) = lost {
                 let what = format!("device {device} of user {user} never learned of {:?}", lost.message);

@@ -1,7 +1,6 @@
 //! The store's side of the world: requests on their way to the disk, replies on their way back, and what the oracle is
 //! told of them.
 
-use crate::model::Mono;
 use crate::sim::Plant;
 use crate::sim::disk::Job;
 use crate::sim::world::{Event, World};
@@ -10,9 +9,6 @@ use crate::store::{self, Reply, Request};
 impl World {
     pub(super) fn ask_store(&mut self, seat: usize, ticket: store::Ticket, request: Request) {
         self.trace.note(self.now, format_args!("shard {seat} asks {ticket:?} {request:?}"));
-        if let Request::Append { messages, .. } = &request {
-            self.oracle.append_asked(self.now, messages);
-        }
         let (is_read, pause) = (request.is_read(), self.dice.micros(1, self.plan.store_us));
         self.disk.submit(Job { shard: seat, ticket, request });
         if is_read {
@@ -38,11 +34,7 @@ impl World {
                     self.later(pause, Event::Follow);
                 }
             }
-            let failed = matches!(done.reply, Reply::Failed(_));
-            let at = self.reply(done.job.shard, done.job.ticket, done.reply);
-            if let Request::Append { messages, .. } = &done.job.request {
-                self.oracle.append_answered(at, messages, failed);
-            }
+            self.reply(done.job.shard, done.job.ticket, done.reply);
         }
     }
 
@@ -54,8 +46,7 @@ impl World {
         }
     }
 
-    /// Returns when it will be there.
-    pub(super) fn reply(&mut self, shard: usize, ticket: store::Ticket, reply: Reply) -> Mono {
+    pub(super) fn reply(&mut self, shard: usize, ticket: store::Ticket, reply: Reply) {
         let pause = self.dice.micros(1, 1 + self.plan.store_us / 4);
         let mut at = self.now.after(pause);
         if self.plan.replies_in_order {
@@ -63,7 +54,6 @@ impl World {
             self.reply_last = at;
         }
         self.at(at, Event::Reply { epoch: self.epoch, shard, ticket, reply });
-        at
     }
 
     /// A write was carried out: from now on it is certain.

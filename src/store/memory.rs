@@ -119,10 +119,12 @@ impl Memory {
     #[must_use]
     pub fn read(&self, request: &Request) -> Reply {
         match request {
-            Request::ReadConversation { conversation } => match self.state(*conversation) {
-                Some(state) => Reply::Conversation { state, created: false },
-                None => Reply::Missing,
-            },
+            Request::ReadConversation { conversation } | Request::LoadConversation { conversation } => {
+                match self.state(*conversation) {
+                    Some(state) => Reply::Conversation { state, created: false },
+                    None => Reply::Missing,
+                }
+            }
             Request::ReadConversations { user, after, limit } => self.read_conversations(*user, *after, *limit),
             Request::ReadBefore { conversation, before, limit } => {
                 let range = self.log.range((*conversation, MessageId::MIN)..(*conversation, *before));

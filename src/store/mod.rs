@@ -10,7 +10,8 @@
 //! - writes about one conversation's log, participant, pair of users, login or token take effect in the order in which
 //!   they were given, and a read sees every write replied to before it;
 //! - [`Reply::Failed`] with `Unknown` means that the write may or may not have happened: repeating the same request
-//!   gives the result of having done it once. Only `changed` and `created` tell of the repetition itself;
+//!   gives the result of having done it once. Only `changed` and `created` tell of the repetition itself. Of an append
+//!   that is not repeated, the next [`Request::LoadConversation`] that is answered decides;
 //! - what has expired at `now` is as good as absent, whether or not it has been removed yet. Messages alone are there until
 //!   they are removed, at some time after their retention is over, which is a matter of the store's configuration. The end
 //!   of a log outlives them: what follows is linked and counted as if they were there, and a message that is gone is
@@ -216,6 +217,11 @@ pub enum Request {
     ReadConversation {
         conversation: ConversationId,
     },
+    /// The same for the shard that goes on from this head: of every append of unknown outcome it is decided now, and what is
+    /// not in the log never will be. To be asked while no append of the conversation is under way or will be repeated.
+    LoadConversation {
+        conversation: ConversationId,
+    },
     /// The conversations of a user with an id above `after`, ascending.
     ReadConversations {
         user: UserId,
@@ -381,6 +387,7 @@ impl Request {
             | Self::RevokeRefresh { .. }
             | Self::EraseUser { .. } => false,
             Self::ReadConversation { .. }
+            | Self::LoadConversation { .. }
             | Self::ReadConversations { .. }
             | Self::ReadBefore { .. }
             | Self::ReadAfter { .. }

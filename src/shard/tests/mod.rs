@@ -3,6 +3,7 @@
 mod bytes;
 mod connect;
 mod deliver;
+mod doubts;
 mod drain;
 mod harness;
 mod history;

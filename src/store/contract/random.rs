@@ -190,6 +190,7 @@ impl World {
         let (conversation, message, user) = (self.conversation(), self.message(), self.user());
         let limit = self.random.below(6) as u16;
         match self.random.below(9) {
+            0 if self.random.one_in(2) => Request::LoadConversation { conversation },
             0 => Request::ReadConversation { conversation },
             1 => {
                 let after = self.random.one_in(2).then(|| self.conversation());

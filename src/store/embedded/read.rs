@@ -21,10 +21,12 @@ pub(super) const LED_MAX: u64 = 31;
 /// When the request is a write.
 pub(super) fn read(rows: &impl Rows, request: &Request) -> Result<Reply, Fault> {
     match request {
-        Request::ReadConversation { conversation } => Ok(match state(rows, *conversation)? {
-            Some(state) => Reply::Conversation { state, created: false },
-            None => Reply::Missing,
-        }),
+        Request::ReadConversation { conversation } | Request::LoadConversation { conversation } => {
+            Ok(match state(rows, *conversation)? {
+                Some(state) => Reply::Conversation { state, created: false },
+                None => Reply::Missing,
+            })
+        }
         Request::ReadConversations { user, after, limit } => conversations(rows, *user, *after, *limit),
         Request::ReadBefore { conversation, before, limit } => {
             let from = keys::log(*conversation, MessageId::MIN);

@@ -67,17 +67,19 @@ impl Work<'_> {
         }))
     }
 
-    pub(super) async fn read_conversation(&self, id: ConversationId) -> Result<Reply, Fault> {
-        Ok(match self.state(id).await? {
+    pub(super) async fn read_conversation(&self, id: ConversationId, settles: bool) -> Result<Reply, Fault> {
+        Ok(match self.state(id, settles).await? {
             Some(state) => Reply::Conversation { state, created: false },
             None => Reply::Missing,
         })
     }
 
-    async fn state(&self, id: ConversationId) -> Result<Option<ConversationState>, Fault> {
+    /// `settles`: appends go on from this head.
+    async fn state(&self, id: ConversationId, settles: bool) -> Result<Option<ConversationState>, Fault> {
         let Some((conversation, buckets, members)) = self.whole(id).await? else { return Ok(None) };
-        // The shard that asks goes on from this head.
-        self.settle(id, buckets, &[]).await?;
+        if settles {
+            self.settle(id, buckets, &[]).await?;
+        }
         let blocked = async {
             match pair_key(&conversation) {
                 Some((first, second)) => self.is_blocked(first, second).await,
@@ -86,10 +88,11 @@ impl Work<'_> {
         };
         let (last, blocked) = tokio::try_join!(self.last_message(id, buckets), blocked)?;
         let head = known::head(last.as_deref(), &members, MessageId::MAX);
-        let departures = members.iter().filter(|member| member.departures > 0);
-        let log =
-            known::Log { head, listed: None, departures: departures.map(|member| (member.user, member.departures)).collect() };
-        self.store.conversations.borrow_mut().put_log(id, log);
+        if settles {
+            let left = members.iter().filter(|member| member.departures > 0);
+            let departures = left.map(|member| (member.user, member.departures)).collect();
+            self.store.conversations.borrow_mut().put_log(id, known::Log { head, listed: None, departures });
+        }
         Ok(Some(ConversationState { conversation, head, blocked }))
     }
 
@@ -124,7 +127,7 @@ impl Work<'_> {
             }
         }
         self.complete(conversation.id, conversation).await?;
-        let state = self.state(conversation.id).await?.ok_or(Fault::Corrupt)?;
+        let state = self.state(conversation.id, false).await?.ok_or(Fault::Corrupt)?;
         Ok(Reply::Conversation { state, created: true })
     }
 
@@ -151,7 +154,7 @@ impl Work<'_> {
         {
             self.complete(id, asked).await?;
         }
-        let state = self.state(id).await?.ok_or(Fault::Corrupt)?;
+        let state = self.state(id, false).await?.ok_or(Fault::Corrupt)?;
         Ok(Reply::Conversation { state, created: false })
     }
 

@@ -281,8 +281,8 @@ fn what_was_given_up_is_settled_before_the_conversation_goes_on() {
                 Reply::Failed(Failure::Unknown) => false,
                 other => panic!("{other:?}"),
             };
-            let read = Request::ReadConversation { conversation: conversation() };
-            let Reply::Conversation { state, .. } = ask(store, read).await else { panic!() };
+            let load = Request::LoadConversation { conversation: conversation() };
+            let Reply::Conversation { state, .. } = ask(store, load).await else { panic!() };
             assert!(!is_known || state.head.last == Some(id(base)));
             // Time for what is on its way to arrive.
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -296,6 +296,28 @@ fn what_was_given_up_is_settled_before_the_conversation_goes_on() {
             let again = append(vec![new(id(base + 10), "lost?", Some(&key))], at(base + 10));
             assert!(matches!(ask(store, again).await, Reply::Appended { .. }), "round {round}");
             assert_eq!(count().await, 1, "round {round}");
+        }
+    });
+}
+
+/// Somebody asks who takes part, and the shard has yet to repeat its append.
+#[test]
+fn a_look_at_a_conversation_decides_nothing() {
+    with_server(async |server| {
+        let store = &server.store;
+        create(store).await;
+        for round in 0..12 {
+            let base = 100 * (round + 1);
+            let request = append(vec![new(id(base), "text", Some(&format!("key {round}")))], at(base));
+            let given_up = tokio::time::sleep(Duration::from_micros(300) * round as u32);
+            store.ask(request.clone(), given_up).await;
+            ask(store, Request::ReadConversation { conversation: conversation() }).await;
+            let reply = ask(store, request).await;
+            let Reply::Appended { results, head } = reply else { panic!("{reply:?}") };
+            assert!(matches!(&results[..], [Appended::Stored(message)] if message.id == id(base)), "round {round}: {results:?}");
+            let messages = history(store).await;
+            assert_eq!(messages.last().map(|message| message.id), head.last, "round {round}");
+            assert_eq!(messages.len() as u64, round + 1);
         }
     });
 }
