@@ -1,6 +1,7 @@
 //! Logging in and out: one-time codes, refresh tokens, and the tokens that count no longer.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use rand_chacha::rand_core::Rng;
 use sha2::{Digest, Sha256};
@@ -20,7 +21,10 @@ use crate::shard::{Shard, Turn};
 use crate::store::{FamilyId, Reply, Request, SecretHash, User};
 
 /// Between two looks at what can be forgotten.
-const SWEEP: std::time::Duration = std::time::Duration::from_secs(60);
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// How far the wall clock may be put back or forth: a token that was made before lasts by so much longer than its time to live.
+const CLOCK_STEP: Duration = Duration::from_secs(4 * 3_600);
 
 /// Budgets of networks, and logins whose tokens count no longer. Owner: the shard. View: shard.
 #[derive(Debug)]
@@ -264,8 +268,7 @@ impl Shard {
 
     /// A login's tokens count no longer: its sessions end now.
     pub(super) fn revoked(&mut self, turn: &mut Turn<'_>, user: UserId, family: FamilyId) {
-        let until = turn.now.wall.after(self.policy.limits.access_ttl).after(self.policy.limits.token_leeway);
-        self.logins.revoked.insert(family, until);
+        self.logins.revoked.insert(family, turn.now.wall.after(self.revocation_life()));
         self.schedule_sweep(turn);
         let Some(known) = self.users.find(user) else { return };
         for key in known.sessions.clone() {
@@ -277,11 +280,14 @@ impl Shard {
         }
     }
 
+    /// How long a revocation matters.
+    fn revocation_life(&self) -> Duration {
+        self.policy.limits.access_ttl + self.policy.limits.token_leeway + CLOCK_STEP
+    }
+
     /// What was revoked before this start and would still be in date.
     pub(super) fn load_revoked(&mut self, turn: &mut Turn<'_>) {
-        let limits = &self.policy.limits;
-        let life = limits.access_ttl + limits.token_leeway;
-        let since = Wall(turn.now.wall.0.saturating_sub(Wall(0).after(life).0));
+        let since = Wall(turn.now.wall.0.saturating_sub(Wall(0).after(self.revocation_life()).0));
         self.ask_store(turn, Request::ReadRevoked { since }, Errand::Revoked);
     }
 
