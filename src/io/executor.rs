@@ -133,6 +133,7 @@ struct Tasks {
 async fn run(start: Start) -> std::io::Result<()> {
     let Start { settings, parts, control, reports } = start;
     let (shard, bell, pulse) = (settings.id, parts.inbox.bell(), Arc::clone(&parts.pulse));
+    pulse.begin();
     let poller = Rc::new(Poller::new()?);
     let pump = RefCell::new(Pump::new(parts, Shard::new(settings), Rc::clone(&poller))?);
     let tasks = Rc::new(Tasks { pump, poller, bell, pulse, tick: Tick::default(), control });

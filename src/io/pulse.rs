@@ -4,8 +4,9 @@
 //! is left, and only a wake-up of yet another task, from another thread, ends the sleep.
 
 use std::io;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -23,9 +24,33 @@ pub(super) struct Pulse {
     turns: AtomicU64,
     called: AtomicBool,
     bell: Bell,
+    /// Where the kernel keeps account of its thread.
+    account: OnceLock<PathBuf>,
+}
+
+/// What the kernel says of a thread since it began.
+#[derive(Clone, Copy, Debug, Default)]
+struct Account {
+    on_cpu: Duration,
+    /// Ready to run, while others had the CPU.
+    waited: Duration,
 }
 
 impl Pulse {
+    /// The executor is on this thread.
+    pub(super) fn begin(&self) {
+        let thread = std::fs::read_link("/proc/thread-self").unwrap_or_default();
+        // Without the account the watch has less to say, and that is all.
+        _ = self.account.set(PathBuf::from("/proc").join(thread).join("schedstat"));
+    }
+
+    /// `None` where the kernel keeps no account, or the thread has not begun.
+    fn account(&self) -> Option<Account> {
+        let text = std::fs::read_to_string(self.account.get()?).ok()?;
+        let mut numbers = text.split_whitespace().map_while(|number| number.parse().ok().map(Duration::from_nanos));
+        Some(Account { on_cpu: numbers.next()?, waited: numbers.next()? })
+    }
+
     /// The executor has taken a turn.
     pub(super) fn beat(&self) {
         self.turns.fetch_add(1, Ordering::Relaxed);
@@ -50,13 +75,22 @@ impl Pulse {
 pub(super) fn watch(pulses: Vec<Arc<Pulse>>, end: Receiver<()>) -> io::Result<JoinHandle<()>> {
     let look = move || {
         let (mut seen, mut stalls) = (vec![None; pulses.len()], 0_u64);
+        let mut accounts = vec![Account::default(); pulses.len()];
         while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(LOOK_EVERY) {
+            let before = accounts.clone();
+            for (account, pulse) in accounts.iter_mut().zip(&pulses) {
+                *account = pulse.account().unwrap_or_default();
+            }
             for shard in stalled(&pulses, &mut seen) {
                 pulses[shard].call();
                 stalls += 1;
                 // On a machine with too little time for its threads this is usual, and told seldom.
                 if stalls.is_power_of_two() {
-                    tracing::warn!(shard, stalls, "a shard took no turn for {} ms and was called", LOOK_EVERY.as_millis());
+                    let (now, before) = (accounts[shard], before[shard]);
+                    let on_cpu_ms = now.on_cpu.saturating_sub(before.on_cpu).as_millis();
+                    let waited_for_cpu_ms = now.waited.saturating_sub(before.waited).as_millis();
+                    let during_ms = LOOK_EVERY.as_millis();
+                    tracing::warn!(shard, stalls, during_ms, on_cpu_ms, waited_for_cpu_ms, "a shard took no turn and was called");
                 }
             }
         }
@@ -85,6 +119,17 @@ mod tests {
         pulses[1].beat();
         assert_eq!(stalled(&pulses, &mut seen), [0]);
         assert_eq!(stalled(&pulses, &mut seen), [0, 1]);
+    }
+
+    #[test]
+    fn the_kernel_tells_busy_threads_from_idle_ones() {
+        let pulse = Pulse::default();
+        assert!(pulse.account().is_none());
+        pulse.begin();
+        let before = pulse.account().unwrap().on_cpu;
+        while pulse.account().unwrap().on_cpu < before + Duration::from_millis(5) {
+            std::hint::spin_loop();
+        }
     }
 
     /// Nothing in the executor has a timer: without the calls it would sleep for ever.
