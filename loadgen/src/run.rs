@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use serde::Deserialize;
 
 use crate::clock;
 use crate::random::Random;
@@ -70,10 +71,21 @@ impl RunArgs {
     }
 }
 
+#[derive(Deserialize)]
+struct Conversation {
+    participants: Vec<Participant>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Participant {
+    user_id: u64,
+}
+
 /// Makes conversations under their ids, as an import does; those that exist stay as they are.
 ///
 /// # Errors
-/// When the server does not answer 200 or 201.
+/// When the server does not answer 200 or 201, or has a conversation of others under such an id.
 pub fn put_conversations(
     target: &Target,
     kind: &str,
@@ -81,19 +93,29 @@ pub fn put_conversations(
 ) -> Result<(), String> {
     let token = target.token(ADMIN, &["admin"])?;
     let request = |(id, users): (u64, std::ops::Range<u64>)| {
-        let users = users.map(|user| user.to_string()).collect::<Vec<_>>().join(",");
-        let body = format!("{{\"participants\":[{users}],\"kind\":\"{kind}\"}}");
-        Request { method: "PUT", path: format!("/conversations/{id}"), token: &token, body }
+        let named = users.clone().map(|user| user.to_string()).collect::<Vec<_>>().join(",");
+        let body = format!("{{\"participants\":[{named}],\"kind\":\"{kind}\"}}");
+        (users, Request { method: "PUT", path: format!("/conversations/{id}"), token: &token, body })
     };
     let mut client = Client::new(target.address);
     let mut requests = conversations.map(request).peekable();
     while requests.peek().is_some() {
-        let batch: Vec<_> = requests.by_ref().take(PIPELINED_MAX).collect();
+        let (users, batch): (Vec<_>, Vec<_>) = requests.by_ref().take(PIPELINED_MAX).unzip();
         let responses =
             client.pipeline(&batch).map_err(|error| format!("making conversations at {}: {error}", target.address))?;
         if let Some((request, refused)) = batch.iter().zip(&responses).find(|(_, response)| !matches!(response.status, 200 | 201))
         {
             return Err(format!("PUT {}: {} {}", request.path, refused.status, refused.excerpt()));
+        }
+        for ((users, request), mut response) in users.into_iter().zip(&batch).zip(responses) {
+            let there: Conversation = simd_json::from_slice(&mut response.body)
+                .map_err(|error| format!("PUT {}: not a conversation: {error}", request.path))?;
+            if there.participants.iter().map(|participant| participant.user_id).ne(users) {
+                return Err(format!(
+                    "{} is there already, with others in it: begin at another --first-conversation",
+                    request.path
+                ));
+            }
         }
     }
     Ok(())
