@@ -28,27 +28,20 @@ pub(super) struct Pulse {
     account: OnceLock<PathBuf>,
 }
 
-/// What the kernel says of a thread since it began.
-#[derive(Clone, Copy, Debug, Default)]
-struct Account {
-    on_cpu: Duration,
-    /// Ready to run, while others had the CPU.
-    waited: Duration,
-}
-
 impl Pulse {
     /// The executor is on this thread.
     pub(super) fn begin(&self) {
         let thread = std::fs::read_link("/proc/thread-self").unwrap_or_default();
         // Without the account the watch has less to say, and that is all.
-        _ = self.account.set(PathBuf::from("/proc").join(thread).join("schedstat"));
+        _ = self.account.set(PathBuf::from("/proc").join(thread).join("stat"));
     }
 
-    /// `None` where the kernel keeps no account, or the thread has not begun.
-    fn account(&self) -> Option<Account> {
+    /// `R` when the thread is on a CPU or waits for one that others have, `S` when it sleeps (`proc_pid_stat(5)`). `None` when
+    /// it has not begun.
+    fn state(&self) -> Option<char> {
         let text = std::fs::read_to_string(self.account.get()?).ok()?;
-        let mut numbers = text.split_whitespace().map_while(|number| number.parse().ok().map(Duration::from_nanos));
-        Some(Account { on_cpu: numbers.next()?, waited: numbers.next()? })
+        // The name before it may hold anything.
+        text.rsplit_once(") ")?.1.chars().next()
     }
 
     /// The executor has taken a turn.
@@ -75,22 +68,15 @@ impl Pulse {
 pub(super) fn watch(pulses: Vec<Arc<Pulse>>, end: Receiver<()>) -> io::Result<JoinHandle<()>> {
     let look = move || {
         let (mut seen, mut stalls) = (vec![None; pulses.len()], 0_u64);
-        let mut accounts = vec![Account::default(); pulses.len()];
         while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(LOOK_EVERY) {
-            let before = accounts.clone();
-            for (account, pulse) in accounts.iter_mut().zip(&pulses) {
-                *account = pulse.account().unwrap_or_default();
-            }
             for shard in stalled(&pulses, &mut seen) {
+                let state = pulses[shard].state();
                 pulses[shard].call();
                 stalls += 1;
                 // On a machine with too little time for its threads this is usual, and told seldom.
                 if stalls.is_power_of_two() {
-                    let (now, before) = (accounts[shard], before[shard]);
-                    let on_cpu_ms = now.on_cpu.saturating_sub(before.on_cpu).as_millis();
-                    let waited_for_cpu_ms = now.waited.saturating_sub(before.waited).as_millis();
-                    let during_ms = LOOK_EVERY.as_millis();
-                    tracing::warn!(shard, stalls, during_ms, on_cpu_ms, waited_for_cpu_ms, "a shard took no turn and was called");
+                    let for_ms = LOOK_EVERY.as_millis();
+                    tracing::warn!(shard, stalls, for_ms, state = ?state, "a shard took no turn and was called");
                 }
             }
         }
@@ -122,14 +108,23 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_tells_busy_threads_from_idle_ones() {
-        let pulse = Pulse::default();
-        assert!(pulse.account().is_none());
+    fn the_kernel_tells_threads_that_run_from_those_that_sleep() {
+        let pulse = Arc::<Pulse>::default();
+        assert_eq!(pulse.state(), None);
         pulse.begin();
-        let before = pulse.account().unwrap().on_cpu;
-        while pulse.account().unwrap().on_cpu < before + Duration::from_millis(5) {
-            std::hint::spin_loop();
+        assert_eq!(pulse.state(), Some('R'));
+        let sleeper = Arc::<Pulse>::default();
+        let (end, is_ended) = crossbeam_channel::bounded::<()>(0);
+        let sleeps = Arc::clone(&sleeper);
+        let thread = std::thread::spawn(move || {
+            sleeps.begin();
+            is_ended.recv()
+        });
+        while sleeper.state() != Some('S') {
+            std::thread::yield_now();
         }
+        drop(end);
+        thread.join().unwrap().unwrap_err();
     }
 
     /// Nothing in the executor has a timer: without the calls it would sleep for ever.
