@@ -16,6 +16,7 @@ use crate::protocol::json::send::SendBody;
 use crate::session::content;
 
 use super::Rules;
+use super::time::rfc_3339;
 
 /// The longest line, without its end: as the body of a request.
 pub const LINE_BYTES_MAX: usize = 128 * 1024;
@@ -86,6 +87,6 @@ fn parse_message(object: &Object<'_>, conversation: ConversationId, rules: &Rule
 /// Later than now: the next message of the conversation would have to be later still.
 fn time(object: &Object<'_>, now: Wall) -> Result<Option<Wall>, Refusal> {
     let Some(text) = object.string("createdAt")? else { return Ok(None) };
-    let at = Wall::parse(text).ok_or_else(|| bad_request("createdAt is no time of RFC 3339 since 1970"))?;
+    let at = rfc_3339(text).ok_or_else(|| bad_request("createdAt is no time of RFC 3339 since 1970"))?;
     if now < at { Err(bad_request("createdAt is in the future")) } else { Ok(Some(at)) }
 }

@@ -15,6 +15,7 @@ mod line;
 mod places;
 #[cfg(test)]
 mod tests;
+mod time;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -16,7 +16,7 @@ const NOW: &str = "2026-01-01T00:00:00Z";
 const CONVERSATION: &str = r#"{"conversationId":7,"participants":[2,1],"createdAt":"2020-01-01T00:00:00Z"}"#;
 
 fn at(text: &str) -> Wall {
-    Wall::parse(text).unwrap()
+    time::rfc_3339(text).unwrap()
 }
 
 fn said(sender: u64, content: &str, at: &str) -> String {

@@ -17,8 +17,8 @@ pub mod message;
 pub mod secret;
 pub mod time;
 
+pub use self::time::{Mono, Now, Wall};
 pub use codes::{Close, Fault, Refusal, RefusalCode};
 pub use ids::{ConnectionId, ConversationId, MessageId, SessionId, ShardId, UserId};
 pub use limits::Limits;
 pub use secret::Redacted;
-pub use time::{Mono, Now, Wall};

@@ -91,7 +91,7 @@ pub(super) const ROOMS: &[Room] = &[
         &["bytes", "foldhash", "indexmap", "rand_chacha", "sha2", "slab", "smallvec", "tracing"],
     ),
     // Reads lines as the API reads bodies, and asks the store itself: no shard is there meanwhile.
-    pure("import", &["model", "protocol", "session", "store", "api"], &[]),
+    pure("import", &["model", "protocol", "session", "store", "api"], &["time"]),
     Room { name: "io", rooms: &["*"], crates: &["*"], std_banned: &[], is_unsafe: true },
     pure(
         "sim",
