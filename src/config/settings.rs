@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::log::Format;
+use crate::model::limits::LIFE_MAX;
 use crate::model::{Limits, Redacted};
 use crate::session::Policy;
 use crate::session::policy::Origins;
@@ -164,8 +165,6 @@ const BUCKET_MIN: Duration = Duration::from_secs(3_600);
 
 /// Messages are removed some time after, and not to the second.
 const RETENTION_MIN: Duration = Duration::from_secs(86_400);
-/// The longest life that the databases know.
-const RETENTION_MAX: Duration = Duration::from_secs(20 * 365 * 86_400);
 
 impl Settings {
     #[must_use]
@@ -255,7 +254,7 @@ impl Settings {
             _ => {}
         }
         if let Some(retention) = self.retention.of_messages() {
-            if !(RETENTION_MIN..=RETENTION_MAX).contains(&retention) {
+            if !(RETENTION_MIN..=LIFE_MAX).contains(&retention) {
                 fault("retention.messages", "is neither 0s nor between a day and twenty years".into());
             } else if retention < self.limits.idempotency_ttl {
                 fault("retention.messages", "is shorter than limits.idempotency_ttl: a repetition would find nothing".into());

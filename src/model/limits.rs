@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+/// The longest that anything with an end is kept: twenty years, the greatest time to live of CQL.
+pub const LIFE_MAX: Duration = Duration::from_secs(20 * 365 * 86_400);
+
 /// Bounds that the pure rooms keep. Units are in the names; durations are exact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {

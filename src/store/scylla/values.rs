@@ -8,6 +8,7 @@ use scylla::DeserializeRow;
 use scylla::value::CqlTimeuuid;
 
 use crate::model::ids::{ConversationId, MessageId, UserId};
+use crate::model::limits::LIFE_MAX;
 use crate::model::message::{ConversationKind, Head, Message, Participant, ParticipantRole, PassedHeaders, ReadMark};
 use crate::model::time::Wall;
 use crate::store::{FamilyId, REPEAT_WINDOW};
@@ -57,15 +58,12 @@ pub(super) fn write_time(id: MessageId) -> i64 {
     bigint(id.at().0 / 10)
 }
 
-/// The twenty years that the database lets a row live.
-const LIFE_SECONDS_MAX: u64 = 20 * 365 * 86_400;
-
 /// Seconds that a row is kept which counts until `expires`: longer than that, as its own column decides.
 pub(super) fn seconds_to_live(now: Wall, expires: Wall) -> i32 {
     const SLACK: u64 = 3_600;
     // An append may still be repeated that was decided while its client id was in force.
     const _: () = assert!(REPEAT_WINDOW.as_secs() <= SLACK);
-    let seconds = (now.until(expires).as_secs() + SLACK).min(LIFE_SECONDS_MAX);
+    let seconds = (now.until(expires).as_secs() + SLACK).min(LIFE_MAX.as_secs());
     i32::try_from(seconds).unwrap_or(i32::MAX)
 }
 
@@ -73,7 +71,7 @@ pub(super) fn seconds_to_live(now: Wall, expires: Wall) -> i32 {
 /// retention. What is over already is over in a second.
 pub(super) fn message_seconds(now: Wall, at: Wall, retention: Option<Duration>) -> i32 {
     let Some(retention) = retention else { return 0 };
-    i32::try_from(now.until(at.after(retention)).as_secs().clamp(1, LIFE_SECONDS_MAX)).unwrap_or(i32::MAX)
+    i32::try_from(now.until(at.after(retention)).as_secs().clamp(1, LIFE_MAX.as_secs())).unwrap_or(i32::MAX)
 }
 
 pub(super) fn kind_text(kind: ConversationKind) -> &'static str {
