@@ -219,7 +219,7 @@ impl Import {
                     let recent = self.recent.take(&line.conversation);
                     if recent.is_none() {
                         asked.push((numbered.number, line.conversation, None));
-                        requests.push(vec![Request::ReadConversation { conversation: line.conversation }]);
+                        requests.push(vec![Request::LoadConversation { conversation: line.conversation }]);
                     }
                     known.insert(line.conversation, recent);
                 }

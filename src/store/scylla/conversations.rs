@@ -127,7 +127,8 @@ impl Work<'_> {
             }
         }
         self.complete(conversation.id, conversation).await?;
-        let state = self.state(conversation.id, false).await?.ok_or(Fault::Corrupt)?;
+        // In a conversation that was made just now nothing is in doubt.
+        let state = self.state(conversation.id, made).await?.ok_or(Fault::Corrupt)?;
         Ok(Reply::Conversation { state, created: true })
     }
 
