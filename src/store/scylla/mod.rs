@@ -78,7 +78,7 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// For a whole request of the contract, however many statements it takes.
     pub request_timeout: Duration,
-    /// A read without an answer for this long is asked of another replica too.
+    /// A statement without an answer for this long is given to another replica too, if it may be carried out twice.
     pub speculative_delay: Duration,
     /// Time that one partition of a new conversation's messages covers.
     pub bucket: Duration,

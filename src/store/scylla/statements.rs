@@ -17,11 +17,11 @@ use super::latency::Latency;
 /// How a statement may be carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Changes nothing: asked of a second replica when the first is slow.
+    /// Changes nothing.
     Read,
     /// Sees the outcome of every light-weight transaction before it, also of one whose coordinator has died.
     SerialRead,
-    /// May be sent twice.
+    /// May be carried out twice: given to a second replica when the first is slow, as reads are.
     Write,
     /// A light-weight transaction: its first outcome must not be hidden by a second try.
     Transaction,
