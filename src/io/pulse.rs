@@ -70,13 +70,13 @@ pub(super) fn watch(pulses: Vec<Arc<Pulse>>, end: Receiver<()>) -> io::Result<Jo
         let (mut seen, mut stalls) = (vec![None; pulses.len()], 0_u64);
         while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(LOOK_EVERY) {
             for shard in stalled(&pulses, &mut seen) {
-                let state = pulses[shard].state();
+                let state = pulses[shard].state().unwrap_or('?');
                 pulses[shard].call();
                 stalls += 1;
                 // On a machine with too little time for its threads this is usual, and told seldom.
                 if stalls.is_power_of_two() {
                     let for_ms = LOOK_EVERY.as_millis();
-                    tracing::warn!(shard, stalls, for_ms, state = ?state, "a shard took no turn and was called");
+                    tracing::warn!(shard, stalls, for_ms, %state, "a shard took no turn and was called");
                 }
             }
         }
