@@ -369,7 +369,7 @@ pub enum Failure {
 }
 
 impl Request {
-    /// Whether the request changes nothing, so that an implementation may answer it beside the writer.
+    /// Whether the request writes nothing that was not asked for before, so that an implementation may answer it beside the writer.
     #[must_use]
     pub fn is_read(&self) -> bool {
         match self {

@@ -25,6 +25,7 @@ use crate::model::time::Wall;
 use crate::store::{Appended, Failure, NewMessage, Reply};
 
 use super::known::{Buckets, Log};
+use super::statements::Kind;
 use super::values::{bigint, message_seconds, seconds_to_live, timeuuid, write_time};
 use super::{Fault, Work, fault};
 
@@ -172,7 +173,9 @@ impl Work<'_> {
             }
         }
         let marks = marks.into_iter().map(|mark| self.put_mark(place.conversation, log.departures(mark.user), mark));
-        tokio::try_join!(self.put_messages(place, last), try_all(marks)).map(drop)
+        // Both come to their end: what became of one that is dropped on its way nobody would know.
+        let (messages, marks) = tokio::join!(self.put_messages(place, last), try_all(marks));
+        messages.and(marks)
     }
 
     /// Messages of one bucket, in one mutation of one partition.
@@ -191,7 +194,7 @@ impl Work<'_> {
                 let began = tokio::time::Instant::now();
                 let outcome = Box::pin(self.connected.session.batch(&batch, rows)).await;
                 statement.latency.record(began.elapsed(), outcome.is_err());
-                self.note(outcome.map(drop).map_err(fault))
+                self.note(outcome.map(drop).map_err(|error| fault(error, Kind::Write)))
             }
         }
     }

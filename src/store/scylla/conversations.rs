@@ -74,12 +74,21 @@ impl Work<'_> {
         })
     }
 
+    /// Removes the marks of messages that will never be: where there is no other message they would tell the log's end.
+    async fn remove_marks(&self, id: ConversationId, members: &[Member], gone: &[MessageId]) -> Result<(), Fault> {
+        for member in members {
+            if let Some(mark) = member.mark.filter(|mark| gone.contains(&mark.message)) {
+                let row = (member.departures, values::write_time(mark.message), bigint(id.value()), bigint(member.user.value()));
+                self.prepare(&self.connected.statements.remove_mark, row).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// `settles`: appends go on from this head.
     async fn state(&self, id: ConversationId, settles: bool) -> Result<Option<ConversationState>, Fault> {
         let Some((conversation, buckets, members)) = self.whole(id).await? else { return Ok(None) };
-        if settles {
-            self.settle(id, buckets, &[]).await?;
-        }
+        let gone = if settles { self.settle(id, buckets, &[]).await? } else { Vec::new() };
         let blocked = async {
             match pair_key(&conversation) {
                 Some((first, second)) => self.is_blocked(first, second).await,
@@ -87,7 +96,10 @@ impl Work<'_> {
             }
         };
         let (last, blocked) = tokio::try_join!(self.last_message(id, buckets), blocked)?;
-        let head = known::head(last.as_deref(), &members, MessageId::MAX);
+        if last.is_none() {
+            self.remove_marks(id, &members, &gone).await?;
+        }
+        let head = known::head(last.as_deref(), &members, gone.first().copied().unwrap_or(MessageId::MAX));
         if settles {
             let left = members.iter().filter(|member| member.departures > 0);
             let departures = left.map(|member| (member.user, member.departures)).collect();
@@ -191,14 +203,17 @@ impl Work<'_> {
         }
         let (conversation, user_id) = (bigint(id.value()), bigint(user.value()));
         let changed = member.participant.is_some();
+        let departures = member.departures.saturating_add(i32::from(changed));
         if changed {
-            let departures = member.departures.saturating_add(1);
             let statements = &self.connected.statements;
             self.prepare(&statements.note_left, (user_id, conversation)).await?;
             self.write(&statements.remove_participant, (departures, conversation, user_id)).await?;
-            if let Some(log) = self.store.conversations.borrow_mut().log(id) {
-                log.departures.insert(user, departures);
-            }
+        }
+        // Also when an earlier try has removed the user, and did not come as far as this.
+        if departures > 0
+            && let Some(log) = self.store.conversations.borrow_mut().log(id)
+        {
+            log.departures.insert(user, departures);
         }
         self.write(&self.connected.statements.unlist_conversation, (user_id, conversation)).await?;
         Ok(Reply::Done { changed })

@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::future::try_join_all;
+
 use crate::model::generations::Generations;
 use crate::model::ids::{ConversationId, MessageId, UserId};
 use crate::model::message::{Head, Message};
@@ -83,14 +85,15 @@ struct Known {
 struct Doubt {
     id: MessageId,
     key: Option<(UserId, Box<str>)>,
+    /// It was not there when it was looked for, and is being removed: it does not count even if it comes up meanwhile.
+    condemned: bool,
 }
 
 /// Lifetime and owner: the store's.
 #[derive(Debug)]
 pub(super) struct Conversations {
     known: Generations<ConversationId, Known>,
-    /// One entry for each conversation whose append was given up, until it goes on: at most as many as there were
-    /// requests under way.
+    /// One entry for each conversation whose append failed, until the conversation is loaded again.
     doubts: BTreeMap<ConversationId, Vec<Doubt>>,
 }
 
@@ -134,9 +137,15 @@ impl Conversations {
         for message in messages {
             if doubts.iter().all(|doubt| doubt.id != message.id) {
                 let key = message.draft.client_id.clone().map(|client_id| (message.sender, client_id));
-                doubts.push(Doubt { id: message.id, key });
+                doubts.push(Doubt { id: message.id, key, condemned: false });
             }
         }
+    }
+
+    /// None of these is stored, from `first` on.
+    pub(super) fn condemn(&mut self, id: ConversationId, first: MessageId) {
+        let doubts = self.doubts.get_mut(&id).into_iter().flatten();
+        doubts.filter(|doubt| first <= doubt.id).for_each(|doubt| doubt.condemned = true);
     }
 
     /// What became of these is known, or is no matter any more.
@@ -206,18 +215,29 @@ impl Work<'_> {
     }
 
     /// Finds out what became of messages whose append was given up: one that is there has its place in the log, one
-    /// that is not must not come up later, when others have been numbered after it.
-    pub(super) async fn settle(&self, id: ConversationId, buckets: Buckets, but: &[NewMessage]) -> Result<(), Fault> {
-        let doubts = self.store.conversations.borrow().doubts(id, but);
-        for Doubt { id: message, key } in doubts {
-            if self.message(id, buckets, message).await?.is_none() {
-                self.bury(id, buckets, message).await?;
-                if let Some((sender, client_id)) = key {
-                    let key = (bigint(id.value()), bigint(sender.value()), &*client_id, timeuuid(message));
-                    self.decide(&self.connected.statements.release_key, key).await?;
-                }
-            }
-            self.store.conversations.borrow_mut().settled(id, |settled| settled == message);
+    /// that is not must not come up later, when others have been numbered after it. What is stored of an append is its
+    /// beginning. Returns those that will never be.
+    pub(super) async fn settle(&self, id: ConversationId, buckets: Buckets, but: &[NewMessage]) -> Result<Vec<MessageId>, Fault> {
+        let conversations = &self.store.conversations;
+        let doubts = conversations.borrow().doubts(id, but);
+        let is_gone = async |doubt: &Doubt| Ok(doubt.condemned || self.message(id, buckets, doubt.id).await?.is_none());
+        let are_gone: Vec<bool> = try_join_all(doubts.iter().map(is_gone)).await?;
+        let (stored, gone) = doubts.split_at(are_gone.iter().position(|is_gone| *is_gone).unwrap_or(doubts.len()));
+        conversations.borrow_mut().settled(id, |message| stored.iter().any(|doubt| doubt.id == message));
+        let Some(first) = gone.first() else { return Ok(Vec::new()) };
+        // Before the first is removed: a removal that is not heard of may yet be carried out.
+        conversations.borrow_mut().condemn(id, first.id);
+        try_join_all(gone.iter().map(|doubt| self.remove(id, buckets, doubt))).await?;
+        let gone: Vec<MessageId> = gone.iter().map(|doubt| doubt.id).collect();
+        conversations.borrow_mut().settled(id, |message| gone.contains(&message));
+        Ok(gone)
+    }
+
+    async fn remove(&self, id: ConversationId, buckets: Buckets, doubt: &Doubt) -> Result<(), Fault> {
+        self.bury(id, buckets, doubt.id).await?;
+        if let Some((sender, client_id)) = &doubt.key {
+            let key = (bigint(id.value()), bigint(sender.value()), &**client_id, timeuuid(doubt.id));
+            self.decide(&self.connected.statements.release_key, key).await?;
         }
         Ok(())
     }

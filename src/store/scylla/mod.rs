@@ -215,7 +215,7 @@ pub async fn migrate(options: &Options) -> Result<(i32, i32), OpenError> {
 }
 
 fn refused(error: ExecutionError) -> OpenError {
-    match fault(error) {
+    match fault(error, Kind::Transaction) {
         Fault::Unknown(reason) => OpenError::Unreachable(reason),
         other => OpenError::Refused(other.to_string()),
     }
@@ -510,7 +510,7 @@ impl Work<'_> {
         if outcome.is_ok() {
             self.store.answered.set(ended);
         }
-        outcome.map_err(fault)
+        outcome.map_err(|error| fault(error, statement.kind))
     }
 
     async fn result(&self, statement: &Statement, values: impl SerializeRow) -> Result<QueryRowsResult, Fault> {
@@ -563,11 +563,13 @@ impl Work<'_> {
     }
 }
 
-/// Whether a statement that failed can have done anything.
-fn fault(error: ExecutionError) -> Fault {
+/// Whether a statement that failed can have done anything. The driver tells of the last node that it tried; one before it may
+/// have carried out what may be tried twice.
+fn fault(error: ExecutionError, kind: Kind) -> Fault {
     let certain = match &error {
-        ExecutionError::EmptyPlan | ExecutionError::ConnectionPoolError(_) | ExecutionError::BadQuery(_) => true,
-        ExecutionError::PrepareError(_) => true,
+        ExecutionError::EmptyPlan | ExecutionError::BadQuery(_) | ExecutionError::PrepareError(_) => true,
+        _ if kind == Kind::Write => false,
+        ExecutionError::ConnectionPoolError(_) => true,
         ExecutionError::LastAttemptError(RequestAttemptError::UnableToAllocStreamId) => true,
         ExecutionError::LastAttemptError(RequestAttemptError::DbError(error, _)) => matches!(
             error,

@@ -300,6 +300,29 @@ fn what_was_given_up_is_settled_before_the_conversation_goes_on() {
     });
 }
 
+/// A removal that nobody heard of may yet be carried out: what it was for counts no more, whenever it comes up.
+#[test]
+fn what_is_being_removed_does_not_come_back() {
+    with_server(async |server| {
+        let (store, late) = (&server.store, second(server).await);
+        create(store).await;
+        let messages = || vec![new(id(100), "one", None), new(id(101), "two", Some("key"))];
+        store.conversations.borrow_mut().doubt(conversation(), &messages());
+        store.conversations.borrow_mut().condemn(conversation(), id(100));
+        assert!(matches!(ask(&late, append(messages(), at(100))).await, Reply::Appended { .. }));
+        let load = Request::LoadConversation { conversation: conversation() };
+        let Reply::Conversation { state, .. } = ask(store, load).await else { panic!() };
+        assert_eq!(state.head, Head::default(), "nor does the sender's mark tell of them");
+        store.forget();
+        let Reply::Appended { results, .. } = ask(store, append(vec![new(id(110), "two", Some("key"))], at(110))).await else {
+            panic!()
+        };
+        let [Appended::Stored(message)] = &results[..] else { panic!("{results:?}") };
+        assert_eq!((message.prev, message.sequence), (None, 1));
+        assert_eq!(history(store).await.iter().map(|message| message.id).collect::<Vec<_>>(), [id(110)]);
+    });
+}
+
 /// Somebody asks who takes part, and the shard has yet to repeat its append.
 #[test]
 fn a_look_at_a_conversation_decides_nothing() {
