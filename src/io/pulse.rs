@@ -36,8 +36,8 @@ impl Pulse {
         _ = self.account.set(PathBuf::from("/proc").join(thread).join("stat"));
     }
 
-    /// `R` when the thread is on a CPU or waits for one that others have, `S` when it sleeps (`proc_pid_stat(5)`). `None` when
-    /// it has not begun.
+    /// `R` when the thread is on a CPU or waits for one that others have, `S` when it sleeps, and the other letters of
+    /// `proc_pid_stat(5)`. `None` when it has not begun or the kernel does not tell.
     fn state(&self) -> Option<char> {
         let text = std::fs::read_to_string(self.account.get()?).ok()?;
         // The name before it may hold anything.

@@ -117,10 +117,10 @@ impl Shard {
             other => {
                 let is_unknown = is_unknown(&other, appending.tries);
                 let Appending { senders, request, .. } = appending;
-                let (askers, from): (Vec<_>, Vec<_>) = senders.into_iter().unzip();
+                let askers = senders.into_iter().map(|(asker, _)| asker).collect();
                 self.fail_appends(turn, id, askers, &other);
                 if is_unknown {
-                    self.doubt_append(turn, id, request, from);
+                    self.doubt_append(turn, id, request);
                 }
             }
         }

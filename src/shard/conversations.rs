@@ -345,7 +345,10 @@ impl Shard {
                 self.settle_append(turn, id);
                 None
             }
-            store::Reply::Missing => Some(not_participant()),
+            store::Reply::Missing => {
+                self.doubts.forget_append(id);
+                Some(not_participant())
+            }
             other => Some(Outcome::Refused(Self::failed(&other))),
         };
         for what in waiting {

@@ -1,85 +1,111 @@
 //! Writes that were given up before the store had told what became of them. Who asked was refused; what was done all the
-//! same is found out once the store answers again, and everybody else is told.
+//! same is found out once the store answers again, and whoever it concerns is told.
 //!
 //! Messages that are stored are delivered before their conversation goes on: they have their place in its order, and who is
-//! connected misses none. A change of the participants that was made is followed; until that is known no other one begins.
+//! connected misses none. A change of the participants is repeated until it is certainly made, as one that is made late
+//! would leave memory behind; until then no other one begins.
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::time::Duration;
 
-use crate::model::message::SenderSession;
 use crate::model::{ConversationId, MessageId};
 use crate::shard::membership::Change;
 use crate::shard::storing::Errand;
 use crate::shard::timers::Timer;
 use crate::shard::{Shard, Turn};
-use crate::store::{ConversationState, Reply, Request};
+use crate::store::{Reply, Request};
 
-/// Between two questions to the store about one conversation.
+/// Between two looks at what is in doubt.
 const PAUSE: Duration = Duration::from_millis(250);
+/// Conversations that are looked at in one go: a store that has just come back has other work too.
+const LOOKS_MAX: usize = 64;
 
-/// Owner: the shard. View: shard. Bounded by the writes that were under way together: nothing is written to what is in doubt.
+/// Owner: the shard. View: shard. Bounded by the conversations in memory: nothing is written to what is in doubt.
 #[derive(Debug, Default)]
 pub(super) struct Doubts {
     appends: BTreeMap<ConversationId, DoubtfulAppend>,
-    /// Until the store is asked about them.
+    /// But for those under way.
     changes: BTreeMap<ConversationId, Change>,
-    /// With a timer.
-    watched: BTreeSet<ConversationId>,
+    /// The timer is set.
+    timed: bool,
+    /// The last conversation that was looked at; the next look begins behind it.
+    last: Option<ConversationId>,
 }
 
 #[derive(Debug)]
 struct DoubtfulAppend {
     /// The end of the log before it.
     after: Option<MessageId>,
-    messages: Vec<(MessageId, Option<SenderSession>)>,
+    messages: Vec<MessageId>,
 }
 
 impl Doubts {
+    fn are_none(&self) -> bool {
+        self.appends.is_empty() && self.changes.is_empty()
+    }
+
     #[cfg(test)]
-    pub(super) fn are_none(&self) -> bool {
-        self.appends.is_empty() && self.changes.is_empty() && self.watched.is_empty()
+    pub(super) fn are_settled(&self) -> bool {
+        self.are_none()
+    }
+
+    /// There is no such conversation any more.
+    pub(super) fn forget_append(&mut self, id: ConversationId) {
+        self.appends.remove(&id);
+    }
+
+    fn next(&mut self) -> Option<ConversationId> {
+        let from = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let append = self.appends.range((from, Bound::Unbounded)).next().map(|(id, _)| *id);
+        let change = self.changes.range((from, Bound::Unbounded)).next().map(|(id, _)| *id);
+        self.last = append.into_iter().chain(change).min();
+        self.last
     }
 }
 
 impl Shard {
-    /// `from`: who sent each message.
-    pub(super) fn doubt_append(
-        &mut self,
-        turn: &mut Turn<'_>,
-        id: ConversationId,
-        request: Request,
-        from: Vec<Option<SenderSession>>,
-    ) {
+    pub(super) fn doubt_append(&mut self, turn: &mut Turn<'_>, id: ConversationId, request: Request) {
         let Request::Append { head, messages, .. } = request else { unreachable!("an append was given up") };
-        let messages = messages.into_iter().map(|message| message.id).zip(from).collect();
+        let messages = messages.into_iter().map(|message| message.id).collect();
         let before = self.doubts.appends.insert(id, DoubtfulAppend { after: head.last, messages });
         assert!(before.is_none(), "nothing is appended before the last doubt is settled");
-        self.watch_doubt(turn, id);
+        self.watch_doubts(turn);
     }
 
     pub(super) fn doubt_change(&mut self, turn: &mut Turn<'_>, id: ConversationId, change: Change) {
         let before = self.doubts.changes.insert(id, change);
         assert!(before.is_none(), "no change is begun before the last one is settled");
-        self.watch_doubt(turn, id);
+        self.watch_doubts(turn);
     }
 
-    fn watch_doubt(&mut self, turn: &mut Turn<'_>, id: ConversationId) {
-        if self.doubts.watched.insert(id) {
-            self.timers.schedule(turn.now.mono.after(PAUSE), Timer::Doubt(id));
+    fn watch_doubts(&mut self, turn: &mut Turn<'_>) {
+        if !self.doubts.timed {
+            self.doubts.timed = true;
+            self.timers.schedule(turn.now.mono.after(PAUSE), Timer::Doubts);
         }
     }
 
-    /// Asks the store about what is in doubt.
-    pub(super) fn look_into(&mut self, turn: &mut Turn<'_>, id: ConversationId) {
-        self.doubts.watched.remove(&id);
-        if let Some(change) = self.doubts.changes.remove(&id) {
-            self.insist(turn, Request::ReadConversation { conversation: id }, Errand::SettleChange(id, change));
+    /// Asks the store about what is in doubt. A shard that ends leaves it to whoever reads the history.
+    pub(super) fn look_into_doubts(&mut self, turn: &mut Turn<'_>) {
+        self.doubts.timed = false;
+        if self.doubts.are_none() || self.draining.is_some() {
+            return;
         }
-        if self.doubts.appends.contains_key(&id) {
-            self.watch_doubt(turn, id);
-            self.reload(turn, id);
+        self.watch_doubts(turn);
+        if !self.store_reachable {
+            return;
+        }
+        for _ in 0..LOOKS_MAX {
+            // Behind the last one the next look begins at the first.
+            let Some(id) = self.doubts.next() else { return };
+            if let Some(change) = self.doubts.changes.remove(&id) {
+                self.insist(turn, change.request(id), Errand::RepeatChange(id, change));
+            }
+            if self.doubts.appends.contains_key(&id) {
+                self.reload(turn, id);
+            }
         }
     }
 
@@ -98,7 +124,8 @@ impl Shard {
         self.insist(turn, Request::ReadAfter { conversation: id, after, limit }, Errand::Settle(id));
     }
 
-    /// The store has told what follows the log's end of before the doubt.
+    /// The store has told what follows the log's end of before the doubt. The sender was told that its message may not be
+    /// stored, so the session that sent it hears of it like all others.
     pub(super) fn append_settled(&mut self, turn: &mut Turn<'_>, id: ConversationId, reply: Reply) {
         let ready = self.conversations.ready(id).expect("a conversation stays while a doubt about it is settled");
         ready.settling = false;
@@ -106,23 +133,17 @@ impl Shard {
             return self.fail_appends(turn, id, Vec::new(), &reply);
         };
         let doubtful = self.doubts.appends.remove(&id).map(|append| append.messages).unwrap_or_default();
-        for message in messages {
-            if let Some((_, from)) = doubtful.iter().find(|(doubtful, _)| *doubtful == message.id) {
-                self.recents.push(&message);
-                self.send_out(turn, id, message, *from);
-            }
+        for message in messages.into_iter().filter(|message| doubtful.contains(&message.id)) {
+            self.recents.push(&message);
+            self.send_out(turn, id, message, None);
         }
         self.append_next(turn, id);
     }
 
-    /// The store has told who takes part, or not.
-    pub(super) fn change_settled(&mut self, turn: &mut Turn<'_>, id: ConversationId, change: Change, reply: &Reply) {
+    /// The store has answered to a change that was repeated.
+    pub(super) fn change_repeated(&mut self, turn: &mut Turn<'_>, id: ConversationId, change: Change, reply: &Reply) {
         match reply {
-            Reply::Conversation { state, .. } => {
-                if let Some(made) = as_made(change, state) {
-                    self.follow_change(turn, id, made);
-                }
-            }
+            Reply::Done { .. } => self.follow_change(turn, id, change),
             Reply::Missing => {}
             other => {
                 self.refuse_changes(turn, id, other);
@@ -130,13 +151,5 @@ impl Shard {
             }
         }
         self.end_change(turn, id);
-    }
-}
-
-/// A change, if the store has made it.
-fn as_made(change: Change, state: &ConversationState) -> Option<Change> {
-    match change {
-        Change::Put(participant) => state.conversation.participant(participant.user).copied().map(Change::Put),
-        Change::Remove(user) => state.conversation.participant(user).is_none().then_some(Change::Remove(user)),
     }
 }

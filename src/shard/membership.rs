@@ -26,6 +26,15 @@ pub(super) enum Change {
     Remove(UserId),
 }
 
+impl Change {
+    pub(super) fn request(self, conversation: ConversationId) -> Request {
+        match self {
+            Self::Put(participant) => Request::PutParticipant { conversation, participant },
+            Self::Remove(user) => Request::RemoveParticipant { conversation, user },
+        }
+    }
+}
+
 /// Conversations with a change under way, and the changes that wait for its end: the store may answer in any order, so
 /// memory follows it only when they are made one after another. Owner: the shard. View: shard.
 #[derive(Debug)]
@@ -187,9 +196,9 @@ impl Shard {
         }
     }
 
-    fn begin_change(&mut self, turn: &mut Turn<'_>, asker: Asker, id: ConversationId, request: Request, change: Change) {
+    fn begin_change(&mut self, turn: &mut Turn<'_>, asker: Asker, id: ConversationId, change: Change) {
         self.changes.begin(id);
-        self.ask_store(turn, request, Errand::Change(asker, id, change));
+        self.ask_store(turn, change.request(id), Errand::Change(asker, id, change));
     }
 
     fn put_participant(
@@ -223,8 +232,7 @@ impl Shard {
             _ => {
                 let joined_at = known.map_or(turn.now.wall, |known| known.joined_at);
                 let participant = Participant { user, role, joined_at };
-                let request = Request::PutParticipant { conversation: id, participant };
-                return self.begin_change(turn, asker, id, request, Change::Put(participant));
+                return self.begin_change(turn, asker, id, Change::Put(participant));
             }
         };
         self.answer(turn, asker, outcome);
@@ -239,8 +247,7 @@ impl Shard {
         } else if conversation.participant(user).is_none() {
             refused(RefusalCode::NotFound, "the user is not a participant")
         } else {
-            let request = Request::RemoveParticipant { conversation: id, user };
-            return self.begin_change(turn, asker, id, request, Change::Remove(user));
+            return self.begin_change(turn, asker, id, Change::Remove(user));
         };
         self.answer(turn, asker, outcome);
     }

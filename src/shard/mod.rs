@@ -119,6 +119,8 @@ pub struct Shard {
     counters: Counters,
     /// The store's last reply was a failure, or it cannot be reached.
     store_failing: bool,
+    /// As far as whoever watches the store has told.
+    store_reachable: bool,
     started: bool,
     draining: Option<Mono>,
     drained: bool,
@@ -169,6 +171,7 @@ impl Shard {
             iframe_etag,
             counters: Counters::default(),
             store_failing: false,
+            store_reachable: true,
             started: false,
             draining: None,
             drained: false,
@@ -191,7 +194,7 @@ impl Shard {
             Input::Lost { connection } => self.lose(turn, connection),
             Input::Mail { from, mail } => self.handle_mail(turn, from, mail),
             Input::Stored { ticket, reply } => self.stored(turn, ticket, reply),
-            Input::StoreReachable { up } => self.store_failing = !up,
+            Input::StoreReachable { up } => (self.store_reachable, self.store_failing) = (up, !up),
             Input::Deadline => self.handle_deadlines(turn),
             Input::Drain => self.drain(turn),
         }
@@ -271,7 +274,7 @@ impl Shard {
                 Timer::Connection(connection) => self.connection_due(turn, connection, at),
                 Timer::SockJs(key) => self.sockjs_due(turn, key, at),
                 Timer::Append(conversation) => self.retry_append(turn, conversation),
-                Timer::Doubt(conversation) => self.look_into(turn, conversation),
+                Timer::Doubts => self.look_into_doubts(turn),
                 Timer::User(user) => {
                     let next = self.users.look(user, turn.now.mono);
                     self.watch_user(user, next);

@@ -20,8 +20,8 @@ pub(super) enum Errand {
     Append(ConversationId),
     /// What became of an append that was given up.
     Settle(ConversationId),
-    /// What became of a change of the participants that was given up.
-    SettleChange(ConversationId, Change),
+    /// A change of the participants that was given up.
+    RepeatChange(ConversationId, Change),
     /// Which conversation a message is in, for a command that did not say.
     Find(Box<Ask>),
     History(ConversationId, Page),
@@ -108,7 +108,7 @@ impl Shard {
             Errand::Load(conversation) => self.conversation_loaded(turn, conversation, reply),
             Errand::Append(conversation) => self.appended(turn, conversation, reply),
             Errand::Settle(conversation) => self.append_settled(turn, conversation, reply),
-            Errand::SettleChange(conversation, change) => self.change_settled(turn, conversation, change, &reply),
+            Errand::RepeatChange(conversation, change) => self.change_repeated(turn, conversation, change, &reply),
             Errand::Find(ask) => self.message_found(turn, *ask, &reply),
             Errand::History(conversation, page) => self.history_read(turn, conversation, page, reply),
             Errand::Message(asker) => self.message_read(turn, asker, reply),

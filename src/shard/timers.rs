@@ -15,7 +15,7 @@ pub(super) enum Timer {
     /// An append whose outcome is unknown is tried again.
     Append(ConversationId),
     /// The store is asked what became of writes that were given up.
-    Doubt(ConversationId),
+    Doubts,
     /// Another write whose outcome is unknown is tried again.
     Repeat(usize),
     /// The budget is full again: without sessions, nothing of the user need be kept.

@@ -341,9 +341,7 @@ impl Device {
                 }
             }
             _ => {
-                if status == 401 || is_certain(code) == Some(true) {
-                    ctx.oracle.refused(send);
-                }
+                ctx.oracle.refused(send, status == 401 || is_certain(code) == Some(true));
                 if !matches!(code, "not_participant" | "blocked") {
                     self.try_again(ctx, send);
                 }

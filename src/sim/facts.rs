@@ -51,6 +51,8 @@ pub(super) struct Send {
     pub(super) acknowledged: bool,
     /// No attempt can be carried out any more: each was refused for certain.
     pub(super) refused: usize,
+    /// An attempt was refused, and may have been carried out.
+    pub(super) doubtful: bool,
 }
 
 #[derive(Clone, Copy, Debug)]

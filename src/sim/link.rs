@@ -385,9 +385,7 @@ impl Link {
         let Some(receipt) = receipt else { return };
         match self.receipts.remove(receipt) {
             Some(Awaited::Send(number)) => {
-                if certain {
-                    ctx.oracle.refused(number);
-                }
+                ctx.oracle.refused(number, certain);
                 let again = !matches!(code, "not_participant" | "blocked");
                 news.push(News::Failed { send: number, again });
             }

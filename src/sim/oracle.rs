@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::model::message::Message;
 use crate::model::{ConversationId, MessageId, Mono, UserId, Wall};
 use crate::sim::facts::{Attempt, Block, Dto, Entry, Kind, LoginNo, Member, Send, SendNo, SessionFact, SessionNo, Sub};
+use crate::store::NewMessage;
 
 /// From the answer to a logout, or the end of a token, to the last message its sessions may get.
 const CUT_WITHIN_NS: u64 = 1_000_000_000;
@@ -37,6 +38,9 @@ pub(super) struct Oracle {
     pub(super) sessions: Vec<SessionFact>,
     /// When each login's logout was answered.
     pub(super) logins: Vec<Option<Mono>>,
+    /// The last message of each conversation that a shard has asked for, and the last one of which a load has decided.
+    asked: BTreeMap<ConversationId, MessageId>,
+    decided: BTreeMap<ConversationId, MessageId>,
     pub(super) delivered: u64,
     pub(super) acknowledged: u64,
 }
@@ -75,6 +79,7 @@ impl Oracle {
             stored: None,
             acknowledged: false,
             refused: 0,
+            doubtful: false,
         });
         number
     }
@@ -98,10 +103,40 @@ impl Oracle {
         }
     }
 
-    /// A refusal that says for certain that nothing was stored.
-    pub(super) fn refused(&mut self, number: SendNo) {
-        self.sends[number].refused += 1;
+    /// A refusal, which says for certain that nothing was stored, or not.
+    pub(super) fn refused(&mut self, number: SendNo, certain: bool) {
+        let send = &mut self.sends[number];
+        send.refused += usize::from(certain);
+        send.doubtful |= !certain;
         self.check_refused(number);
+    }
+
+    /// A shard has loaded a conversation: what it had asked for before will never be stored, if it is not.
+    pub(super) fn append_decided(&mut self, conversation: ConversationId) {
+        if let Some(asked) = self.asked.get(&conversation) {
+            self.decided.insert(conversation, *asked);
+        }
+    }
+
+    /// A shard asks for messages to be stored, for the first time or again.
+    pub(super) fn append_asked(&mut self, conversation: ConversationId, messages: &[NewMessage]) {
+        if let Some(last) = messages.last() {
+            self.asked.insert(conversation, last.id);
+        }
+    }
+
+    /// The store begins to carry an append out.
+    pub(super) fn append_begun(&mut self, conversation: ConversationId, messages: &[NewMessage]) {
+        let decided = self.decided.get(&conversation);
+        if let Some(late) = messages.iter().find(|new| decided.is_some_and(|decided| new.id <= *decided)) {
+            self.violate(format!("{late:?} is appended after its outcome was decided"));
+        }
+    }
+
+    /// The node is gone, and with it what it may have repeated.
+    pub(super) fn forget_appends(&mut self) {
+        self.asked.clear();
+        self.decided.clear();
     }
 
     fn check_refused(&mut self, number: SendNo) {
@@ -278,7 +313,8 @@ impl Oracle {
         }
         let own = send.attempts.iter().all(|attempt| attempt.session == Some(session) && !attempt.echo);
         let to_queue = fact.subs.get(subscription).is_some_and(|sub| sub.kind == Kind::Messages);
-        (own && to_queue).then_some("the session's own message came back to its queue, and it had not asked for it")
+        (own && to_queue && !send.doubtful)
+            .then_some("the session's own message came back to its queue, and it had not asked for it")
     }
 
     fn deliver_in_order(

@@ -9,6 +9,9 @@ use crate::store::{self, Reply, Request};
 impl World {
     pub(super) fn ask_store(&mut self, seat: usize, ticket: store::Ticket, request: Request) {
         self.trace.note(self.now, format_args!("shard {seat} asks {ticket:?} {request:?}"));
+        if let Request::Append { conversation, messages, .. } = &request {
+            self.oracle.append_asked(*conversation, messages);
+        }
         let (is_read, pause) = (request.is_read(), self.dice.micros(1, self.plan.store_us));
         self.disk.submit(Job { shard: seat, ticket, request });
         if is_read {
@@ -19,9 +22,20 @@ impl World {
         }
     }
 
+    pub(super) fn read_store(&mut self) {
+        let Some(done) = self.disk.next_read(&mut self.dice, self.now) else { return };
+        if let (Request::LoadConversation { conversation }, Reply::Conversation { .. }) = (&done.job.request, &done.reply) {
+            self.oracle.append_decided(*conversation);
+        }
+        self.reply(done.job.shard, done.job.ticket, done.reply);
+    }
+
     pub(super) fn commit(&mut self) {
         self.commit_due = false;
         for done in self.disk.commit(&mut self.dice, self.now) {
+            if let Request::Append { conversation, messages, .. } = &done.job.request {
+                self.oracle.append_begun(*conversation, messages);
+            }
             if let Some(carried_out) = done.carried_out {
                 if self.plant == Some(Plant::AckBeforeDurable) {
                     let pause = self.dice.millis(1, 50);

@@ -295,11 +295,7 @@ impl World {
             Event::Arrive(wire) => self.arrive(wire),
             Event::Mesh { epoch, from, to } if epoch == self.epoch => self.open_letter(from, to),
             Event::Commit { epoch } if epoch == self.epoch => self.commit(),
-            Event::ReadStore { epoch } if epoch == self.epoch => {
-                if let Some(done) = self.disk.next_read(&mut self.dice, self.now) {
-                    self.reply(done.job.shard, done.job.ticket, done.reply);
-                }
-            }
+            Event::ReadStore { epoch } if epoch == self.epoch => self.read_store(),
             Event::Reply { epoch, shard, ticket, reply } if epoch == self.epoch && shard < self.seats.len() => {
                 self.trace.note(self.now, format_args!("shard {shard} reply {ticket:?} {reply:?}"));
                 self.handle(shard, Input::Stored { ticket, reply });
@@ -438,6 +434,7 @@ impl World {
         self.check_survivors();
         self.break_wires(!drained);
         self.oracle.forget_requests();
+        self.oracle.forget_appends();
         self.crashes += u32::from(!drained);
         let pause = self.dice.millis(1, 500);
         self.later(pause, Event::Start);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::harness::*;
+use crate::shard::Input;
 use crate::store::Failure;
 
 const QUEUE: &str = "/user/queue/messages";
@@ -32,7 +33,7 @@ fn give_up(net: &mut Net, user: u64, request: &str, body: &str) {
 /// Nothing is looked into any more.
 fn check_settled(net: &mut Net) {
     net.pass(FOUND_OUT);
-    assert!(net.shards.iter().all(|shard| shard.doubts.are_none()));
+    assert!(net.shards.iter().all(|shard| shard.doubts.are_settled()));
 }
 
 #[test]
@@ -77,6 +78,69 @@ fn a_message_in_doubt_comes_before_all_that_are_sent_later() {
     net.check(receiver, &["MESSAGE messages b"]);
     net.release_replies(false);
     net.check(receiver, &["MESSAGE messages d"]);
+    check_settled(&mut net);
+}
+
+/// It was told that the message may not be stored.
+#[test]
+fn the_session_that_sent_it_hears_of_it_too() {
+    let mut net = net(2);
+    let sender = net.subscriber(1, &[QUEUE, "/user/queue/errors"]);
+    net.failing = Some(Failure::Unknown);
+    net.stomp(sender, &[&send(9, "b")]);
+    net.pass(GIVEN_UP);
+    net.check(sender, &["MESSAGE errors store_unavailable"]);
+    net.failing = None;
+    net.pass(FOUND_OUT);
+    net.check(sender, &["MESSAGE messages b"]);
+}
+
+/// Who reads the history at the next node finds it.
+#[test]
+fn a_shard_that_ends_waits_for_no_doubt() {
+    let mut net = net(1);
+    give_up(&mut net, 1, "POST /conversations/9/messages", r#"{"content":"b"}"#);
+    net.drain();
+    net.pass(Duration::from_secs(30));
+    assert_eq!(net.drained, [0]);
+    net.failing = None;
+    net.pass(Duration::from_secs(2));
+    assert!(!net.shards[0].doubts.are_settled());
+}
+
+#[test]
+fn nothing_is_asked_of_a_store_that_is_known_to_be_away() {
+    let mut net = net(1);
+    let receiver = net.subscriber(3, &[QUEUE]);
+    give_up(&mut net, 1, "POST /conversations/9/messages", r#"{"content":"b"}"#);
+    net.failing = None;
+    net.input(0, Input::StoreReachable { up: false });
+    net.pass(Duration::from_secs(2));
+    net.check(receiver, &[]);
+    net.input(0, Input::StoreReachable { up: true });
+    net.pass(FOUND_OUT);
+    net.check(receiver, &["MESSAGE messages b"]);
+}
+
+#[test]
+fn many_doubts_are_looked_into_in_turn() {
+    let mut net = Net::with(1, |limits| limits.messages_burst = 150);
+    let receiver = net.subscriber(3, &[QUEUE]);
+    for id in 100..250 {
+        net.failing = None;
+        net.conversation(id, &[1, 2, 3]);
+        net.request(1, &format!("GET /conversations/{id}"), "");
+        net.failing = Some(Failure::Unknown);
+        net.ask(1, &format!("POST /conversations/{id}/messages"), r#"{"content":"b"}"#);
+    }
+    net.pass(GIVEN_UP);
+    net.failing = None;
+    let mut counts = Vec::new();
+    for _ in 0..3 {
+        net.pass(FOUND_OUT);
+        counts.push(net.heard(receiver).len());
+    }
+    assert_eq!(counts, [64, 64, 22]);
     check_settled(&mut net);
 }
 

@@ -226,7 +226,7 @@ fn an_append_that_was_given_up_is_found_all_the_same() {
     net.pass(Duration::from_secs(2));
     net.check(failed, &["503 store_unavailable"]);
     net.failing = None;
-    // What became of it, and the page, which nobody waits with.
+    // What became of it is read, and the page, which does not wait for that.
     assert_eq!((page(&mut net, 2, ""), net.pages), ("c b a".to_owned(), 2));
     post(&mut net, "d");
     assert_eq!((page(&mut net, 2, ""), net.pages), ("d c b a".to_owned(), 2));
