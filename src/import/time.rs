@@ -6,7 +6,8 @@ use time::format_description::well_known::Rfc3339;
 use crate::model::Wall;
 
 /// Reads a time of RFC 3339 section 5.6, of any offset, any number of digits, and anything between date and time; what is
-/// finer than 100 ns is cut off. A leap second is the last moment of the second before it. `None` for anything else, and for times before 1970.
+/// finer than 100 ns is cut off. A leap second is the last moment of the second before it. `None` for anything else, and
+/// for times before 1970.
 pub(super) fn rfc_3339(text: &str) -> Option<Wall> {
     let nanos = OffsetDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp_nanos();
     u64::try_from(nanos / 100).ok().filter(|_| nanos >= 0).map(Wall)

@@ -24,22 +24,22 @@ pub(super) struct Pulse {
     turns: AtomicU64,
     called: AtomicBool,
     bell: Bell,
-    /// Where the kernel keeps account of its thread.
-    account: OnceLock<PathBuf>,
+    /// The file in which the kernel tells of its thread.
+    stat: OnceLock<PathBuf>,
 }
 
 impl Pulse {
     /// The executor is on this thread.
     pub(super) fn begin(&self) {
         let thread = std::fs::read_link("/proc/thread-self").unwrap_or_default();
-        // Without the account the watch has less to say, and that is all.
-        _ = self.account.set(PathBuf::from("/proc").join(thread).join("stat"));
+        // Without it the watch has less to say, and that is all.
+        _ = self.stat.set(PathBuf::from("/proc").join(thread).join("stat"));
     }
 
     /// `R` when the thread is on a CPU or waits for one that others have, `S` when it sleeps, and the other letters of
     /// `proc_pid_stat(5)`. `None` when it has not begun or the kernel does not tell.
     fn state(&self) -> Option<char> {
-        let text = std::fs::read_to_string(self.account.get()?).ok()?;
+        let text = std::fs::read_to_string(self.stat.get()?).ok()?;
         // The name before it may hold anything.
         text.rsplit_once(") ")?.1.chars().next()
     }

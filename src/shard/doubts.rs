@@ -42,13 +42,8 @@ struct DoubtfulAppend {
 }
 
 impl Doubts {
-    fn are_none(&self) -> bool {
+    pub(super) fn are_none(&self) -> bool {
         self.appends.is_empty() && self.changes.is_empty()
-    }
-
-    #[cfg(test)]
-    pub(super) fn are_settled(&self) -> bool {
-        self.are_none()
     }
 
     /// There is no such conversation any more.

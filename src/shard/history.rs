@@ -1,10 +1,12 @@
 //! Pages of a conversation's history: from memory when that is certain to be what the store would say, else from the store.
 //!
-//! While an append is under way or in doubt only the store knows where the log ends, and while the store fails nobody is told anything.
+//! While an append is under way or in doubt only the store knows where the log ends, and while the store fails nobody is
+//! told anything.
 //!
 //! Equal pages that are asked for at the same time are read once. A reader must see every message that was stored before
 //! it asked, so it joins a read that is under way only when nothing can have been stored since that began: the log ends
-//! where it ended then, and no append is under way or in doubt. Else it waits for the next read, which all that wait for it share.
+//! where it ended then, and no append is under way or in doubt. Else it waits for the next read, which all that wait for
+//! it share.
 
 use std::sync::Arc;
 

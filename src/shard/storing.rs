@@ -58,7 +58,7 @@ pub(super) struct Write {
 /// Pause before a write of unknown outcome is tried again.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// After this long it is given up, if it was tried twice: whoever waits is told that the store is lost within a second.
-pub(super) const PATIENCE: Duration = Duration::from_millis(700);
+const PATIENCE: Duration = Duration::from_millis(700);
 
 /// Whether a write of unknown outcome is tried once more.
 pub(super) fn is_worth_retrying(reply: &Reply, tries: u32, waited: Duration) -> bool {

@@ -30,10 +30,14 @@ fn give_up(net: &mut Net, user: u64, request: &str, body: &str) {
     net.check(asked, &["503 store_unavailable"]);
 }
 
+fn give_up_message(net: &mut Net) {
+    give_up(net, 1, "POST /conversations/9/messages", r#"{"content":"b"}"#);
+}
+
 /// Nothing is looked into any more.
 fn check_settled(net: &mut Net) {
     net.pass(FOUND_OUT);
-    assert!(net.shards.iter().all(|shard| shard.doubts.are_settled()));
+    assert!(net.shards.iter().all(|shard| shard.doubts.are_none()));
 }
 
 #[test]
@@ -42,7 +46,7 @@ fn a_message_that_is_stored_after_all_is_delivered() {
         let mut net = net(shards);
         let topic = net.subscriber(2, &["/topic/conversation/9"]);
         let (queue, other) = (net.subscriber(3, &[QUEUE]), net.subscriber(1, &[QUEUE]));
-        give_up(&mut net, 1, "POST /conversations/9/messages", r#"{"content":"b"}"#);
+        give_up_message(&mut net);
         net.pass(Duration::from_secs(5));
         net.check(queue, &[]);
         net.failing = None;
@@ -99,20 +103,20 @@ fn the_session_that_sent_it_hears_of_it_too() {
 #[test]
 fn a_shard_that_ends_waits_for_no_doubt() {
     let mut net = net(1);
-    give_up(&mut net, 1, "POST /conversations/9/messages", r#"{"content":"b"}"#);
+    give_up_message(&mut net);
     net.drain();
     net.pass(Duration::from_secs(30));
     assert_eq!(net.drained, [0]);
     net.failing = None;
     net.pass(Duration::from_secs(2));
-    assert!(!net.shards[0].doubts.are_settled());
+    assert!(!net.shards[0].doubts.are_none());
 }
 
 #[test]
 fn nothing_is_asked_of_a_store_that_is_known_to_be_away() {
     let mut net = net(1);
     let receiver = net.subscriber(3, &[QUEUE]);
-    give_up(&mut net, 1, "POST /conversations/9/messages", r#"{"content":"b"}"#);
+    give_up_message(&mut net);
     net.failing = None;
     net.input(0, Input::StoreReachable { up: false });
     net.pass(Duration::from_secs(2));
@@ -160,7 +164,7 @@ fn a_repetition_of_a_message_in_doubt_is_a_replay() {
 fn a_store_that_fails_again_settles_nothing() {
     let mut net = net(1);
     let receiver = net.subscriber(3, &[QUEUE]);
-    give_up(&mut net, 1, "POST /conversations/9/messages", r#"{"content":"b"}"#);
+    give_up_message(&mut net);
     net.failing = None;
     net.hold_replies();
     let refused = net.ask(1, "POST /conversations/9/messages", r#"{"content":"c"}"#);

@@ -160,7 +160,7 @@ fn run(seed: u64) {
             ("subscribers of conversations", shard.conversations.have_subscribers()),
             ("appends", shard.conversations.are_retrying()),
             ("readers of pages", shard.page_reads.are_awaited()),
-            ("doubts", !drains && !shard.doubts.are_settled()),
+            ("doubts", !drains && !shard.doubts.are_none()),
             ("errands", !shard.errands.is_empty()),
             ("mail", !shard.local.is_empty()),
         ];
