@@ -13,10 +13,10 @@ use crate::model::message::{Draft, Message, SenderSession};
 use crate::model::{ConversationId, Mono, Refusal, RefusalCode};
 use crate::protocol::json;
 use crate::shard::mail::{Asker, Delivery, Mail, Subscriber};
-use crate::shard::storing::{Errand, RETRY_PAUSE, is_unknown, is_worth_retrying};
+use crate::shard::storing::{Errand, RETRY_PAUSE, is_worth_retrying, last_word};
 use crate::shard::timers::Timer;
 use crate::shard::{Shard, Turn};
-use crate::store::{self, Appended};
+use crate::store::{self, Appended, Failure};
 
 /// A message that waits for the store.
 #[derive(Debug)]
@@ -115,11 +115,11 @@ impl Shard {
                 self.timers.schedule(turn.now.mono.after(RETRY_PAUSE), Timer::Append(id));
             }
             other => {
-                let is_unknown = is_unknown(&other, appending.tries);
-                let Appending { senders, request, .. } = appending;
+                let Appending { senders, request, tries, .. } = appending;
+                let last = last_word(other, tries);
                 let askers = senders.into_iter().map(|(asker, _)| asker).collect();
-                self.fail_appends(turn, id, askers, &other);
-                if is_unknown {
+                self.fail_appends(turn, id, askers, &last);
+                if matches!(last, store::Reply::Failed(Failure::Unknown)) {
                     self.doubt_append(turn, id, request);
                 }
             }

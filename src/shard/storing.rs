@@ -67,12 +67,12 @@ pub(super) fn is_worth_retrying(reply: &Reply, tries: u32, waited: Duration) -> 
 
 /// Whether a reply leaves open what became of the write. After one unknown outcome no later failure is certain any more:
 /// the first try may have been carried out.
-pub(super) fn is_unknown(reply: &Reply, tries: u32) -> bool {
+fn is_unknown(reply: &Reply, tries: u32) -> bool {
     matches!(reply, Reply::Failed(failure) if *failure == Failure::Unknown || tries > 0)
 }
 
 /// What whoever waits for a write is told in the end.
-fn last_word(reply: Reply, tries: u32) -> Reply {
+pub(super) fn last_word(reply: Reply, tries: u32) -> Reply {
     if is_unknown(&reply, tries) { Reply::Failed(Failure::Unknown) } else { reply }
 }
 
