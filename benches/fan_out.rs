@@ -1,6 +1,6 @@
 //! The server's own work for a delivery, without the kernel's: `cargo bench --bench fan_out`.
 //!
-//! A room of 1,000 subscribers of one topic on one shard, played through the seam as the pump does it: the SENDs arrive
+//! A room of 1,000 subscribers of one topic on one shard, played through the boundary as the pump does it: the SENDs arrive
 //! in one read, the store (a map in memory) answers a turn later, every connection that has something to write is then
 //! written once, gathering up to 64 frames, by a socket that takes everything. CPU time of the thread for a delivery,
 //! medians of five and their spread; `cargo bench -p loadgen` tells the kernel's part, one `send()`, on the same machine.
@@ -16,10 +16,10 @@ use tidings::model::message::{Conversation, ConversationKind, Participant, Parti
 use tidings::model::{ConnectionId, ConversationId, Limits, Mono, Now, Redacted, ShardId, UserId, Wall};
 use tidings::protocol::websocket::{self, Kind};
 use tidings::session::Policy;
+use tidings::session::endpoints::Endpoints;
 use tidings::session::policy::Origins;
-use tidings::session::site::Site;
 use tidings::session::token::{Claims, Keys};
-use tidings::shard::{Door, Effect, Input, Shard, ShardSettings};
+use tidings::shard::{Effect, Input, ListenerKind, Shard, ShardSettings};
 use tidings::store::memory::Memory;
 use tidings::store::{Reply, Request, Ticket};
 
@@ -102,7 +102,7 @@ impl Room {
             limits,
             keys: Keys::hs256(secret),
             origins: Origins::all(),
-            site: Site::messaging("/sockjs.js".into(), true, false),
+            endpoints: Endpoints::messaging("/sockjs.js".into(), true, false),
             fixed_code: None,
             sends_codes: false,
             admin_phones: Vec::new(),
@@ -158,7 +158,7 @@ impl Room {
 
     fn connect(&mut self, connection: ConnectionId, user: UserId) {
         let peer = Redacted::new(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        self.input(Input::Opened { connection, peer, door: Door::Http });
+        self.input(Input::Opened { connection, peer, kind: ListenerKind::Http });
         let expires = self.now.wall.after(Duration::from_secs(86_400));
         let token = self.keys.sign(&Claims { user, roles: Vec::new(), expires, family: None }, self.now.wall);
         let mut bytes = format!(

@@ -17,8 +17,8 @@ use tidings::io::node::{self, NodeOptions};
 use tidings::model::{Limits, Redacted};
 use tidings::protocol::http::{Request, Response};
 use tidings::session::Policy;
-use tidings::session::site::{Application, Content, Mount, Plain, Reply, Site};
-use tidings::shard::Door;
+use tidings::session::endpoints::{Application, Content, Endpoint, Endpoints, Plain, Reply};
+use tidings::shard::ListenerKind;
 use tidings::store::embedded::{self, Embedded};
 
 /// The suite of WebSocket sends messages of this size, whole and in fragments of any number.
@@ -45,22 +45,22 @@ fn give_back(request: &Request) -> Response {
     Response::new(200).body("application/octet-stream", request.body.clone())
 }
 
-fn site() -> Site {
-    let mount = |prefix: &str, application, websocket, cookie_needed| Mount {
+fn endpoints() -> Endpoints {
+    let endpoint = |prefix: &str, application, websocket, cookie_needed| Endpoint {
         prefix: prefix.into(),
         application: Application::Plain(application),
         websocket,
         cookie_needed,
     };
-    let mounts = vec![
-        mount("/echo", ECHO, true, false),
-        mount("/disabled_websocket_echo", ECHO, false, false),
-        mount("/cookie_needed_echo", ECHO, true, true),
-        mount("/close", CLOSE, true, false),
-        mount("/amplify", AMPLIFY, true, false),
-        mount("/ws-echo", ECHO, true, false),
+    let endpoints = vec![
+        endpoint("/echo", ECHO, true, false),
+        endpoint("/disabled_websocket_echo", ECHO, false, false),
+        endpoint("/cookie_needed_echo", ECHO, true, true),
+        endpoint("/close", CLOSE, true, false),
+        endpoint("/amplify", AMPLIFY, true, false),
+        endpoint("/ws-echo", ECHO, true, false),
     ];
-    Site { mounts, fallback: Some(give_back), client_url: "/sockjs.js".into() }
+    Endpoints { endpoints, fallback: Some(give_back), client_url: "/sockjs.js".into() }
 }
 
 fn policy(settings: &Settings) -> Policy {
@@ -73,7 +73,7 @@ fn policy(settings: &Settings) -> Policy {
         sockjs_stream_bytes: STREAM_BYTES,
         ..settings.limits.clone()
     };
-    Policy { limits, site: site(), ..settings.policy(&secret) }
+    Policy { limits, endpoints: endpoints(), ..settings.policy(&secret) }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -83,7 +83,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let directory = tempfile::tempdir()?;
     let data_dir = directory.path().to_path_buf();
     let options = NodeOptions {
-        listen: vec![(address, Door::Http)],
+        listen: vec![(address, ListenerKind::Http)],
         shards: settings.shards,
         cpus: None,
         node: settings.node,

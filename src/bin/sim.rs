@@ -1,9 +1,9 @@
-//! Runs the simulator: one seed, or many, with or without a planted fault.
+//! Runs the simulator: one seed, or many, with or without an injected fault.
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use tidings::sim::{self, Options, Plant};
+use tidings::sim::{self, InjectedBug, Options};
 
 #[derive(Parser)]
 #[command(about = "Runs a whole node in one thread from a seed, and checks what must hold")]
@@ -23,17 +23,17 @@ struct Arguments {
     /// Print every event.
     #[arg(long)]
     trace: bool,
-    /// Plant a fault, which the run must then find.
+    /// InjectedBug a fault, which the run must then find.
     #[arg(long, value_parser = parse_plant)]
-    plant: Option<Plant>,
+    bug: Option<InjectedBug>,
     /// Go on after a violation.
     #[arg(long)]
     keep_going: bool,
 }
 
-fn parse_plant(name: &str) -> Result<Plant, String> {
-    let known = Plant::ALL.iter().find(|(known, _)| *known == name);
-    known.map(|(_, plant)| *plant).ok_or_else(|| format!("one of {}", Plant::ALL.map(|(known, _)| known).join(", ")))
+fn parse_plant(name: &str) -> Result<InjectedBug, String> {
+    let known = InjectedBug::ALL.iter().find(|(known, _)| *known == name);
+    known.map(|(_, bug)| *bug).ok_or_else(|| format!("one of {}", InjectedBug::ALL.map(|(known, _)| known).join(", ")))
 }
 
 fn main() -> ExitCode {
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     };
     let (mut passed, mut failed) = (0, 0);
     for seed in seeds {
-        let options = Options { seed, steps: arguments.steps, plant: arguments.plant, print: arguments.trace };
+        let options = Options { seed, steps: arguments.steps, bug: arguments.bug, print: arguments.trace };
         match sim::run(options) {
             Ok(report) => {
                 passed += 1;
@@ -53,9 +53,9 @@ fn main() -> ExitCode {
             Err(violation) => {
                 failed += 1;
                 println!("FAILED {violation}");
-                let plant = Plant::ALL.iter().find(|(_, plant)| Some(*plant) == arguments.plant);
-                let plant = plant.map(|(name, _)| format!(" --plant {name}")).unwrap_or_default();
-                println!("again: cargo run --release --bin sim -- --seed {seed} --steps {}{plant} --trace", arguments.steps);
+                let bug = InjectedBug::ALL.iter().find(|(_, bug)| Some(*bug) == arguments.bug);
+                let bug = bug.map(|(name, _)| format!(" --bug {name}")).unwrap_or_default();
+                println!("again: cargo run --release --bin sim -- --seed {seed} --steps {}{bug} --trace", arguments.steps);
                 if !arguments.keep_going {
                     break;
                 }

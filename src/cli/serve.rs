@@ -9,7 +9,7 @@ use tidings::io::node::{self, NodeOptions, Ready};
 use tidings::io::scylla::{Database, Start, Times};
 use tidings::io::store_bridge::Backing;
 use tidings::log;
-use tidings::shard::Door;
+use tidings::shard::ListenerKind;
 use tidings::store::embedded::{self, Embedded};
 use tidings::store::scylla;
 
@@ -32,8 +32,8 @@ fn serve_with<S: Backing>(settings: Settings, open: fn(PathBuf, &Settings) -> no
     let secret = secret::load_or_create(&settings).map_err(Failed::because)?;
     let policy = Arc::new(settings.policy(&secret));
     let data_dir = std::path::absolute(&settings.data_dir).map_err(Failed::because)?;
-    let listen =
-        std::iter::once((settings.listen, Door::Http)).chain(settings.stomp.listen.map(|address| (address, Door::Stomp)));
+    let listen = std::iter::once((settings.listen, ListenerKind::Http))
+        .chain(settings.stomp.listen.map(|address| (address, ListenerKind::Stomp)));
     let options = NodeOptions {
         listen: listen.collect(),
         shards: settings.shards,

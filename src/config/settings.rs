@@ -8,8 +8,8 @@ use crate::log::Format;
 use crate::model::limits::LIFE_MAX;
 use crate::model::{Limits, Redacted};
 use crate::session::Policy;
+use crate::session::endpoints::Endpoints;
 use crate::session::policy::Origins;
-use crate::session::site::Site;
 use crate::session::token::Keys;
 
 /// Everything that can be configured. The fields follow the names of the keys.
@@ -226,7 +226,11 @@ impl Settings {
             limits: self.limits.clone(),
             keys: Keys::hs256(secret.expose().as_bytes()),
             origins: self.cors.origins.clone(),
-            site: Site::messaging(self.sockjs.client_url.as_str().into(), self.sockjs.websocket, self.sockjs.cookie_needed),
+            endpoints: Endpoints::messaging(
+                self.sockjs.client_url.as_str().into(),
+                self.sockjs.websocket,
+                self.sockjs.cookie_needed,
+            ),
             fixed_code: self.auth.fixed_code.clone(),
             // Production has no sender yet, and a code that reaches nobody must not be promised.
             sends_codes: self.profile == Profile::Development,

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, acceptfrom_with, bind, getsockname, listen, socket_with, sockopt};
 
-use crate::shard::Door;
+use crate::shard::ListenerKind;
 
 /// Connections that the kernel completes before they are accepted; `net.core.somaxconn` may make it fewer.
 const BACKLOG: i32 = 4_096;
@@ -17,7 +17,7 @@ const BACKLOG: i32 = 4_096;
 pub(super) struct Listener {
     socket: OwnedFd,
     /// What is spoken on its connections.
-    pub(super) door: Door,
+    pub(super) kind: ListenerKind,
     /// Not watched: the shard has as many connections as it may, or the process as many descriptors.
     pub(super) paused: bool,
 }
@@ -95,7 +95,7 @@ pub(super) fn probe(address: SocketAddr) -> io::Result<()> {
 }
 
 /// One bound socket for each shard. With port 0, all of them on the port that the first was given.
-pub(super) fn bind_all(address: SocketAddr, door: Door, shards: u16) -> io::Result<Vec<Listener>> {
+pub(super) fn bind_all(address: SocketAddr, kind: ListenerKind, shards: u16) -> io::Result<Vec<Listener>> {
     let mut address = address;
     let mut listeners = Vec::new();
     for _ in 0..shards {
@@ -105,7 +105,7 @@ pub(super) fn bind_all(address: SocketAddr, door: Door, shards: u16) -> io::Resu
         // Linux copies this to the connections that are accepted.
         sockopt::set_tcp_nodelay(&socket, true)?;
         bind(&socket, &address)?;
-        let listener = Listener { socket, door, paused: false };
+        let listener = Listener { socket, kind, paused: false };
         address = listener.address()?;
         listeners.push(listener);
     }
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_second_server_is_found() {
-        let listeners = bind_all(loopback(), Door::Http, 2).unwrap();
+        let listeners = bind_all(loopback(), ListenerKind::Http, 2).unwrap();
         let address = listeners[0].address().unwrap();
         assert_eq!(listeners[1].address().unwrap(), address);
         for listener in &listeners {
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn accepted_connections_send_at_once() {
-        let listener = bind_all(loopback(), Door::Http, 1).unwrap().remove(0);
+        let listener = bind_all(loopback(), ListenerKind::Http, 1).unwrap().remove(0);
         listener.listen().unwrap();
         assert!(matches!(listener.accept(), Accepted::Nobody));
         let _client = TcpStream::connect(listener.address().unwrap()).unwrap();

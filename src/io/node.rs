@@ -26,7 +26,7 @@ use crate::io::signals;
 use crate::io::store_bridge::{self, Backing, StoreThreads};
 use crate::model::ShardId;
 use crate::session::Policy;
-use crate::shard::{Door, ShardSettings};
+use crate::shard::{ListenerKind, ShardSettings};
 
 /// Opens the store; called once, after the port was found free.
 pub type OpenStore<S> = Box<dyn FnOnce() -> Result<S, Box<dyn Error + Send + Sync>>>;
@@ -37,7 +37,7 @@ pub type CodeSender = Box<dyn FnMut(&str, &str) + Send>;
 /// How to run a node.
 pub struct NodeOptions<S> {
     /// Addresses to listen on, and what is spoken there; port 0 takes a free one.
-    pub listen: Vec<(SocketAddr, Door)>,
+    pub listen: Vec<(SocketAddr, ListenerKind)>,
     /// Executors; at least 1.
     pub shards: u16,
     /// Processors to pin the executors to, in turn; `None`: those that the process may use. Empty: not pinned.
@@ -281,12 +281,12 @@ impl Node {
 }
 
 /// For each shard, a listener on each address; and the addresses with their ports.
-fn bind(listen: &[(SocketAddr, Door)], shards: u16) -> Result<(Vec<Vec<Listener>>, Vec<SocketAddr>), StartError> {
+fn bind(listen: &[(SocketAddr, ListenerKind)], shards: u16) -> Result<(Vec<Vec<Listener>>, Vec<SocketAddr>), StartError> {
     let mut by_shard: Vec<Vec<Listener>> = (0..shards).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();
-    for (address, door) in listen {
+    for (address, kind) in listen {
         let failed = |error| listen_error(*address, error);
-        let listeners = listener::bind_all(*address, *door, shards).map_err(failed)?;
+        let listeners = listener::bind_all(*address, *kind, shards).map_err(failed)?;
         for (number, (listener, of_shard)) in listeners.into_iter().zip(&mut by_shard).enumerate() {
             listener.listen().map_err(failed)?;
             if number == 0 {

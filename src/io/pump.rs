@@ -26,7 +26,7 @@ use crate::io::poller::{Event, Poller};
 use crate::io::pulse::Pulse;
 use crate::io::store_bridge::StoreLane;
 use crate::model::{ConnectionId, Mono, Now, Redacted, ShardId};
-use crate::shard::{Door, Effect, Handover, Input, Mail, Shard};
+use crate::shard::{Effect, Handover, Input, ListenerKind, Mail, Shard};
 
 /// What shards of a node send each other.
 #[derive(Debug)]
@@ -385,7 +385,7 @@ impl Pump {
         }
         match listener.accept() {
             Accepted::Connection { socket, peer } => {
-                self.open(socket, peer, listener.door);
+                self.open(socket, peer, listener.kind);
                 Ok(true)
             }
             Accepted::Nobody => Ok(false),
@@ -394,11 +394,11 @@ impl Pump {
         }
     }
 
-    fn open(&mut self, socket: OwnedFd, peer: IpAddr, door: Door) {
+    fn open(&mut self, socket: OwnedFd, peer: IpAddr, kind: ListenerKind) {
         self.counters.accepted += 1;
         self.parts.open.fetch_add(1, Ordering::Relaxed);
         let Some(id) = self.register(socket) else { return };
-        self.handle(Some(id), Input::Opened { connection: id, peer: Redacted::new(peer), door });
+        self.handle(Some(id), Input::Opened { connection: id, peer: Redacted::new(peer), kind });
     }
 
     fn is_full(&self) -> bool {

@@ -3,16 +3,16 @@
 use crate::fuzz;
 
 /// Runs `round` once for each seed.
-pub(crate) fn rounds(default: u64, mut round: impl FnMut(&mut Dice)) {
+pub(crate) fn rounds(default: u64, mut round: impl FnMut(&mut Random)) {
     for seed in fuzz::seeds(default) {
-        round(&mut Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        round(&mut Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
     }
 }
 
 /// SplitMix64.
-pub(crate) struct Dice(u64);
+pub(crate) struct Random(u64);
 
-impl Dice {
+impl Random {
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -9,14 +9,14 @@ use bytes::Bytes;
 use crate::model::{MessageId, Refusal, SessionId, UserId};
 use crate::protocol::stomp::{self, Command, Version};
 use crate::protocol::{sockjs, websocket};
-use crate::session::site;
+use crate::session::endpoints;
 
 /// The longest header of an unmasked WebSocket frame (RFC 6455 section 5.2).
 const GAP: usize = 10;
 
 /// What frames travel in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wrap {
+pub enum Encapsulation {
     /// A packet of a WebSocket each.
     WebSocket,
     /// A packet of a WebSocket with a SockJS packet in it.
@@ -29,12 +29,12 @@ pub enum Wrap {
 
 /// How a session's frames are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Form {
-    pub wrap: Wrap,
+pub struct FrameFormat {
+    pub encapsulation: Encapsulation,
     pub version: Version,
 }
 
-impl Wrap {
+impl Encapsulation {
     /// Whether only text passes.
     fn is_text(self) -> bool {
         matches!(self, Self::SockJsWebSocket | Self::SockJs)
@@ -57,7 +57,7 @@ pub struct Content<'a> {
 /// What depends on the subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address<'a> {
-    pub form: Form,
+    pub format: FrameFormat,
     pub destination: &'a str,
     /// STOMP 1.0 subscriptions need no id.
     pub subscription: Option<&'a str>,
@@ -73,9 +73,9 @@ fn begin(command: Command, capacity: usize) -> Vec<u8> {
 }
 
 /// Wraps what stands behind the gap. Of WebSocket packets those whose content is not UTF-8 are binary.
-fn seal(wrap: Wrap, mut out: Vec<u8>, text: bool) -> Bytes {
-    match wrap {
-        Wrap::WebSocket => {
+fn seal(encapsulation: Encapsulation, mut out: Vec<u8>, text: bool) -> Bytes {
+    match encapsulation {
+        Encapsulation::WebSocket => {
             let kind = if text { websocket::Kind::Text } else { websocket::Kind::Binary };
             let mut header = [0; GAP];
             let length = websocket::header(kind, out.len() - GAP, &mut header);
@@ -83,20 +83,20 @@ fn seal(wrap: Wrap, mut out: Vec<u8>, text: bool) -> Bytes {
             out[start..GAP].copy_from_slice(&header[..length]);
             Bytes::from(out).slice(start..)
         }
-        Wrap::SockJsWebSocket => {
+        Encapsulation::SockJsWebSocket => {
             let mut packet = Vec::with_capacity(GAP + 4 + out.len() * 9 / 8);
             packet.resize(GAP, 0);
             packet.extend_from_slice(b"a[");
             sockjs::element(&out[GAP..], &mut packet);
             packet.push(b']');
-            seal(Wrap::WebSocket, packet, true)
+            seal(Encapsulation::WebSocket, packet, true)
         }
-        Wrap::SockJs => {
+        Encapsulation::SockJs => {
             let mut element = Vec::new();
             sockjs::element(&out[GAP..], &mut element);
             Bytes::from(element)
         }
-        Wrap::Bare => Bytes::from(out).slice(GAP..),
+        Encapsulation::Bare => Bytes::from(out).slice(GAP..),
     }
 }
 
@@ -121,49 +121,49 @@ pub fn sockjs_heart_beat() -> Bytes {
 
 /// What an application without STOMP sends.
 #[must_use]
-pub fn plain(wrap: Wrap, content: site::Content<'_>) -> Bytes {
+pub fn plain(encapsulation: Encapsulation, content: endpoints::Content<'_>) -> Bytes {
     let mut out = Vec::with_capacity(GAP + content.bytes.len());
     out.resize(GAP, 0);
     out.extend_from_slice(content.bytes);
-    seal(wrap, out, content.text)
+    seal(encapsulation, out, content.text)
 }
 
 #[must_use]
-pub fn connected(form: Form, session: SessionId, user: UserId, heart_beat: (u32, u32)) -> Bytes {
+pub fn connected(format: FrameFormat, session: SessionId, user: UserId, heart_beat: (u32, u32)) -> Bytes {
     let mut out = begin(Command::Connected, 192);
     // Escaping never applies to CONNECTED (STOMP 1.2, "Value Encoding"); no value here needs it.
-    stomp::header(&mut out, Version::V10, "version", form.version.text());
+    stomp::header(&mut out, Version::V10, "version", format.version.text());
     stomp::header(&mut out, Version::V10, "heart-beat", &format!("{},{}", heart_beat.0, heart_beat.1));
     stomp::header(&mut out, Version::V10, "session", &session.to_string());
     stomp::header(&mut out, Version::V10, "server", concat!("tidings/", env!("CARGO_PKG_VERSION")));
     stomp::header(&mut out, Version::V10, "user-name", &user.to_string());
     stomp::finish(&mut out, None);
-    seal(form.wrap, out, true)
+    seal(format.encapsulation, out, true)
 }
 
 #[must_use]
-pub fn receipt(form: Form, id: &str) -> Bytes {
-    let Form { wrap, version } = form;
+pub fn receipt(format: FrameFormat, id: &str) -> Bytes {
+    let FrameFormat { encapsulation, version } = format;
     let mut out = begin(Command::Receipt, 32 + id.len());
     stomp::header(&mut out, version, "receipt-id", id);
     stomp::finish(&mut out, None);
-    seal(wrap, out, true)
+    seal(encapsulation, out, true)
 }
 
 /// `message` is one line; more words go in the body, for people who read their client's log.
 #[must_use]
-pub fn error(form: Form, message: &str, receipt: Option<&str>) -> Bytes {
-    error_later(form, message, receipt, None)
+pub fn error(format: FrameFormat, message: &str, receipt: Option<&str>) -> Bytes {
+    error_later(format, message, receipt, None)
 }
 
 /// The ERROR of a refused SEND: with `retry-after` in seconds where waiting helps.
 #[must_use]
-pub fn refused(form: Form, refusal: &Refusal, receipt: Option<&str>) -> Bytes {
-    error_later(form, &refusal.to_string(), receipt, refusal.retry_after)
+pub fn refused(format: FrameFormat, refusal: &Refusal, receipt: Option<&str>) -> Bytes {
+    error_later(format, &refusal.to_string(), receipt, refusal.retry_after)
 }
 
-fn error_later(form: Form, message: &str, receipt: Option<&str>, retry_after: Option<u32>) -> Bytes {
-    let Form { wrap, version } = form;
+fn error_later(format: FrameFormat, message: &str, receipt: Option<&str>, retry_after: Option<u32>) -> Bytes {
+    let FrameFormat { encapsulation, version } = format;
     let mut out = begin(Command::Error, 128 + message.len());
     stomp::header(&mut out, version, "message", message);
     if let Some(receipt) = receipt {
@@ -178,15 +178,15 @@ fn error_later(form: Form, message: &str, receipt: Option<&str>, retry_after: Op
     }
     stomp::header(&mut out, version, "content-type", "text/plain");
     stomp::finish(&mut out, Some(message.as_bytes()));
-    seal(wrap, out, true)
+    seal(encapsulation, out, true)
 }
 
 #[must_use]
 pub fn message(address: Address<'_>, content: Content<'_>) -> Bytes {
-    let Address { form, destination, subscription, acknowledged } = address;
-    let Form { wrap, version } = form;
+    let Address { format, destination, subscription, acknowledged } = address;
+    let FrameFormat { encapsulation, version } = format;
     // Over SockJS only text passes, and the length must be that of what passes.
-    let body = if wrap.is_text() { text_of(content.body) } else { Cow::Borrowed(content.body) };
+    let body = if encapsulation.is_text() { text_of(content.body) } else { Cow::Borrowed(content.body) };
     let mut out = begin(Command::Message, 192 + destination.len() + content.body.len());
     stomp::header(&mut out, version, "destination", destination);
     if let Some(subscription) = subscription {
@@ -204,8 +204,8 @@ pub fn message(address: Address<'_>, content: Content<'_>) -> Bytes {
         stomp::header(&mut out, version, name, value);
     }
     stomp::finish(&mut out, Some(&body));
-    let text = wrap != Wrap::WebSocket || std::str::from_utf8(&body).is_ok();
-    seal(wrap, out, text)
+    let text = encapsulation != Encapsulation::WebSocket || std::str::from_utf8(&body).is_ok();
+    seal(encapsulation, out, text)
 }
 
 fn text_of(body: &[u8]) -> Cow<'_, [u8]> {
@@ -221,12 +221,12 @@ fn ack_id(subscription: Option<&str>, message_id: &str) -> String {
 
 /// An EOL between frames: a heart-beat.
 #[must_use]
-pub fn heart_beat(wrap: Wrap) -> Bytes {
-    Bytes::from_static(match wrap {
-        Wrap::WebSocket => b"\x81\x01\n",
-        Wrap::SockJsWebSocket => b"\x81\x07a[\"\\n\"]",
-        Wrap::SockJs => b"\"\\n\"",
-        Wrap::Bare => b"\n",
+pub fn heart_beat(encapsulation: Encapsulation) -> Bytes {
+    Bytes::from_static(match encapsulation {
+        Encapsulation::WebSocket => b"\x81\x01\n",
+        Encapsulation::SockJsWebSocket => b"\x81\x07a[\"\\n\"]",
+        Encapsulation::SockJs => b"\"\\n\"",
+        Encapsulation::Bare => b"\n",
     })
 }
 
@@ -245,15 +245,15 @@ pub fn pong(payload: &[u8]) -> Bytes {
 
 /// The end of a connection: nothing on one that is bare; a SockJS session is told in its own way, too.
 #[must_use]
-pub fn close(wrap: Wrap, code: u16, reason: &str) -> Bytes {
+pub fn close(encapsulation: Encapsulation, code: u16, reason: &str) -> Bytes {
     let mut out = Vec::with_capacity(2 + 125);
-    match wrap {
-        Wrap::WebSocket => websocket::close(code, reason, &mut out),
-        Wrap::SockJsWebSocket => {
+    match encapsulation {
+        Encapsulation::WebSocket => websocket::close(code, reason, &mut out),
+        Encapsulation::SockJsWebSocket => {
             websocket::frame(websocket::Kind::Text, &sockjs::close(code, reason), &mut out);
             websocket::close(code, reason, &mut out);
         }
-        Wrap::SockJs | Wrap::Bare => {}
+        Encapsulation::SockJs | Encapsulation::Bare => {}
     }
     Bytes::from(out)
 }
@@ -263,13 +263,13 @@ mod tests {
     use super::*;
     use crate::model::Wall;
 
-    const FORM: Form = Form { wrap: Wrap::WebSocket, version: Version::V12 };
+    const FORMAT: FrameFormat = FrameFormat { encapsulation: Encapsulation::WebSocket, version: Version::V12 };
 
     #[test]
     fn a_message_is_one_packet() {
         let id = MessageId::from_parts(Wall::from_unix_seconds(1), 0, 0);
         let content = Content { message_id: id, content_type: "application/json", headers: &[], body: b"{}" };
-        let address = Address { form: FORM, destination: "/topic/a", subscription: Some("s:1"), acknowledged: true };
+        let address = Address { format: FORMAT, destination: "/topic/a", subscription: Some("s:1"), acknowledged: true };
         let frame = message(address, content);
         // RFC 6455 section 5.2: a length above 125 stands in two bytes more.
         let payload = if frame[1] == 126 { &frame[4..] } else { &frame[2..] };
@@ -284,18 +284,21 @@ mod tests {
     fn a_body_that_is_not_text_goes_in_a_binary_packet() {
         let id = MessageId::from_parts(Wall::from_unix_seconds(1), 0, 0);
         let content = Content { message_id: id, content_type: "application/octet-stream", headers: &[], body: b"\xFF\0" };
-        let address = Address { form: FORM, destination: "/topic/a", subscription: Some("0"), acknowledged: false };
+        let address = Address { format: FORMAT, destination: "/topic/a", subscription: Some("0"), acknowledged: false };
         assert_eq!(message(address, content)[0], 0x82);
         // As text it is another body, of another length.
-        let frame = message(Address { form: Form { wrap: Wrap::SockJs, ..FORM }, ..address }, content);
+        let frame =
+            message(Address { format: FrameFormat { encapsulation: Encapsulation::SockJs, ..FORMAT }, ..address }, content);
         let text = std::str::from_utf8(&frame).unwrap();
         assert!(text.ends_with("content-length:4\\n\\n\\ufffd\\u0000\\u0000\""), "{text}");
     }
 
     #[test]
     fn each_wrap_has_its_heart_beat() {
-        for wrap in [Wrap::WebSocket, Wrap::SockJsWebSocket, Wrap::SockJs, Wrap::Bare] {
-            assert_eq!(heart_beat(wrap), plain(wrap, site::Content { text: true, bytes: b"\n" }));
+        for encapsulation in
+            [Encapsulation::WebSocket, Encapsulation::SockJsWebSocket, Encapsulation::SockJs, Encapsulation::Bare]
+        {
+            assert_eq!(heart_beat(encapsulation), plain(encapsulation, endpoints::Content { text: true, bytes: b"\n" }));
         }
     }
 }

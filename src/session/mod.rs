@@ -7,12 +7,12 @@
 //! before it is kept.
 
 pub mod content;
+pub mod endpoints;
 pub mod frames;
 pub mod heartbeat;
 pub mod intent;
 pub mod policy;
 pub mod rate;
-pub mod site;
 pub mod sockjs;
 pub mod state;
 pub mod token;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::model::Limits;
-use crate::session::site::Site;
+use crate::session::endpoints::Endpoints;
 use crate::session::token::Keys;
 
 /// The same for all shards of a node; replaced whole when the configuration changes.
@@ -15,7 +15,7 @@ pub struct Policy {
     /// Origins that browsers may come from, beside the server's own.
     pub origins: Origins,
     /// What is served at which path.
-    pub site: Site,
+    pub endpoints: Endpoints,
     /// Development only: a one-time code that always works.
     pub fixed_code: Option<crate::model::Redacted<Box<str>>>,
     /// There is a sender for one-time codes.

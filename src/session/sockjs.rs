@@ -19,7 +19,7 @@ use crate::protocol::sockjs;
 
 /// Where a request waits for its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct RequestAddress {
     pub shard: ShardId,
     pub connection: ConnectionId,
     pub number: u32,
@@ -27,8 +27,8 @@ pub struct Place {
 
 /// Packets for a receiver.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Parcel {
-    pub to: Place,
+pub struct Batch {
+    pub to: RequestAddress,
     pub packets: SmallVec<[Bytes; 2]>,
     /// The response ends with them.
     pub last: bool,
@@ -36,7 +36,7 @@ pub struct Parcel {
 
 #[derive(Debug)]
 struct Receiver {
-    place: Place,
+    place: RequestAddress,
     /// Takes many packets.
     stream: bool,
     /// Bytes of packets that it was given.
@@ -56,7 +56,7 @@ pub struct Channel {
     closed: Option<(u16, Cow<'static, str>)>,
     receiver: Option<Receiver>,
     /// The receiver before, whose answer may still be on its way.
-    before: Option<Place>,
+    before: Option<RequestAddress>,
     alone_since: Mono,
 }
 
@@ -79,10 +79,10 @@ impl Channel {
     ///
     /// # Errors
     /// What the request that is sent away is told.
-    pub fn attach(&mut self, place: Place, stream: bool) -> Result<(), Parcel> {
+    pub fn attach(&mut self, place: RequestAddress, stream: bool) -> Result<(), Batch> {
         if self.receiver.is_some() {
             let (code, reason) = sockjs::CLOSE_ANOTHER_OPEN;
-            return Err(Parcel { to: place, packets: smallvec![sockjs::close(code, reason).into()], last: true });
+            return Err(Batch { to: place, packets: smallvec![sockjs::close(code, reason).into()], last: true });
         }
         self.receiver = Some(Receiver { place, stream, sent_bytes: 0, sending: false });
         Ok(())
@@ -124,7 +124,7 @@ impl Channel {
     }
 
     /// What the receiver gets now.
-    pub fn next(&mut self, now: Mono, stream_bytes: usize) -> Option<Parcel> {
+    pub fn next(&mut self, now: Mono, stream_bytes: usize) -> Option<Batch> {
         let receiver = self.receiver.as_mut().filter(|receiver| !receiver.sending)?;
         let mut packets: SmallVec<[Bytes; 2]> = SmallVec::new();
         let more = |packets: &SmallVec<[Bytes; 2]>| receiver.stream || packets.is_empty();
@@ -162,11 +162,11 @@ impl Channel {
             self.before = Some(to);
             self.alone_since = now;
         }
-        Some(Parcel { to, packets, last })
+        Some(Batch { to, packets, last })
     }
 
     /// What the receiver was given has gone out.
-    pub fn written(&mut self, place: Place) {
+    pub fn written(&mut self, place: RequestAddress) {
         if let Some(receiver) = &mut self.receiver
             && receiver.place == place
         {
@@ -175,15 +175,15 @@ impl Channel {
     }
 
     /// The session is over: what a receiver that waits is told, if there is one.
-    pub fn end(&mut self) -> Option<Parcel> {
+    pub fn end(&mut self) -> Option<Batch> {
         let to = self.receiver.take()?.place;
         let (code, reason) = sockjs::CLOSE_INTERRUPTED;
-        Some(Parcel { to, packets: smallvec![sockjs::close(code, reason).into()], last: true })
+        Some(Batch { to, packets: smallvec![sockjs::close(code, reason).into()], last: true })
     }
 
     /// Whether the session ends with the loss of this receiver.
     #[must_use]
-    pub fn lost(&self, place: Place) -> bool {
+    pub fn lost(&self, place: RequestAddress) -> bool {
         self.before == Some(place) || self.receiver.as_ref().is_some_and(|receiver| receiver.place == place)
     }
 
@@ -200,21 +200,21 @@ mod tests {
 
     const LIMIT: usize = 64;
 
-    fn place(number: u32) -> Place {
-        Place { shard: ShardId(0), connection: ConnectionId { index: 0, generation: 0 }, number }
+    fn place(number: u32) -> RequestAddress {
+        RequestAddress { shard: ShardId(0), connection: ConnectionId { index: 0, generation: 0 }, number }
     }
 
-    fn texts(parcel: Option<Parcel>) -> (Vec<String>, bool) {
-        let parcel = parcel.expect("there is something to send");
-        (parcel.packets.iter().map(|packet| String::from_utf8(packet.to_vec()).unwrap()).collect(), parcel.last)
+    fn texts(batch: Option<Batch>) -> (Vec<String>, bool) {
+        let batch = batch.expect("there is something to send");
+        (batch.packets.iter().map(|packet| String::from_utf8(packet.to_vec()).unwrap()).collect(), batch.last)
     }
 
     fn element(text: &str) -> Bytes {
         format!("\"{text}\"").into()
     }
 
-    fn check(parcel: Option<Parcel>, packets: &[&str], last: bool) {
-        assert_eq!(texts(parcel), (packets.iter().map(ToString::to_string).collect(), last));
+    fn check(batch: Option<Batch>, packets: &[&str], last: bool) {
+        assert_eq!(texts(batch), (packets.iter().map(ToString::to_string).collect(), last));
     }
 
     #[test]

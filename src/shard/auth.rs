@@ -13,8 +13,8 @@ use crate::model::{Close, Mono, Redacted, Refusal, RefusalCode, ShardId, UserId,
 use crate::session::frames;
 use crate::session::rate::{Bucket, Rate, retry_after_seconds};
 use crate::session::token::Claims;
+use crate::shard::boundary::Effect;
 use crate::shard::mail::{Asked, Mail};
-use crate::shard::seam::Effect;
 use crate::shard::storing::{Errand, RETRY_PAUSE};
 use crate::shard::timers::Timer;
 use crate::shard::{Shard, Turn};
@@ -274,7 +274,7 @@ impl Shard {
         for key in known.sessions.clone() {
             let Some(live) = self.sessions.find(key) else { continue };
             if live.session.principal.family == Some(family) {
-                let error = frames::error(live.form, "the token has been revoked", None);
+                let error = frames::error(live.format, "the token has been revoked", None);
                 self.close_session(turn, key, Close::Policy, Some(error));
             }
         }

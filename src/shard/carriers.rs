@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use crate::model::{Close, Mono, Wall};
-use crate::session::frames::{self, Form, Wrap};
+use crate::session::endpoints::{self, Reply};
+use crate::session::frames::{self, Encapsulation, FrameFormat};
 use crate::session::heartbeat::Beat;
-use crate::session::site::{self, Reply};
 use crate::session::token::Claims;
 use crate::shard::mail::SessionKey;
 use crate::shard::stomp::Flow;
@@ -54,11 +54,11 @@ impl Shard {
     }
 
     /// What an application without STOMP does.
-    pub(super) fn react(&mut self, turn: &mut Turn<'_>, carrier: Carrier, wrap: Wrap, reply: Reply) -> Flow {
+    pub(super) fn react(&mut self, turn: &mut Turn<'_>, carrier: Carrier, encapsulation: Encapsulation, reply: Reply) -> Flow {
         match reply {
             Reply::Nothing => Flow::Go,
             Reply::Send { text, bytes } => {
-                let frame = frames::plain(wrap, site::Content { text, bytes: &bytes });
+                let frame = frames::plain(encapsulation, endpoints::Content { text, bytes: &bytes });
                 if self.policy.limits.outbox_bytes < self.queued(carrier) + frame.len() {
                     self.close_carrier(turn, carrier, Close::SendLimit, None);
                     return Flow::End;
@@ -120,7 +120,7 @@ impl Shard {
         &mut self,
         turn: &mut Turn<'_>,
         carrier: Carrier,
-        form: Form,
+        format: FrameFormat,
         (until, expires): (Mono, Wall),
     ) -> Option<Mono> {
         if until <= turn.now.mono {
@@ -129,7 +129,7 @@ impl Shard {
             return None;
         }
         if expires <= turn.now.wall {
-            let error = frames::error(form, "the token has expired", None);
+            let error = frames::error(format, "the token has expired", None);
             self.close_carrier(turn, carrier, Close::Policy, Some(error));
             return None;
         }
@@ -140,11 +140,11 @@ impl Shard {
     pub(super) fn session_check(&mut self, turn: &mut Turn<'_>, carrier: Carrier, key: SessionKey) -> Option<Mono> {
         let live = self.sessions.find_mut(key)?;
         if live.session.principal.expires <= turn.now.wall {
-            let error = frames::error(live.form, "the token has expired", None);
+            let error = frames::error(live.format, "the token has expired", None);
             self.close_session(turn, key, Close::Policy, Some(error));
             return None;
         }
-        let wrap = live.form.wrap;
+        let encapsulation = live.format.encapsulation;
         let mut beats = Vec::new();
         while let Some(beat) = live.session.beats.due(turn.now.mono) {
             beats.push(beat);
@@ -156,8 +156,8 @@ impl Shard {
         let beaten = live.session.beats.are_sent();
         for beat in beats {
             match beat {
-                Beat::Send => self.carry(turn, carrier, frames::heart_beat(wrap)),
-                Beat::Ping => self.ping(turn, carrier, wrap, beaten),
+                Beat::Send => self.carry(turn, carrier, frames::heart_beat(encapsulation)),
+                Beat::Ping => self.ping(turn, carrier, encapsulation, beaten),
                 Beat::Silent => {
                     self.close_session(turn, key, Close::Silent, None);
                     return None;
@@ -168,10 +168,10 @@ impl Shard {
     }
 
     /// A sign of life below STOMP. SockJS's own is left out where STOMP's beats go.
-    fn ping(&mut self, turn: &mut Turn<'_>, carrier: Carrier, wrap: Wrap, beaten: bool) {
+    fn ping(&mut self, turn: &mut Turn<'_>, carrier: Carrier, encapsulation: Encapsulation, beaten: bool) {
         match carrier {
             Carrier::Socket(id) => {
-                if wrap == Wrap::SockJsWebSocket && !beaten {
+                if encapsulation == Encapsulation::SockJsWebSocket && !beaten {
                     self.write(turn, id, frames::sockjs_heart_beat());
                 }
                 self.write(turn, id, frames::ping());

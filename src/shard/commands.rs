@@ -264,7 +264,7 @@ impl Shard {
             };
             self.tell_queue(turn, key, &UserQueue::Errors, &headers, &body);
         } else if receipt.is_some() {
-            let error = frames::refused(live.form, refusal, receipt);
+            let error = frames::refused(live.format, refusal, receipt);
             self.close_session(turn, key, Close::Policy, Some(error));
         }
     }
@@ -296,7 +296,7 @@ impl Shard {
             .queue_subscriptions(queue)
             .map(|subscription| {
                 let address = Address {
-                    form: live.form,
+                    format: live.format,
                     destination: &subscription.destination,
                     subscription: subscription.id.as_deref(),
                     acknowledged: subscription.ack != intent::AckMode::Auto,
@@ -311,7 +311,7 @@ impl Shard {
 
     pub(super) fn write_receipt(&mut self, turn: &mut Turn<'_>, key: SessionKey, receipt: Option<&str>) {
         let (Some(receipt), Some(live)) = (receipt, self.sessions.find(key)) else { return };
-        let frame = frames::receipt(live.form, receipt);
+        let frame = frames::receipt(live.format, receipt);
         self.write_session(turn, key, frame);
     }
 
@@ -356,8 +356,8 @@ impl Shard {
             return;
         }
         let Some(receipt) = live.session.disconnecting.take() else { return };
-        let form = live.form;
-        let receipt = receipt.map(|receipt| frames::receipt(form, &receipt));
+        let format = live.format;
+        let receipt = receipt.map(|receipt| frames::receipt(format, &receipt));
         self.close_session(turn, key, Close::Normal, receipt);
     }
 

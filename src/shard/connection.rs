@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use crate::api;
 use crate::model::{ConnectionId, Mono, Redacted, ShardId};
 use crate::protocol::{http, stomp, websocket};
-use crate::session::frames::{Form, Wrap};
-use crate::session::site::Plain;
+use crate::session::endpoints::Plain;
+use crate::session::frames::{Encapsulation, FrameFormat};
 use crate::session::token::Claims;
 use crate::shard::handover::Handover;
 use crate::shard::mail::SessionKey;
@@ -30,7 +30,7 @@ pub(super) struct Connection {
     /// Receivers whose last packets are queued and not yet out: until they are, losing this connection loses them.
     pub(super) undelivered: Vec<Receiving>,
     /// What closes it, also while its phase is in the hands of the function that works on it.
-    pub(super) wrap: Wrap,
+    pub(super) encapsulation: Encapsulation,
     pub(super) phase: Phase,
 }
 
@@ -133,12 +133,12 @@ pub(super) struct WebSocket {
 #[derive(Debug)]
 pub(super) enum Talk {
     Stomp(Stomp),
-    Plain(Wrap, Plain),
+    Plain(Encapsulation, Plain),
 }
 
 #[derive(Debug)]
 pub(super) struct Stomp {
-    pub(super) wrap: Wrap,
+    pub(super) encapsulation: Encapsulation,
     pub(super) decoder: stomp::Decoder,
     pub(super) stage: Stage,
 }
@@ -158,11 +158,11 @@ impl Framing {
         Self::WebSocket(Box::new(WebSocket { decoder: websocket::Decoder::server(), sockjs, message: Vec::new() }))
     }
 
-    pub(super) fn wrap(&self) -> Wrap {
+    pub(super) fn encapsulation(&self) -> Encapsulation {
         match self {
-            Self::Bare => Wrap::Bare,
-            Self::WebSocket(websocket) if websocket.sockjs => Wrap::SockJsWebSocket,
-            Self::WebSocket(_) => Wrap::WebSocket,
+            Self::Bare => Encapsulation::Bare,
+            Self::WebSocket(websocket) if websocket.sockjs => Encapsulation::SockJsWebSocket,
+            Self::WebSocket(_) => Encapsulation::WebSocket,
         }
     }
 }
@@ -177,14 +177,14 @@ impl Talk {
 }
 
 impl Stomp {
-    pub(super) fn new(wrap: Wrap, claims: Option<Claims>, until: Mono) -> Self {
+    pub(super) fn new(encapsulation: Encapsulation, claims: Option<Claims>, until: Mono) -> Self {
         let stage = Stage::AwaitingConnect { claims: claims.map(Box::new), until };
-        Self { wrap, decoder: stomp::Decoder::new(stomp::Side::Server), stage }
+        Self { encapsulation, decoder: stomp::Decoder::new(stomp::Side::Server), stage }
     }
 
     /// How frames are written before a version was agreed on.
-    pub(super) fn first_form(&self) -> Form {
-        Form { wrap: self.wrap, version: stomp::Version::V12 }
+    pub(super) fn first_format(&self) -> FrameFormat {
+        FrameFormat { encapsulation: self.encapsulation, version: stomp::Version::V12 }
     }
 }
 
@@ -199,7 +199,7 @@ impl Connection {
             blocked_since: None,
             timer: None,
             undelivered: Vec::new(),
-            wrap: Wrap::WebSocket,
+            encapsulation: Encapsulation::WebSocket,
             phase,
         }
     }

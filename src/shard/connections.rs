@@ -6,12 +6,12 @@ use bytes::Bytes;
 
 use crate::model::{Close, ConnectionId, Mono, Redacted, ShardId};
 use crate::protocol::http;
-use crate::session::frames::{self, Wrap};
-use crate::session::site::{Application, MountId};
+use crate::session::endpoints::{Application, EndpointId};
+use crate::session::frames::{self, Encapsulation};
 use crate::session::token::Claims;
+use crate::shard::boundary::{Effect, ListenerKind};
 use crate::shard::connection::{Connection, Framing, Http, Phase, Socket, Stage, Stomp, Talk};
 use crate::shard::handover::{self, Handover};
-use crate::shard::seam::{Door, Effect};
 use crate::shard::timers::Timer;
 use crate::shard::users::Carrier;
 use crate::shard::{Shard, Turn};
@@ -20,17 +20,17 @@ use crate::shard::{Shard, Turn};
 const DRAIN_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 impl Shard {
-    pub(super) fn open(&mut self, turn: &mut Turn<'_>, id: ConnectionId, peer: Redacted<IpAddr>, door: Door) {
-        let (phase, until) = match door {
-            Door::Http => (Phase::Http(Box::new(Http::new(turn.now.mono))), turn.now.mono.after(self.http_patience())),
-            Door::Stomp => {
+    pub(super) fn open(&mut self, turn: &mut Turn<'_>, id: ConnectionId, peer: Redacted<IpAddr>, kind: ListenerKind) {
+        let (phase, until) = match kind {
+            ListenerKind::Http => (Phase::Http(Box::new(Http::new(turn.now.mono))), turn.now.mono.after(self.http_patience())),
+            ListenerKind::Stomp => {
                 let until = turn.now.mono.after(self.policy.limits.first_frame);
-                let talk = Talk::Stomp(Stomp::new(Wrap::Bare, None, until));
+                let talk = Talk::Stomp(Stomp::new(Encapsulation::Bare, None, until));
                 (Phase::Socket(Box::new(Socket { framing: Framing::Bare, talk })), until)
             }
         };
         let mut connection = Connection::new(id, peer, phase);
-        connection.wrap = if door == Door::Stomp { Wrap::Bare } else { Wrap::WebSocket };
+        connection.encapsulation = if kind == ListenerKind::Stomp { Encapsulation::Bare } else { Encapsulation::WebSocket };
         self.connections.insert(connection);
         self.schedule_connection(id, until);
     }
@@ -40,19 +40,19 @@ impl Shard {
         let Handover { peer, mut bytes, stage } = handover;
         self.connections.insert(Connection::new(id, peer, Phase::Taken));
         match stage {
-            handover::Stage::Upgrade { switching, claims, mount, framing } => {
-                self.begin_socket(turn, id, switching, Some(claims), mount, framing);
+            handover::Stage::Upgrade { switching, claims, endpoint, framing } => {
+                self.begin_socket(turn, id, switching, Some(claims), endpoint, framing);
                 if self.draining.is_some() {
                     return self.drain_connection(turn, id);
                 }
                 self.receive(turn, id, &mut bytes);
             }
             handover::Stage::Connect { connect, claims, framing, payload } => {
-                let wrap = framing.wrap();
+                let encapsulation = framing.encapsulation();
                 if let Some(connection) = self.connections.find_mut(id) {
-                    connection.wrap = wrap;
+                    connection.encapsulation = encapsulation;
                 }
-                let mut stomp = Stomp::new(wrap, None, turn.now.mono);
+                let mut stomp = Stomp::new(encapsulation, None, turn.now.mono);
                 self.begin_session(turn, Carrier::Socket(id), &mut stomp, &connect, &claims);
                 if let Stage::Connected(_) = stomp.stage {
                     let socket = Box::new(Socket { framing, talk: Talk::Stomp(stomp) });
@@ -226,12 +226,12 @@ impl Shard {
         if matches!(connection.phase, Phase::Ending { .. }) {
             return;
         }
-        let wrap = connection.wrap;
+        let encapsulation = connection.encapsulation;
         if let Phase::Socket(socket) = std::mem::replace(&mut connection.phase, Phase::Taken) {
             self.end_talk(turn, &socket.talk);
         }
         tracing::debug!(shard = self.id.0, code, "socket closed by the server");
-        for frame in error.into_iter().chain([frames::close(wrap, code, reason)]).filter(|frame| !frame.is_empty()) {
+        for frame in error.into_iter().chain([frames::close(encapsulation, code, reason)]).filter(|frame| !frame.is_empty()) {
             self.write(turn, id, frame);
         }
         self.end_connection(turn, id);
@@ -300,8 +300,8 @@ impl Shard {
                 Talk::Stomp(stomp) => match &stomp.stage {
                     Stage::AwaitingConnect { claims, until } => {
                         let deadline = (*until, self.token_end(claims.as_deref()));
-                        let form = stomp.first_form();
-                        self.awaiting_check(turn, Carrier::Socket(id), form, deadline)?
+                        let format = stomp.first_format();
+                        self.awaiting_check(turn, Carrier::Socket(id), format, deadline)?
                     }
                     Stage::Connected(session) => {
                         let session = *session;
@@ -327,37 +327,37 @@ impl Shard {
         self.end_phase(turn, id, connection.phase);
     }
 
-    /// The 101 goes out and the mount's application begins.
+    /// The 101 goes out and the endpoint's application begins.
     pub(super) fn begin_socket(
         &mut self,
         turn: &mut Turn<'_>,
         id: ConnectionId,
         switching: Vec<u8>,
         claims: Option<Claims>,
-        mount: MountId,
+        endpoint: EndpointId,
         framing: Framing,
     ) {
         let policy = self.policy.clone();
-        let wrap = framing.wrap();
+        let encapsulation = framing.encapsulation();
         let Some(connection) = self.connections.find_mut(id) else { return };
-        connection.wrap = wrap;
+        connection.encapsulation = encapsulation;
         self.write(turn, id, Bytes::from(switching));
-        if wrap == Wrap::SockJsWebSocket {
+        if encapsulation == Encapsulation::SockJsWebSocket {
             self.write(turn, id, frames::sockjs_open());
         }
-        match policy.site.mount(mount).application {
+        match policy.endpoints.endpoint(endpoint).application {
             Application::Stomp => {
                 let until = turn.now.mono.after(policy.limits.first_frame);
                 let expires = self.token_end(claims.as_ref());
-                let talk = Talk::Stomp(Stomp::new(wrap, claims, until));
+                let talk = Talk::Stomp(Stomp::new(encapsulation, claims, until));
                 self.restore(id, Phase::Socket(Box::new(Socket { framing, talk })));
                 self.schedule_connection(id, until.min(turn.now.mono.after(turn.now.wall.until(expires))));
             }
             Application::Plain(plain) => {
-                let talk = Talk::Plain(wrap, plain);
+                let talk = Talk::Plain(encapsulation, plain);
                 self.restore(id, Phase::Socket(Box::new(Socket { framing, talk })));
                 // What it does at once may have ended the socket again.
-                let _flow = self.react(turn, Carrier::Socket(id), wrap, (plain.opened)());
+                let _flow = self.react(turn, Carrier::Socket(id), encapsulation, (plain.opened)());
             }
         }
     }

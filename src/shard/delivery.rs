@@ -11,7 +11,7 @@ use crate::model::UserId;
 use crate::model::destination::{Topic, UserQueue};
 use crate::model::message::Event;
 use crate::session::Subscription;
-use crate::session::frames::{self, Address, Content, Form};
+use crate::session::frames::{self, Address, Content, FrameFormat};
 use crate::session::intent::AckMode;
 use crate::shard::mail::{Delivery, Notice, SessionKey, Subscriber};
 use crate::shard::{Shard, Turn};
@@ -22,7 +22,7 @@ const SPELLINGS_MAX: usize = 16;
 /// How a frame is addressed: everything in which two receivers' frames can differ.
 #[derive(Debug, PartialEq, Eq)]
 struct Spelling {
-    form: Form,
+    format: FrameFormat,
     destination: Box<str>,
     subscription: Option<Box<str>>,
     acknowledged: bool,
@@ -39,12 +39,12 @@ struct FanOut<'a> {
 }
 
 impl FanOut<'_> {
-    fn frame(&mut self, form: Form, subscription: &Subscription, destination: Option<&str>) -> Bytes {
+    fn frame(&mut self, format: FrameFormat, subscription: &Subscription, destination: Option<&str>) -> Bytes {
         let destination = destination.unwrap_or(&subscription.destination);
         let acknowledged = subscription.ack != AckMode::Auto;
         let id = subscription.id.as_deref();
         let alike = |known: &Spelling| {
-            known.form == form
+            known.format == format
                 && known.acknowledged == acknowledged
                 && known.subscription.as_deref() == id
                 && *known.destination == *destination
@@ -52,10 +52,10 @@ impl FanOut<'_> {
         if let Some((_, frame)) = self.frames.iter().find(|(known, _)| alike(known)) {
             return frame.clone();
         }
-        let frame = frames::message(Address { form, destination, subscription: id, acknowledged }, self.content);
+        let frame = frames::message(Address { format, destination, subscription: id, acknowledged }, self.content);
         if self.frames.len() < SPELLINGS_MAX {
             let (destination, subscription) = (destination.into(), id.map(Into::into));
-            self.frames.push((Spelling { form, destination, subscription, acknowledged }, frame.clone()));
+            self.frames.push((Spelling { format, destination, subscription, acknowledged }, frame.clone()));
         }
         frame
     }
@@ -130,7 +130,7 @@ impl Shard {
             return;
         }
         let destination = if by_pattern { fan_out.topic } else { None };
-        let frame = fan_out.frame(live.form, subscription, destination);
+        let frame = fan_out.frame(live.format, subscription, destination);
         if !self.write_within_limit(turn, subscriber.session, frame) {
             fan_out.slow.push(subscriber.session);
         }
@@ -152,7 +152,7 @@ impl Shard {
                 continue;
             }
             for subscription in live.session.queue_subscriptions(queue) {
-                frames.push((*key, fan_out.frame(live.form, subscription, None)));
+                frames.push((*key, fan_out.frame(live.format, subscription, None)));
             }
         }
         for (key, frame) in frames {

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use crate::model::Redacted;
+use crate::session::endpoints::EndpointId;
 use crate::session::intent::ConnectRequest;
-use crate::session::site::MountId;
 use crate::session::token::Claims;
 use crate::shard::connection::Framing;
 
@@ -21,7 +21,7 @@ pub struct Handover {
 #[derive(Debug)]
 pub(super) enum Stage {
     /// The token stood in the handshake; the new shard writes the 101.
-    Upgrade { switching: Vec<u8>, claims: Claims, mount: MountId, framing: Framing },
+    Upgrade { switching: Vec<u8>, claims: Claims, endpoint: EndpointId, framing: Framing },
     /// The token stood in CONNECT; the new shard writes CONNECTED.
     Connect {
         connect: ConnectRequest,

@@ -10,9 +10,9 @@ use crate::model::command::{AuthCommand, Command, Outcome};
 use crate::model::destination::{Topic, TopicPattern, UserQueue};
 use crate::model::message::{Event, Message, SenderSession};
 use crate::model::{ConnectionId, ConversationId, MessageId, Redacted, Refusal, ShardId, UserId};
+use crate::session::endpoints::EndpointId;
 use crate::session::intent::ConnectRequest;
-use crate::session::site::MountId;
-use crate::session::sockjs::{Channel, Place};
+use crate::session::sockjs::{Channel, RequestAddress};
 use crate::session::token::Claims;
 use crate::store::FamilyId;
 
@@ -83,7 +83,7 @@ pub struct Notice {
 /// user's token is another session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SockJsId {
-    pub mount: MountId,
+    pub endpoint: EndpointId,
     pub user: Option<UserId>,
     pub name: Box<str>,
 }
@@ -92,7 +92,7 @@ pub struct SockJsId {
 #[derive(Debug)]
 pub struct SockJsAsk {
     pub session: SockJsId,
-    pub from: Place,
+    pub from: RequestAddress,
     pub want: SockJsWant,
     /// The home that passed it on, as the session had moved, and which of its moves that was.
     pub passed_on: Option<(ShardId, u32)>,
@@ -212,12 +212,12 @@ pub enum Mail {
     /// What a receiver was given has gone out.
     SockJsWritten {
         session: SockJsId,
-        place: Place,
+        place: RequestAddress,
     },
     /// A receiver was lost, and what it was given perhaps with it.
     SockJsLost {
         session: SockJsId,
-        place: Place,
+        place: RequestAddress,
     },
     SockJsMove(Box<SockJsMove>),
     /// A session that had moved is over: its old home need not know of it any more.

@@ -14,6 +14,7 @@
 
 mod appends;
 mod auth;
+mod boundary;
 mod carriers;
 mod commands;
 mod connection;
@@ -29,7 +30,6 @@ mod outbox;
 mod receivers;
 mod recent;
 mod requests;
-mod seam;
 mod sockets;
 mod sockjs;
 mod stomp;
@@ -54,10 +54,10 @@ use crate::model::{ConnectionId, Mono, Now, ShardId};
 use crate::protocol::json::Reader;
 use crate::session::Policy;
 
+pub use boundary::{Counters, Effect, Input, ListenerKind};
 pub use handover::Handover;
 pub use mail::Mail;
 pub use outbox::Outbox;
-pub use seam::{Counters, Door, Effect, Input};
 
 use auth::Logins;
 use connection::Connections;
@@ -144,7 +144,7 @@ impl Shard {
         let sockjs = SockJs::new(map_seed());
         let page_reads = PageReads::new(map_seed());
         let recents = Recents::new(map_seed(), policy.limits.recent_messages, policy.limits.recent_bytes);
-        let iframe_etag = receivers::iframe_etag(&policy.site);
+        let iframe_etag = receivers::iframe_etag(&policy.endpoints);
         let (conversations, logins) = (Conversations::new(map_seed(), shards), Logins::new(map_seed()));
         Self {
             id,
@@ -187,7 +187,7 @@ impl Shard {
             self.load_revoked(turn);
         }
         match input {
-            Input::Opened { connection, peer, door } => self.open(turn, connection, peer, door),
+            Input::Opened { connection, peer, kind } => self.open(turn, connection, peer, kind),
             Input::Adopted { connection, handover } => self.adopt(turn, connection, *handover),
             Input::Received { connection, bytes } => self.receive(turn, connection, bytes),
             Input::Written { connection, bytes, blocked } => self.written(turn, connection, bytes, blocked),

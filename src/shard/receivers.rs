@@ -7,8 +7,8 @@ use crate::api;
 use crate::model::{ConnectionId, Refusal, RefusalCode, ShardId, UserId};
 use crate::protocol::http::{self, Method, Request, Response};
 use crate::protocol::sockjs::{self, Path, Transport};
-use crate::session::site::{Mount, MountId, Site};
-use crate::session::sockjs::Place;
+use crate::session::endpoints::{Endpoint, EndpointId, Endpoints};
+use crate::session::sockjs::RequestAddress;
 use crate::session::token::Claims;
 use crate::shard::connection::{Answer, Http, Phase, Slot, Stream};
 use crate::shard::mail::{Mail, SockJsAnswer, SockJsAsk, SockJsId, SockJsWant};
@@ -46,19 +46,19 @@ impl Shard {
     pub(super) fn asks_for_socket(&self, request: &Request) -> bool {
         request.upgrade
             && request.method == Method::Get
-            && self.policy.site.find(&request.path).is_some_and(|(_, mount, rest)| {
-                sockjs::parse(rest).is_some_and(|path| path == Path::Base || (mount.websocket && is_websocket(&path)))
+            && self.policy.endpoints.find(&request.path).is_some_and(|(_, endpoint, rest)| {
+                sockjs::parse(rest).is_some_and(|path| path == Path::Base || (endpoint.websocket && is_websocket(&path)))
             })
     }
 
-    /// A request below a mount.
-    pub(super) fn handle_mounted(&mut self, turn: &mut Turn<'_>, id: ConnectionId, http: &mut Http, request: Request) {
+    /// A request below an endpoint.
+    pub(super) fn handle_endpoint(&mut self, turn: &mut Turn<'_>, id: ConnectionId, http: &mut Http, request: Request) {
         let policy = self.policy.clone();
-        let Some((mount_id, mount, rest)) = policy.site.find(&request.path) else { return };
-        let path = sockjs::parse(rest).filter(|path| mount.websocket || !is_websocket(path));
+        let Some((endpoint_id, endpoint, rest)) = policy.endpoints.find(&request.path) else { return };
+        let path = sockjs::parse(rest).filter(|path| endpoint.websocket || !is_websocket(path));
         let keep_alive = request.keep_alive && self.draining.is_none() && !request.upgrade;
         let number = http.open_slot(request.method == Method::Head, keep_alive);
-        let headers = sockjs_headers(&request, mount, path.as_ref());
+        let headers = sockjs_headers(&request, endpoint, path.as_ref());
         let mut response = match path {
             None => sockjs::refused(404, ""),
             Some(path) if !path.methods().contains(&request.method) => sockjs::refused(405, "").header("Allow", path.allow()),
@@ -68,15 +68,15 @@ impl Shard {
             }
             Some(Path::Base | Path::Greeting) => sockjs::greeting(),
             Some(Path::RawWebSocket) => api::refuse(&Refusal::new(RefusalCode::UpgradeRequired, "this path is a WebSocket")),
-            Some(Path::Info) => sockjs::info(mount.websocket, mount.cookie_needed, self.random.next_u32()),
+            Some(Path::Info) => sockjs::info(endpoint.websocket, endpoint.cookie_needed, self.random.next_u32()),
             Some(Path::Iframe) => {
-                sockjs::iframe(&policy.site.client_url, &self.iframe_etag, request.header("if-none-match"), turn.now.wall)
+                sockjs::iframe(&policy.endpoints.client_url, &self.iframe_etag, request.header("if-none-match"), turn.now.wall)
             }
             Some(Path::Session { transport: Transport::WebSocket, .. }) => {
                 sockjs::refused(400, "Not a valid websocket request\n")
             }
             Some(Path::Session { session, transport }) => {
-                let session = (mount_id, session, transport);
+                let session = (endpoint_id, session, transport);
                 match self.ask_home(turn, (id, number), http, &request, session, headers.clone()) {
                     Ok(()) => return,
                     Err(response) => response,
@@ -94,7 +94,7 @@ impl Shard {
         (id, number): (ConnectionId, u32),
         http: &mut Http,
         request: &Request,
-        (mount, name, transport): (MountId, &str, Transport),
+        (endpoint, name, transport): (EndpointId, &str, Transport),
         headers: Vec<(&'static str, String)>,
     ) -> Result<(), Response> {
         let callback = if transport.takes_callback() {
@@ -104,7 +104,7 @@ impl Shard {
             Box::default()
         };
         let Named { user, claims } = self.identify(turn, request).map_err(|refusal| api::refuse(&refusal))?;
-        let session = SockJsId { mount, user, name: name.into() };
+        let session = SockJsId { endpoint, user, name: name.into() };
         let want = match transport.is_send() {
             true => SockJsWant::Send { body: sent(request, transport) },
             false => SockJsWant::Receive { stream: transport.is_stream(), claims },
@@ -118,7 +118,7 @@ impl Shard {
             let session = session.clone();
             slot.receiving = Some(Box::new(Receiving { home, session, number, transport, callback, chunked, headers }));
         }
-        let from = Place { shard: self.id, connection: id, number };
+        let from = RequestAddress { shard: self.id, connection: id, number };
         self.mail(turn, home, Mail::SockJs(Box::new(SockJsAsk { session, from, want, passed_on: None })));
         Ok(())
     }
@@ -154,7 +154,7 @@ impl Shard {
     /// Tells homes that what their receivers were given is out.
     pub(super) fn confirm(&mut self, turn: &mut Turn<'_>, id: ConnectionId, confirmed: Option<(ShardId, SockJsId, u32)>) {
         if let Some((home, session, number)) = confirmed {
-            let place = Place { shard: self.id, connection: id, number };
+            let place = RequestAddress { shard: self.id, connection: id, number };
             self.mail(turn, home, Mail::SockJsWritten { session, place });
         }
     }
@@ -167,7 +167,7 @@ impl Shard {
         receivers: impl IntoIterator<Item = &'a Receiving>,
     ) {
         for receiving in receivers.into_iter().filter(|receiving| !receiving.transport.is_send()) {
-            let place = Place { shard: self.id, connection: id, number: receiving.number };
+            let place = RequestAddress { shard: self.id, connection: id, number: receiving.number };
             self.mail(turn, receiving.home, Mail::SockJsLost { session: receiving.session.clone(), place });
         }
     }
@@ -258,8 +258,8 @@ impl Receiving {
 }
 
 /// Changes when the page does.
-pub(super) fn iframe_etag(site: &Site) -> Box<str> {
-    let digest = Sha256::digest(sockjs::iframe_page(&site.client_url).as_bytes());
+pub(super) fn iframe_etag(endpoints: &Endpoints) -> Box<str> {
+    let digest = Sha256::digest(sockjs::iframe_page(&endpoints.client_url).as_bytes());
     format!("\"{:016x}\"", u64::from_be_bytes(*digest.first_chunk().expect("a digest has 32 bytes"))).into()
 }
 
@@ -276,8 +276,8 @@ fn sent(request: &Request, transport: Transport) -> Bytes {
     if form { request.form_value("d").unwrap_or_default().into() } else { request.body.clone() }
 }
 
-/// What every answer below a mount carries: who may read it, and the cookie where one is wanted.
-fn sockjs_headers(request: &Request, mount: &Mount, path: Option<&Path<'_>>) -> Vec<(&'static str, String)> {
+/// What every answer below an endpoint carries: who may read it, and the cookie where one is wanted.
+fn sockjs_headers(request: &Request, endpoint: &Endpoint, path: Option<&Path<'_>>) -> Vec<(&'static str, String)> {
     let mut headers = vec![("Vary", "Origin".to_owned())];
     // Requests of other origins than the allowed ones do not come this far.
     match request.header("origin") {
@@ -287,7 +287,7 @@ fn sockjs_headers(request: &Request, mount: &Mount, path: Option<&Path<'_>>) -> 
         }
         None => headers.push(("Access-Control-Allow-Origin", "*".to_owned())),
     }
-    if mount.cookie_needed && matches!(path, Some(Path::Session { .. })) {
+    if endpoint.cookie_needed && matches!(path, Some(Path::Session { .. })) {
         headers.push(("Set-Cookie", format!("JSESSIONID={}; path=/", session_cookie(request).unwrap_or(COOKIE_DUMMY))));
     }
     headers

@@ -158,11 +158,11 @@ impl Shard {
             let number = http.open_slot(head_only, keep_alive);
             return http.fill_slot(number, api::refuse(&refusal).header("Vary", "Origin"));
         }
-        if self.policy.site.find(&request.path).is_some() {
-            return self.handle_mounted(turn, id, http, request);
+        if self.policy.endpoints.find(&request.path).is_some() {
+            return self.handle_endpoint(turn, id, http, request);
         }
         let number = http.open_slot(head_only, keep_alive);
-        if let Some(fallback) = self.policy.site.fallback {
+        if let Some(fallback) = self.policy.endpoints.fallback {
             return self.fill(http, number, &request, fallback(&request));
         }
         if request.method == Method::Options {
@@ -272,7 +272,7 @@ impl Shard {
     fn upgrade(&mut self, turn: &mut Turn<'_>, id: ConnectionId, http: Http) {
         let Some(request) = http.upgrade else { return };
         let policy = self.policy.clone();
-        let Some((mount, _, rest)) = policy.site.find(&request.path) else { return };
+        let Some((endpoint, _, rest)) = policy.endpoints.find(&request.path) else { return };
         let framing = Framing::websocket(matches!(sockjs::parse(rest), Some(sockjs::Path::Session { .. })));
         match self.handshake(turn, &request) {
             Err(refusal) => self.respond_and_end(turn, id, &api::refuse(&refusal)),
@@ -282,11 +282,11 @@ impl Shard {
                     Some(claims) if to != self.id => {
                         let Some(connection) = self.connections.find(id) else { return };
                         let peer = connection.peer.clone();
-                        let stage = Stage::Upgrade { switching, claims, mount, framing };
+                        let stage = Stage::Upgrade { switching, claims, endpoint, framing };
                         self.move_connection(turn, id, to, Handover { peer, bytes: http.held, stage });
                     }
                     claims => {
-                        self.begin_socket(turn, id, switching, claims, mount, framing);
+                        self.begin_socket(turn, id, switching, claims, endpoint, framing);
                         self.resume(turn, id);
                         let mut held = http.held;
                         self.receive(turn, id, &mut held);

@@ -13,9 +13,9 @@ use slab::Slab;
 use crate::model::map::{self, Map};
 use crate::model::{Mono, Refusal, RefusalCode, ShardId};
 use crate::protocol::sockjs;
-use crate::session::frames::Wrap;
-use crate::session::site::Application;
-use crate::session::sockjs::{Channel, Parcel, Place};
+use crate::session::endpoints::Application;
+use crate::session::frames::Encapsulation;
+use crate::session::sockjs::{Batch, Channel, RequestAddress};
 use crate::session::token::Claims;
 use crate::shard::connection::{Stage, Stomp, Talk};
 use crate::shard::mail::{Mail, SockJsAnswer, SockJsAsk, SockJsId, SockJsMove, SockJsWant};
@@ -48,7 +48,7 @@ pub(super) struct SockJsSession {
     /// How long a closed session waits for its receiver to take the close.
     closed_until: Option<Mono>,
     /// Requests that brought more than may be under way: answered when there is room.
-    held: Vec<Place>,
+    held: Vec<RequestAddress>,
     timer: Option<Mono>,
     /// In the list of those that may have something to send.
     stirred: bool,
@@ -176,13 +176,13 @@ impl Shard {
         }
     }
 
-    fn answer_sockjs(&mut self, turn: &mut Turn<'_>, to: Place, answer: SockJsAnswer) {
-        let Place { shard, connection, number } = to;
+    fn answer_sockjs(&mut self, turn: &mut Turn<'_>, to: RequestAddress, answer: SockJsAnswer) {
+        let RequestAddress { shard, connection, number } = to;
         self.mail(turn, shard, Mail::SockJsAnswer { connection, number, answer: Box::new(answer) });
     }
 
-    fn send_parcel(&mut self, turn: &mut Turn<'_>, parcel: Parcel) {
-        let Parcel { to, packets, last } = parcel;
+    fn send_batch(&mut self, turn: &mut Turn<'_>, batch: Batch) {
+        let Batch { to, packets, last } = batch;
         self.answer_sockjs(turn, to, SockJsAnswer::Packets { packets, last });
     }
 
@@ -202,32 +202,32 @@ impl Shard {
         }
         let until = turn.now.mono.after(policy.limits.first_frame);
         let channel = Channel::new(turn.now.mono);
-        match policy.site.mount(id.mount).application {
+        match policy.endpoints.endpoint(id.endpoint).application {
             Application::Stomp => {
                 let expires = self.token_end(claims.as_ref());
-                let talk = Talk::Stomp(Stomp::new(Wrap::SockJs, claims, until));
+                let talk = Talk::Stomp(Stomp::new(Encapsulation::SockJs, claims, until));
                 let key = self.sockjs.insert(id, None, channel, Some(talk));
                 self.schedule_sockjs(key, until.min(turn.now.mono.after(turn.now.wall.until(expires))));
                 Ok(key)
             }
             Application::Plain(plain) => {
-                let key = self.sockjs.insert(id, None, channel, Some(Talk::Plain(Wrap::SockJs, plain)));
+                let key = self.sockjs.insert(id, None, channel, Some(Talk::Plain(Encapsulation::SockJs, plain)));
                 let ping_at = turn.now.mono.after(policy.limits.ping);
                 if let Some(session) = self.sockjs.find_mut(key) {
                     session.ping_at = ping_at;
                 }
                 self.schedule_sockjs(key, ping_at);
-                let _flow = self.react(turn, Carrier::SockJs(key), Wrap::SockJs, (plain.opened)());
+                let _flow = self.react(turn, Carrier::SockJs(key), Encapsulation::SockJs, (plain.opened)());
                 Ok(key)
             }
         }
     }
 
-    fn receive_sockjs(&mut self, turn: &mut Turn<'_>, key: SockJsKey, from: Place, stream: bool) {
+    fn receive_sockjs(&mut self, turn: &mut Turn<'_>, key: SockJsKey, from: RequestAddress, stream: bool) {
         self.heard_sockjs(turn, key);
         let Some(session) = self.sockjs.stir(key) else { return };
         if let Err(refused) = session.channel.attach(from, stream) {
-            self.send_parcel(turn, refused);
+            self.send_batch(turn, refused);
         }
     }
 
@@ -240,7 +240,7 @@ impl Shard {
 
     /// What a client brought. It is answered when it has been taken in, so that a client that sends faster than its commands
     /// are carried out waits.
-    fn send_sockjs(&mut self, turn: &mut Turn<'_>, key: SockJsKey, from: Place, body: &[u8]) {
+    fn send_sockjs(&mut self, turn: &mut Turn<'_>, key: SockJsKey, from: RequestAddress, body: &[u8]) {
         self.heard_sockjs(turn, key);
         if body.is_empty() {
             return self.answer_sockjs(turn, from, SockJsAnswer::Broken("Payload expected."));
@@ -300,7 +300,7 @@ impl Shard {
     /// A session goes on here, at its user's shard.
     pub(super) fn adopt_sockjs(&mut self, turn: &mut Turn<'_>, from: ShardId, moved: SockJsMove) {
         let SockJsMove { session, channel, serial, connect, claims, payload } = moved;
-        let mut stomp = Stomp::new(Wrap::SockJs, None, turn.now.mono);
+        let mut stomp = Stomp::new(Encapsulation::SockJs, None, turn.now.mono);
         // The name is only its old home's to give away: nobody else has it here.
         let key = self.sockjs.insert(session, Some((from, serial)), channel, None);
         self.begin_session(turn, Carrier::SockJs(key), &mut stomp, &connect, &claims);
@@ -338,7 +338,7 @@ impl Shard {
     }
 
     /// What a receiver was given is out: it gets what has gathered since.
-    pub(super) fn sockjs_written(&mut self, turn: &mut Turn<'_>, session: SockJsId, place: Place) {
+    pub(super) fn sockjs_written(&mut self, turn: &mut Turn<'_>, session: SockJsId, place: RequestAddress) {
         let pass_on = |session| Mail::SockJsWritten { session, place };
         let Some(key) = self.at_home(turn, &session, pass_on) else { return };
         let Some(session) = self.sockjs.stir(key) else { return };
@@ -349,7 +349,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn sockjs_lost(&mut self, turn: &mut Turn<'_>, session: SockJsId, place: Place) {
+    pub(super) fn sockjs_lost(&mut self, turn: &mut Turn<'_>, session: SockJsId, place: RequestAddress) {
         let pass_on = |session| Mail::SockJsLost { session, place };
         let Some(key) = self.at_home(turn, &session, pass_on) else { return };
         if self.sockjs.find(key).is_some_and(|session| session.channel.lost(place)) {
@@ -414,8 +414,8 @@ impl Shard {
     /// Forgets a session.
     pub(super) fn end_sockjs(&mut self, turn: &mut Turn<'_>, key: SockJsKey) {
         let Some(mut session) = self.sockjs.remove(key) else { return };
-        if let Some(parcel) = session.channel.end() {
-            self.send_parcel(turn, parcel);
+        if let Some(batch) = session.channel.end() {
+            self.send_batch(turn, batch);
         }
         match session.talk {
             Some(talk) => self.end_talk(turn, &talk),
@@ -440,8 +440,8 @@ impl Shard {
         while let Some(key) = self.sockjs.stirred.pop_front() {
             let Some(session) = self.sockjs.find_mut(key) else { continue };
             session.stirred = false;
-            if let Some(parcel) = session.channel.next(turn.now.mono, stream_bytes) {
-                self.send_parcel(turn, parcel);
+            if let Some(batch) = session.channel.next(turn.now.mono, stream_bytes) {
+                self.send_batch(turn, batch);
             }
             let Some(session) = self.sockjs.find(key) else { continue };
             if let Some(since) = session.channel.alone_since() {
@@ -481,9 +481,9 @@ impl Shard {
         let next = match &session.talk {
             Some(Talk::Stomp(stomp)) => match &stomp.stage {
                 Stage::AwaitingConnect { claims, until } => {
-                    let (until, form) = (*until, stomp.first_form());
+                    let (until, format) = (*until, stomp.first_format());
                     let expires = self.token_end(claims.as_deref());
-                    self.awaiting_check(turn, carrier, form, (until, expires))
+                    self.awaiting_check(turn, carrier, format, (until, expires))
                 }
                 Stage::Connected(session) => {
                     let session = *session;

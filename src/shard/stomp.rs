@@ -5,10 +5,10 @@ use std::time::Duration;
 use crate::model::{Close, Fault, Refusal, RefusalCode, SessionId, ShardId};
 use crate::protocol::sockjs;
 use crate::protocol::stomp::{Command, Frame, Item, Version};
-use crate::session::frames::{Form, Wrap};
+use crate::session::endpoints::Content;
+use crate::session::frames::{Encapsulation, FrameFormat};
 use crate::session::heartbeat::HeartBeats;
 use crate::session::intent::{self, ConnectRequest};
-use crate::session::site::Content;
 use crate::session::token::Claims;
 use crate::session::{Principal, Session, frames};
 use crate::shard::connection::{Stage, Stomp, Talk};
@@ -61,9 +61,9 @@ impl Shard {
     pub(super) fn feed_talk(&mut self, turn: &mut Turn<'_>, carrier: Carrier, talk: &mut Talk, text: bool, bytes: &[u8]) -> Flow {
         match talk {
             Talk::Stomp(stomp) => self.feed_stomp(turn, carrier, stomp, bytes),
-            Talk::Plain(wrap, plain) => {
+            Talk::Plain(encapsulation, plain) => {
                 let reply = (plain.message)(Content { text, bytes });
-                self.react(turn, carrier, *wrap, reply)
+                self.react(turn, carrier, *encapsulation, reply)
             }
         }
     }
@@ -75,7 +75,7 @@ impl Shard {
             let item = match stomp.decoder.next(&mut input, &policy.limits) {
                 Ok(None) => return Flow::Go,
                 Ok(Some(Item::HeartBeat)) => continue,
-                Ok(Some(Item::Frame(frame))) => self.handle_frame(turn, carrier, stomp.wrap, &mut stomp.stage, &frame),
+                Ok(Some(Item::Frame(frame))) => self.handle_frame(turn, carrier, stomp.encapsulation, &mut stomp.stage, &frame),
                 Err(fault) => Err((fault, None)),
             };
             match item {
@@ -98,7 +98,7 @@ impl Shard {
         &mut self,
         turn: &mut Turn<'_>,
         carrier: Carrier,
-        wrap: Wrap,
+        encapsulation: Encapsulation,
         stage: &mut Stage,
         frame: &Frame<'_>,
     ) -> Result<FrameFlow, (Fault, Option<Box<str>>)> {
@@ -121,7 +121,7 @@ impl Shard {
                     return Ok(FrameFlow::Move { to, connect, claims });
                 }
                 let version = connect.version;
-                Ok(match self.enter_session(turn, carrier, wrap, &connect, &claims).map_err(with_receipt)? {
+                Ok(match self.enter_session(turn, carrier, encapsulation, &connect, &claims).map_err(with_receipt)? {
                     Some(entered) => {
                         *stage = entered;
                         FrameFlow::Connect(version)
@@ -164,7 +164,7 @@ impl Shard {
         claims: &Claims,
     ) {
         stomp.decoder.set_version(connect.version);
-        match self.enter_session(turn, carrier, stomp.wrap, connect, claims) {
+        match self.enter_session(turn, carrier, stomp.encapsulation, connect, claims) {
             Ok(Some(stage)) => stomp.stage = stage,
             Ok(None) => {}
             Err(fault) => self.fault(turn, carrier, stomp, &fault, connect.receipt.as_deref()),
@@ -176,7 +176,7 @@ impl Shard {
         &mut self,
         turn: &mut Turn<'_>,
         carrier: Carrier,
-        wrap: Wrap,
+        encapsulation: Encapsulation,
         connect: &ConnectRequest,
         claims: &Claims,
     ) -> Result<Option<Stage>, Fault> {
@@ -192,18 +192,18 @@ impl Shard {
             return Err(Fault::policy(format!("more than {} sessions of one user", limits.sessions_per_user)));
         }
         // What has nothing around it has no pings either.
-        let ping = if wrap == Wrap::Bare { Duration::ZERO } else { limits.ping };
+        let ping = if encapsulation == Encapsulation::Bare { Duration::ZERO } else { limits.ping };
         let mut beats = HeartBeats::new(turn.now.mono, ping);
         let heart_beat = beats.negotiate(connect.heart_beat, limits);
         let session_id = SessionId(u128::from(self.random.next_u64()) << 64 | u128::from(self.random.next_u64()));
         let session = Session::new(session_id, connect.version, Principal::new(claims, limits), beats);
         let deadline = session.next_deadline(turn.now.mono, turn.now.wall);
-        let key = self.sessions.insert(session, carrier, wrap);
+        let key = self.sessions.insert(session, carrier, encapsulation);
         self.users.enter(claims.user, turn.now.mono).sessions.push(key);
-        let form = Form { wrap, version: connect.version };
-        self.carry(turn, carrier, frames::connected(form, session_id, claims.user, heart_beat));
+        let format = FrameFormat { encapsulation, version: connect.version };
+        self.carry(turn, carrier, frames::connected(format, session_id, claims.user, heart_beat));
         if let Some(receipt) = &connect.receipt {
-            self.carry(turn, carrier, frames::receipt(form, receipt));
+            self.carry(turn, carrier, frames::receipt(format, receipt));
         }
         self.schedule_carrier(carrier, deadline);
         Ok(Some(Stage::Connected(key)))
@@ -211,12 +211,12 @@ impl Shard {
 
     /// ERROR, then the close that goes with the fault.
     fn fault(&mut self, turn: &mut Turn<'_>, carrier: Carrier, stomp: &Stomp, fault: &Fault, receipt: Option<&str>) {
-        let mut form = stomp.first_form();
+        let mut format = stomp.first_format();
         if let Stage::Connected(key) = stomp.stage {
-            form = self.sessions.find(key).map_or(form, |live| live.form);
+            format = self.sessions.find(key).map_or(format, |live| live.format);
             self.end_session(turn, key);
         }
-        let error = frames::error(form, &fault.message, receipt);
+        let error = frames::error(format, &fault.message, receipt);
         self.close_carrier(turn, carrier, fault.close, Some(error));
     }
 }

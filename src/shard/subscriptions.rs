@@ -46,12 +46,12 @@ impl Shard {
             self.topics.answered(topic, subscriber, allowed);
         }
         let live = self.sessions.find_mut(key);
-        let form = live.as_ref().map(|live| live.form);
+        let format = live.as_ref().map(|live| live.format);
         let subscription = live.and_then(|live| live.session.subscription_mut(subscriber.serial));
-        match (subscription, form) {
-            (Some(subscription), Some(form)) if !allowed => {
+        match (subscription, format) {
+            (Some(subscription), Some(format)) if !allowed => {
                 let receipt = subscription.receipt.take();
-                let error = frames::error(form, "destination is not yours", receipt.as_deref());
+                let error = frames::error(format, "destination is not yours", receipt.as_deref());
                 self.close_session(turn, key, Close::Policy, Some(error));
             }
             (Some(subscription), _) => {

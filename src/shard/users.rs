@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use crate::model::map::{self, Map};
 use crate::model::{ConnectionId, Mono, UserId};
 use crate::session::Session;
-use crate::session::frames::{Form, Wrap};
+use crate::session::frames::{Encapsulation, FrameFormat};
 use crate::session::rate::Bucket;
 use crate::shard::mail::SessionKey;
 use crate::shard::sockjs::SockJsKey;
@@ -25,7 +25,7 @@ pub(super) struct Live {
     generation: u32,
     pub(super) session: Session,
     pub(super) carrier: Carrier,
-    pub(super) form: Form,
+    pub(super) format: FrameFormat,
 }
 
 /// Sessions by key. Owner: the shard. View: shard.
@@ -36,11 +36,11 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    pub(super) fn insert(&mut self, session: Session, carrier: Carrier, wrap: Wrap) -> SessionKey {
-        let form = Form { wrap, version: session.version };
+    pub(super) fn insert(&mut self, session: Session, carrier: Carrier, encapsulation: Encapsulation) -> SessionKey {
+        let format = FrameFormat { encapsulation, version: session.version };
         let generation = self.next_generation;
         self.next_generation = self.next_generation.wrapping_add(1);
-        let index = self.slab.insert(Box::new(Live { generation, session, carrier, form }));
+        let index = self.slab.insert(Box::new(Live { generation, session, carrier, format }));
         SessionKey { index: u32::try_from(index).expect("fewer than 2^32 sessions fit a shard's memory"), generation }
     }
 
@@ -141,9 +141,9 @@ mod tests {
         };
         let carrier = Carrier::Socket(ConnectionId { index: 0, generation: 0 });
         let mut sessions = Sessions::default();
-        let first = sessions.insert(session(), carrier, Wrap::WebSocket);
+        let first = sessions.insert(session(), carrier, Encapsulation::WebSocket);
         assert!(sessions.remove(first).is_some());
-        let second = sessions.insert(session(), carrier, Wrap::WebSocket);
+        let second = sessions.insert(session(), carrier, Encapsulation::WebSocket);
         assert_eq!(first.index, second.index);
         assert!(sessions.find(first).is_none() && sessions.remove(first).is_none());
         assert!(sessions.find(second).is_some());

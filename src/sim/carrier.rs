@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::protocol::sockjs;
 use crate::protocol::websocket::{self, Kind, MessageLimits, Packet};
-use crate::shard::Door;
+use crate::shard::ListenerKind;
 use crate::sim::device::{Ctx, Do};
 use crate::sim::network::Line;
 use crate::sim::rest::parse;
@@ -63,16 +63,16 @@ pub(super) struct Http {
 impl Carrier {
     /// Opens the lines. `query` is empty or has the token; `name` is the SockJS session's.
     pub(super) fn begin(ctx: &mut Ctx<'_>, query: &str, name: u64) -> Self {
-        let choice = ctx.dice.below(20);
-        let door = if choice == 0 && query.is_empty() { Door::Stomp } else { Door::Http };
-        ctx.out.push(Do::Open(Line::Socket, door));
-        if door == Door::Stomp {
+        let choice = ctx.random.below(20);
+        let kind = if choice == 0 && query.is_empty() { ListenerKind::Stomp } else { ListenerKind::Http };
+        ctx.out.push(Do::Open(Line::Socket, kind));
+        if kind == ListenerKind::Stomp {
             return Self::Bare;
         }
         let sockjs = choice >= 13;
-        let session = format!("/ws/{:03}/{name:x}", ctx.dice.below(1_000));
+        let session = format!("/ws/{:03}/{name:x}", ctx.random.below(1_000));
         if choice >= 16 {
-            let stream = ctx.dice.percent(50);
+            let stream = ctx.random.percent(50);
             let http = Http {
                 session,
                 query: query.to_owned(),
@@ -89,7 +89,7 @@ impl Carrier {
             http.ask(ctx);
             return Self::Http(http);
         }
-        let path = if sockjs { format!("{session}/websocket") } else { ctx.dice.pick(&["/ws", "/ws/websocket"]).to_owned() };
+        let path = if sockjs { format!("{session}/websocket") } else { ctx.random.pick(&["/ws", "/ws/websocket"]).to_owned() };
         let request = format!(
             "GET {path}{query} HTTP/1.1\r\nHost: sim\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Protocol: v12.stomp, v11.stomp\r\n\r\n"
@@ -178,7 +178,7 @@ fn pieces<'a>(ctx: &mut Ctx<'_>, batch: &'a [u8]) -> Vec<&'a [u8]> {
     let mut pieces = Vec::new();
     let mut rest = batch;
     while !rest.is_empty() {
-        let mut count = if ctx.dice.percent(70) { rest.len() } else { ctx.dice.between(1, rest.len()) };
+        let mut count = if ctx.random.percent(70) { rest.len() } else { ctx.random.between(1, rest.len()) };
         while rest.get(count).is_some_and(|byte| byte & 0xC0 == 0x80) {
             count += 1;
         }
@@ -190,7 +190,7 @@ fn pieces<'a>(ctx: &mut Ctx<'_>, batch: &'a [u8]) -> Vec<&'a [u8]> {
 }
 
 fn packet(ctx: &mut Ctx<'_>, kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
-    let mask = (ctx.dice.bits() as u32).to_be_bytes();
+    let mask = (ctx.random.bits() as u32).to_be_bytes();
     websocket::masked_frame(kind, mask, payload, out);
 }
 
@@ -289,7 +289,7 @@ impl Http {
         let Some(body) = self.bodies.pop_front() else { return };
         if !self.connected {
             self.connected = true;
-            ctx.out.push(Do::Open(Line::Bring, Door::Http));
+            ctx.out.push(Do::Open(Line::Bring, ListenerKind::Http));
         }
         self.bringing = true;
         let head = format!(

@@ -8,14 +8,14 @@ use serde::Deserialize;
 use crate::model::command::Position;
 use crate::model::{ConversationId, MessageId, Mono, UserId, Wall};
 use crate::session::token::Claims;
-use crate::shard::Door;
-use crate::sim::dice::Dice;
+use crate::shard::ListenerKind;
 use crate::sim::facts::{Dto, Kind, LoginNo, SendNo, SessionNo};
 use crate::sim::link::{Link, News, Stage, is_certain};
 use crate::sim::network::Line;
 use crate::sim::oracle::{Moment, Oracle};
 use crate::sim::pages::Asked;
 use crate::sim::plan::{CODE, Plan};
+use crate::sim::random::Random;
 use crate::sim::rest::{Answer, Question, Rest, query};
 
 /// How far the run is.
@@ -30,7 +30,7 @@ pub(super) enum Season {
 
 /// What a device has at hand while it acts.
 pub(super) struct Ctx<'a> {
-    pub(super) dice: &'a mut Dice,
+    pub(super) random: &'a mut Random,
     pub(super) oracle: &'a mut Oracle,
     pub(super) plan: &'a Plan,
     pub(super) moment: Moment,
@@ -41,7 +41,7 @@ pub(super) struct Ctx<'a> {
 /// What a device does to the network.
 #[derive(Debug)]
 pub(super) enum Do {
-    Open(Line, Door),
+    Open(Line, ListenerKind),
     Send(Line, Vec<u8>),
     /// Closes the writing half.
     Finish(Line),
@@ -128,7 +128,7 @@ impl Device {
                 return true;
             }
             // The server said its last word, or DISCONNECT was sent: most clients close then.
-            Some(Stage::Ending | Stage::Refused) if ctx.season != Season::Storm || ctx.dice.percent(20) => {
+            Some(Stage::Ending | Stage::Refused) if ctx.season != Season::Storm || ctx.random.percent(20) => {
                 ctx.out.push(Do::Close(Line::Socket));
                 self.ended(ctx, Line::Socket);
                 return true;
@@ -141,7 +141,7 @@ impl Device {
         {
             let after = self.cursors.get(&conversation).copied().unwrap_or(MessageId::MIN);
             let session = self.link.as_ref().map(|link| link.session);
-            let limit = if ctx.season == Season::Storm { ctx.dice.pick(&[1, 5, 20, 100]) } else { 100 };
+            let limit = if ctx.season == Season::Storm { ctx.random.pick(&[1, 5, 20, 100]) } else { 100 };
             self.fetching = self.read_history(ctx, conversation, Position::After(after), limit, session);
             if !self.fetching {
                 self.fetch.push_front(conversation);
@@ -157,10 +157,10 @@ impl Device {
         let session = ctx.oracle.begin_session(self.user, login, expires, ctx.moment.jumps);
         let mut link = Link::begin(ctx, session, self.user, &token.0);
         self.caught_up.clear();
-        if ctx.dice.percent(85) {
+        if ctx.random.percent(85) {
             link.subscribe(ctx, "errors", Kind::Errors);
         }
-        if ctx.dice.percent(40) {
+        if ctx.random.percent(40) {
             link.subscribe(ctx, "acks", Kind::Acks);
         }
         link.subscribe(ctx, "q", Kind::Messages);
@@ -175,19 +175,19 @@ impl Device {
         let storm = ctx.season == Season::Storm;
         let wall = ctx.moment.wall;
         if self.token.as_ref().is_some_and(|token| token.expires <= wall.after(Duration::from_secs(1)))
-            && !(storm && ctx.dice.percent(5))
+            && !(storm && ctx.random.percent(5))
         {
             self.token = None;
         }
         if self.token.is_none() && !self.logging_in {
-            if storm && ctx.dice.percent(35) {
+            if storm && ctx.random.percent(35) {
                 let body = format!("{{\"phone\":\"{}\",\"otp\":\"{CODE}\"}}", Self::phone(self.user));
                 self.logging_in = true;
                 self.ask_with(ctx, "", ("POST", "/auth/login", &body), Question::Login);
                 return None;
             }
-            let short = storm && ctx.dice.percent(ctx.plan.short_tokens);
-            let life = if short { ctx.dice.between(2, 8) as u64 } else { 7_200 };
+            let short = storm && ctx.random.percent(ctx.plan.short_tokens);
+            let life = if short { ctx.random.between(2, 8) as u64 } else { 7_200 };
             let expires = Wall::from_unix_seconds(wall.unix_seconds() + life);
             let claims = Claims { user: self.user, roles: Vec::new(), expires, family: None };
             self.token = Some(Token { text: ctx.plan.policy.keys.sign(&claims, wall), expires, login: None });
@@ -303,7 +303,7 @@ impl Device {
                     ctx.oracle.logins[login].get_or_insert(ctx.moment.mono);
                 }
                 // Some go on with what they should have thrown away.
-                if ctx.dice.percent(60) {
+                if ctx.random.percent(60) {
                     self.token = None;
                 }
             }
@@ -391,7 +391,7 @@ impl Device {
                     self.try_again(ctx, send);
                 }
                 self.failures = (self.failures + 1).min(6);
-                let pause = ctx.dice.millis(5, 30 << self.failures);
+                let pause = ctx.random.millis(5, 30 << self.failures);
                 self.offline_until = ctx.moment.mono.after(pause);
                 self.fetch.clear();
                 ctx.out.push(Do::Close(Line::Bring));

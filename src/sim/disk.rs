@@ -1,14 +1,14 @@
 //! The store: the reference model behind delays, refusals, lost replies and crashes.
 //!
 //! A write is durable from the moment it is carried out, so what a crash takes is what was not yet carried out.
-//! A planted fault puts a second, slower disk behind the first.
+//! An injected fault puts a second, slower disk behind the first.
 
 use std::collections::VecDeque;
 
 use crate::model::Mono;
-use crate::sim::Plant;
-use crate::sim::dice::Dice;
+use crate::sim::InjectedBug;
 use crate::sim::plan::StoreFaults;
+use crate::sim::random::Random;
 use crate::store::memory::Memory;
 use crate::store::{Failure, Reply, Request, Ticket};
 
@@ -36,21 +36,21 @@ pub(super) struct Disk {
     pub(super) outage_until: Mono,
     writes: VecDeque<Job>,
     reads: VecDeque<Job>,
-    plant: Option<Plant>,
-    /// With a planted fault: what a crash leaves.
+    bug: Option<InjectedBug>,
+    /// With an injected fault: what a crash leaves.
     durable: Memory,
     lagging: VecDeque<(Request, Reply)>,
 }
 
 impl Disk {
-    pub(super) fn new(faults: StoreFaults, plant: Option<Plant>) -> Self {
+    pub(super) fn new(faults: StoreFaults, bug: Option<InjectedBug>) -> Self {
         Self {
             memory: Memory::new(),
             faults,
             outage_until: Mono(0),
             writes: VecDeque::new(),
             reads: VecDeque::new(),
-            plant,
+            bug,
             durable: Memory::new(),
             lagging: VecDeque::new(),
         }
@@ -76,28 +76,28 @@ impl Disk {
         if job.request.is_read() { self.reads.push_back(job) } else { self.writes.push_back(job) }
     }
 
-    pub(super) fn next_read(&mut self, dice: &mut Dice, now: Mono) -> Option<Done> {
+    pub(super) fn next_read(&mut self, random: &mut Random, now: Mono) -> Option<Done> {
         // Reads stand beside each other: any of them may be the next.
         if self.reads.is_empty() {
             return None;
         }
-        let job = self.reads.remove(dice.below(self.reads.len()))?;
-        let failed = now < self.outage_until || dice.per_mille(self.faults.reads);
-        let failure = dice.pick(&[Failure::Unavailable, Failure::Busy, Failure::Unknown]);
+        let job = self.reads.remove(random.below(self.reads.len()))?;
+        let failed = now < self.outage_until || random.per_mille(self.faults.reads);
+        let failure = random.pick(&[Failure::Unavailable, Failure::Busy, Failure::Unknown]);
         let reply = if failed { Reply::Failed(failure) } else { self.memory.read(&job.request) };
         Some(Done { job, reply, carried_out: None })
     }
 
     /// Everything that waits to be written, as one commit.
-    pub(super) fn commit(&mut self, dice: &mut Dice, now: Mono) -> Vec<Done> {
+    pub(super) fn commit(&mut self, random: &mut Random, now: Mono) -> Vec<Done> {
         let jobs = std::mem::take(&mut self.writes);
-        jobs.into_iter().map(|job| self.write(dice, now, job)).collect()
+        jobs.into_iter().map(|job| self.write(random, now, job)).collect()
     }
 
-    fn write(&mut self, dice: &mut Dice, now: Mono, job: Job) -> Done {
+    fn write(&mut self, random: &mut Random, now: Mono, job: Job) -> Done {
         let StoreFaults { unavailable, busy, unknown_done, unknown_undone, .. } = self.faults;
         let rest = 1_000_u32.saturating_sub(unavailable + busy + unknown_done + unknown_undone);
-        let outcome = dice.weighted(&[rest, unavailable, busy, unknown_done, unknown_undone]);
+        let outcome = random.weighted(&[rest, unavailable, busy, unknown_done, unknown_undone]);
         let outcome = if now < self.outage_until { 1 } else { outcome };
         let carried_out = matches!(outcome, 0 | 3).then(|| self.carry_out(&job.request));
         let reply = match (outcome, &carried_out) {
@@ -118,10 +118,10 @@ impl Disk {
     }
 
     fn lags(&self) -> bool {
-        matches!(self.plant, Some(Plant::AckBeforeDurable | Plant::LyingDisk))
+        matches!(self.bug, Some(InjectedBug::AckBeforeDurable | InjectedBug::LyingDisk))
     }
 
-    /// With a planted fault: the slower disk follows. What it took in is durable from now on.
+    /// With an injected fault: the slower disk follows. What it took in is durable from now on.
     pub(super) fn follow(&mut self) -> Vec<(Request, Reply)> {
         let followed: Vec<_> = self.lagging.drain(..).collect();
         for (request, _) in &followed {

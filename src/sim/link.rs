@@ -116,11 +116,11 @@ struct Ack {
 impl Link {
     /// Opens the connection: the handshake, and CONNECT behind it when the device does not wait for the 101.
     pub(super) fn begin(ctx: &mut Ctx<'_>, session: SessionNo, user: UserId, token: &str) -> Self {
-        let version = ctx.dice.pick(&[Version::V12, Version::V12, Version::V11, Version::V10]);
-        let in_query = ctx.dice.percent(50);
-        let in_connect = !in_query || ctx.dice.percent(20);
+        let version = ctx.random.pick(&[Version::V12, Version::V12, Version::V11, Version::V10]);
+        let in_query = ctx.random.percent(50);
+        let in_connect = !in_query || ctx.random.percent(20);
         let query = if in_query { format!("?token={token}") } else { String::new() };
-        let name = ctx.dice.bits();
+        let name = ctx.random.bits();
         let carrier = Carrier::begin(ctx, &query, name);
         let mut link = Self {
             session,
@@ -140,7 +140,7 @@ impl Link {
             headers.push(("Authorization", &authorization));
         }
         link.write(Command::Connect, &headers, None);
-        if link.carrier.takes_at_once() && ctx.dice.percent(30) {
+        if link.carrier.takes_at_once() && ctx.random.percent(30) {
             link.flush(ctx);
         }
         link
@@ -175,7 +175,7 @@ impl Link {
     }
 
     pub(super) fn subscribe(&mut self, ctx: &mut Ctx<'_>, id: &str, kind: Kind) {
-        let destination = kind.destination(self.user, ctx.dice.percent(30));
+        let destination = kind.destination(self.user, ctx.random.percent(30));
         self.subscribe_to(ctx, id, kind, destination);
     }
 
@@ -200,7 +200,7 @@ impl Link {
     }
 
     pub(super) fn send(&mut self, ctx: &mut Ctx<'_>, number: SendNo) {
-        let (echo, with_receipt, named) = (ctx.dice.percent(15), ctx.dice.percent(85), ctx.dice.percent(50));
+        let (echo, with_receipt, named) = (ctx.random.percent(15), ctx.random.percent(85), ctx.random.percent(50));
         let attempt = Attempt { session: Some(self.session), echo, at: ctx.moment.mono };
         ctx.oracle.attempt(number, attempt);
         let send = &ctx.oracle.sends[number];

@@ -10,7 +10,6 @@
 
 mod carrier;
 mod device;
-mod dice;
 mod disk;
 mod facts;
 mod link;
@@ -18,6 +17,7 @@ mod network;
 mod oracle;
 mod pages;
 mod plan;
+mod random;
 mod rest;
 mod sockets;
 mod storage;
@@ -30,9 +30,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use world::World;
 
-/// A fault planted into the world, to see that the oracle finds it.
+/// A fault injected into the world, to see that the oracle finds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Plant {
+pub enum InjectedBug {
     /// The store answers before a write is durable.
     AckBeforeDurable,
     /// The store says that a write is durable, and a crash takes it away.
@@ -45,7 +45,7 @@ pub enum Plant {
     DropExpulsion,
 }
 
-impl Plant {
+impl InjectedBug {
     pub const ALL: [(&'static str, Self); 5] = [
         ("ack-before-durable", Self::AckBeforeDurable),
         ("lying-disk", Self::LyingDisk),
@@ -60,7 +60,7 @@ pub struct Options {
     pub seed: u64,
     /// Events of the stormy part; afterwards everything comes to rest.
     pub steps: u64,
-    pub plant: Option<Plant>,
+    pub bug: Option<InjectedBug>,
     /// Print every event.
     pub print: bool,
 }
@@ -132,7 +132,7 @@ mod tests {
     const STEPS: u64 = 4_000;
 
     fn check(seed: u64) -> Report {
-        match run(Options { seed, steps: STEPS, plant: None, print: false }) {
+        match run(Options { seed, steps: STEPS, bug: None, print: false }) {
             Ok(report) => report,
             Err(violation) => panic!("{violation}"),
         }
@@ -153,10 +153,10 @@ mod tests {
 
     #[test]
     fn planted_faults_are_found() {
-        for (name, plant) in Plant::ALL {
+        for (name, bug) in InjectedBug::ALL {
             // Whom the lost news concerns must have subscribed, and be spoken of after the removal: that takes longer.
-            let steps = if plant == Plant::DropExpulsion { 14_000 } else { STEPS };
-            let found = (1..=50).find(|seed| run(Options { seed: *seed, steps, plant: Some(plant), print: false }).is_err());
+            let steps = if bug == InjectedBug::DropExpulsion { 14_000 } else { STEPS };
+            let found = (1..=50).find(|seed| run(Options { seed: *seed, steps, bug: Some(bug), print: false }).is_err());
             assert!(found.is_some(), "{name} was not found in 50 seeds");
         }
     }

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use crate::model::{ConnectionId, Mono};
-use crate::shard::Door;
-use crate::sim::dice::Dice;
+use crate::shard::ListenerKind;
+use crate::sim::random::Random;
 
 /// A stream for the whole run. Never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,7 +36,7 @@ pub(super) enum Place {
 pub(super) struct Wire {
     pub(super) device: usize,
     pub(super) line: Line,
-    pub(super) door: Door,
+    pub(super) kind: ListenerKind,
     pub(super) place: Place,
     /// From the client, not yet read by the server.
     pub(super) up: VecDeque<u8>,
@@ -52,7 +52,7 @@ pub(super) struct Wire {
     /// The client's end is closed: who writes to it is told so by a reset.
     pub(super) client_gone: bool,
     pub(super) paused: bool,
-    /// A flush is under way, as the seam has it.
+    /// A flush is under way, as the boundary has it.
     pub(super) flushing: bool,
     /// The client does not read before this.
     pub(super) stalled_until: Mono,
@@ -63,18 +63,18 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(dice: &mut Dice, device: usize, line: Line, door: Door) -> Self {
+    pub(super) fn new(random: &mut Random, device: usize, line: Line, kind: ListenerKind) -> Self {
         Self {
             device,
             line,
-            door,
+            kind,
             place: Place::Waiting,
             up: VecDeque::new(),
             up_ends: false,
             down: VecDeque::new(),
             down_ends: false,
-            capacity: dice.pick(&[600, 4_096, 65_536]),
-            chunk: dice.pick(&[40, 200, 400, 1_500, 1_500, 65_536, 65_536, 65_536]),
+            capacity: random.pick(&[600, 4_096, 65_536]),
+            chunk: random.pick(&[40, 200, 400, 1_500, 1_500, 65_536, 65_536, 65_536]),
             reset: false,
             client_gone: false,
             paused: false,
@@ -87,9 +87,9 @@ impl Wire {
     }
 
     /// How many of `available` bytes go in one piece; at least one when there is one.
-    pub(super) fn piece(&self, dice: &mut Dice, available: usize) -> usize {
+    pub(super) fn piece(&self, random: &mut Random, available: usize) -> usize {
         let most = available.min(self.chunk);
-        if most <= 1 || dice.percent(40) { most } else { dice.between(1, most) }
+        if most <= 1 || random.percent(40) { most } else { random.between(1, most) }
     }
 
     /// From now on the network is quick, and the client reads.

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crate::model::{ConversationId, Limits, Redacted, UserId};
 use crate::session::Policy;
+use crate::session::endpoints::Endpoints;
 use crate::session::policy::Origins;
-use crate::session::site::Site;
 use crate::session::token::Keys;
-use crate::sim::dice::Dice;
+use crate::sim::random::Random;
 
 /// The code that always works, so that clients can log in without reading anybody's phone.
 pub(super) const CODE: &str = "000000";
@@ -66,82 +66,82 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn draw(dice: &mut Dice) -> Self {
-        let shards = dice.between(2, 4) as u16;
+    pub(super) fn draw(random: &mut Random) -> Self {
+        let shards = random.between(2, 4) as u16;
         let users: Vec<UserId> =
-            (0..dice.between(4, 6)).filter_map(|at| UserId::new(1 + at as u64 * 7 + dice.below(7) as u64).ok()).collect();
-        let mild = dice.percent(30);
-        let rate = |dice: &mut Dice, most: usize| if mild || dice.percent(30) { 0 } else { dice.below(most) as u32 };
+            (0..random.between(4, 6)).filter_map(|at| UserId::new(1 + at as u64 * 7 + random.below(7) as u64).ok()).collect();
+        let mild = random.percent(30);
+        let rate = |random: &mut Random, most: usize| if mild || random.percent(30) { 0 } else { random.below(most) as u32 };
         let store = StoreFaults {
-            unavailable: rate(dice, 40),
-            busy: rate(dice, 40),
-            unknown_done: rate(dice, 80),
-            unknown_undone: rate(dice, 80),
-            reads: rate(dice, 60),
+            unavailable: rate(random, 40),
+            busy: rate(random, 40),
+            unknown_done: rate(random, 80),
+            unknown_undone: rate(random, 80),
+            reads: rate(random, 60),
         };
         let troubles = Troubles {
-            crash: rate(dice, 40),
-            drain: rate(dice, 20),
-            wall_jump: rate(dice, 80),
-            reset: rate(dice, 400),
-            outage: rate(dice, 40),
+            crash: rate(random, 40),
+            drain: rate(random, 20),
+            wall_jump: rate(random, 80),
+            reset: rate(random, 400),
+            outage: rate(random, 40),
         };
         Self {
             shards,
-            conversations: conversations(dice, &users),
+            conversations: conversations(random, &users),
             users,
-            devices: dice.between(1, 3),
-            policy: Arc::new(policy(dice)),
+            devices: random.between(1, 3),
+            policy: Arc::new(policy(random)),
             store,
             troubles,
-            mesh_us: dice.pick(&[5, 200, 2_000, 30_000]),
-            store_us: dice.pick(&[100, 2_000, 20_000, 100_000]),
-            replies_in_order: dice.percent(50),
-            pause_ms: dice.pick(&[5, 30, 100]),
-            quarrels: dice.percent(40),
-            short_tokens: dice.pick(&[0, 0, 10, 40]),
+            mesh_us: random.pick(&[5, 200, 2_000, 30_000]),
+            store_us: random.pick(&[100, 2_000, 20_000, 100_000]),
+            replies_in_order: random.percent(50),
+            pause_ms: random.pick(&[5, 30, 100]),
+            quarrels: random.percent(40),
+            short_tokens: random.pick(&[0, 0, 10, 40]),
         }
     }
 }
 
-fn conversations(dice: &mut Dice, users: &[UserId]) -> Vec<Group> {
+fn conversations(random: &mut Random, users: &[UserId]) -> Vec<Group> {
     let mut groups = Vec::new();
-    let mut add = |dice: &mut Dice, participants: Vec<UserId>, direct| {
-        let id = 1 + groups.len() as u64 * 11 + dice.below(11) as u64;
+    let mut add = |random: &mut Random, participants: Vec<UserId>, direct| {
+        let id = 1 + groups.len() as u64 * 11 + random.below(11) as u64;
         groups.extend(ConversationId::new(id).map(|id| Group { id, participants, direct }));
     };
-    add(dice, users.to_vec(), false);
-    add(dice, users[..users.len() - 1].to_vec(), false);
-    if dice.percent(60) {
-        add(dice, users[1..].to_vec(), false);
+    add(random, users.to_vec(), false);
+    add(random, users[..users.len() - 1].to_vec(), false);
+    if random.percent(60) {
+        add(random, users[1..].to_vec(), false);
     }
     for pair in users.windows(2) {
-        if dice.percent(70) {
-            add(dice, pair.to_vec(), true);
+        if random.percent(70) {
+            add(random, pair.to_vec(), true);
         }
     }
     groups
 }
 
 /// Limits small enough to be met.
-fn policy(dice: &mut Dice) -> Policy {
+fn policy(random: &mut Random) -> Policy {
     let default = Limits::default();
     let limits = Limits {
-        http_pipelined: dice.pick(&[1, 2, 16]),
-        session_inflight: dice.pick(&[1, 3, 256]),
-        outbox_bytes: dice.pick(&[12 * 1024, 64 * 1024, default.outbox_bytes]),
-        write_blocked: Duration::from_secs(dice.pick(&[2, 20])),
-        ping: Duration::from_secs(dice.pick(&[2, 25])),
-        linger: Duration::from_secs(dice.pick(&[1, 5])),
-        first_frame: Duration::from_secs(dice.pick(&[5, 30])),
-        messages_per_minute: dice.pick(&[60, 6_000, 60_000]),
-        messages_burst: dice.pick(&[20, 1_000]),
-        conversation_pending: dice.pick(&[2, 1_024]),
-        append_batch: dice.pick(&[1, 3, 256]),
-        store_inflight: dice.pick(&[4, 64, 8_192]),
-        conversations_cached: dice.pick(&[1, 3, 100]),
-        recent_messages: dice.pick(&[0, 3, 50]),
-        recent_bytes: dice.pick(&[2_000, default.recent_bytes]),
+        http_pipelined: random.pick(&[1, 2, 16]),
+        session_inflight: random.pick(&[1, 3, 256]),
+        outbox_bytes: random.pick(&[12 * 1024, 64 * 1024, default.outbox_bytes]),
+        write_blocked: Duration::from_secs(random.pick(&[2, 20])),
+        ping: Duration::from_secs(random.pick(&[2, 25])),
+        linger: Duration::from_secs(random.pick(&[1, 5])),
+        first_frame: Duration::from_secs(random.pick(&[5, 30])),
+        messages_per_minute: random.pick(&[60, 6_000, 60_000]),
+        messages_burst: random.pick(&[20, 1_000]),
+        conversation_pending: random.pick(&[2, 1_024]),
+        append_batch: random.pick(&[1, 3, 256]),
+        store_inflight: random.pick(&[4, 64, 8_192]),
+        conversations_cached: random.pick(&[1, 3, 100]),
+        recent_messages: random.pick(&[0, 3, 50]),
+        recent_bytes: random.pick(&[2_000, default.recent_bytes]),
         auth_per_address_minute: 60_000,
         ..default
     };
@@ -149,7 +149,7 @@ fn policy(dice: &mut Dice) -> Policy {
         limits,
         keys: Keys::hs256(b"a secret of thirty-two bytes, or more"),
         origins: Origins::all(),
-        site: Site::messaging("/sockjs.js".into(), true, false),
+        endpoints: Endpoints::messaging("/sockjs.js".into(), true, false),
         fixed_code: Some(Redacted::new(CODE.into())),
         sends_codes: true,
         admin_phones: Vec::new(),

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::model::command::Position;
 use crate::model::{ConversationId, UserId};
-use crate::shard::Door;
+use crate::shard::ListenerKind;
 use crate::sim::device::{Ctx, Do};
 use crate::sim::facts::{LoginNo, SendNo, SessionNo};
 use crate::sim::network::Line;
@@ -51,12 +51,12 @@ pub(super) struct Rest {
 
 impl Rest {
     pub(super) fn open(ctx: &mut Ctx<'_>) -> Self {
-        ctx.out.push(Do::Open(Line::Rest, Door::Http));
+        ctx.out.push(Do::Open(Line::Rest, ListenerKind::Http));
         Self::default()
     }
 
     pub(super) fn ask(&mut self, ctx: &mut Ctx<'_>, token: &str, method: &str, path: &str, body: &str, question: Question) {
-        let prefix = if !path.starts_with("/auth") && ctx.dice.percent(30) { "/api" } else { "" };
+        let prefix = if !path.starts_with("/auth") && ctx.random.percent(30) { "/api" } else { "" };
         let mut request = format!("{method} {prefix}{path} HTTP/1.1\r\nHost: sim\r\n");
         if !token.is_empty() {
             request += &format!("Authorization: Bearer {token}\r\n");

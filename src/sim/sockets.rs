@@ -20,10 +20,10 @@ impl World {
     /// What a device does to its streams.
     pub(super) fn carry_out_for(&mut self, device: usize, action: Do) {
         match action {
-            Do::Open(line, door) => {
+            Do::Open(line, kind) => {
                 let id = WireId(self.next_wire);
                 self.next_wire += 1;
-                let mut wire = Wire::new(&mut self.dice, device, line, door);
+                let mut wire = Wire::new(&mut self.random, device, line, kind);
                 if self.season != Season::Storm {
                     wire.calm(self.now);
                 }
@@ -49,7 +49,7 @@ impl World {
             }
             Do::Close(line) => {
                 let Some(id) = self.lines.remove(&(device, line)) else { return };
-                let by_reset = self.dice.percent(40);
+                let by_reset = self.random.percent(40);
                 let Some(wire) = self.wires.get_mut(&id) else { return };
                 (wire.client_gone, wire.up_ends, wire.reset) = (true, true, by_reset);
                 self.read_soon(id);
@@ -66,7 +66,7 @@ impl World {
     }
 
     fn soon(&mut self) -> Duration {
-        self.dice.micros(NETWORK_US.0, NETWORK_US.1)
+        self.random.micros(NETWORK_US.0, NETWORK_US.1)
     }
 
     fn read_soon(&mut self, id: WireId) {
@@ -110,7 +110,7 @@ impl World {
                 self.lose(id, seat, connection);
             }
             Place::At(seat, connection) if !wire.up.is_empty() => {
-                let count = wire.piece(&mut self.dice, wire.up.len());
+                let count = wire.piece(&mut self.random, wire.up.len());
                 let mut bytes = Wire::take(&mut wire.up, count);
                 let more = !wire.up.is_empty() || wire.up_ends;
                 self.trace.bytes(self.now, format_args!("shard {seat} reads {connection:?}"), &bytes);
@@ -127,15 +127,15 @@ impl World {
         if self.seats.is_empty() || self.draining {
             return self.refuse(id);
         }
-        let seat = self.dice.below(self.seats.len());
+        let seat = self.random.below(self.seats.len());
         let connection = self.seats[seat].ids.take();
         self.seats[seat].wires.insert(connection, id);
         let Some(wire) = self.wires.get_mut(&id) else { return };
         wire.place = Place::At(seat, connection);
-        let door = wire.door;
+        let kind = wire.kind;
         let peer = IpAddr::V4(Ipv4Addr::new(10, 0, 0, wire.device as u8));
         self.trace.note(self.now, format_args!("shard {seat} accepts {id:?} as {connection:?}"));
-        self.handle(seat, Input::Opened { connection, peer: Redacted::new(peer), door });
+        self.handle(seat, Input::Opened { connection, peer: Redacted::new(peer), kind });
         self.read_soon(id);
     }
 
@@ -160,7 +160,7 @@ impl World {
         self.release(seat, connection, Place::Gone);
         if let Some(wire) = self.wires.get_mut(&id) {
             // What was on its way when the socket was closed may arrive or not.
-            if wire.reset || self.dice.percent(50) {
+            if wire.reset || self.random.percent(50) {
                 wire.down.clear();
             }
             wire.down_ends = true;
@@ -243,7 +243,7 @@ impl World {
         let mut bytes: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect();
         let offered = bytes.len();
         bytes.truncate(wire.room());
-        let piece = wire.piece(&mut self.dice, bytes.len());
+        let piece = wire.piece(&mut self.random, bytes.len());
         bytes.truncate(piece);
         wire.down.extend(&bytes);
         let blocked = bytes.len() < offered && wire.room() == 0;
@@ -292,7 +292,7 @@ impl World {
         if wire.down.is_empty() {
             return;
         }
-        let count = wire.piece(&mut self.dice, wire.down.len());
+        let count = wire.piece(&mut self.random, wire.down.len());
         let bytes = Wire::take(&mut wire.down, count);
         let (more, flushing) = (!wire.down.is_empty() || wire.down_ends, wire.flushing);
         self.trace.bytes(now, format_args!("device {device} reads {line:?}"), &bytes);
@@ -310,35 +310,35 @@ impl World {
         if self.season != Season::Storm {
             return;
         }
-        let pause = self.dice.millis(5, 100);
+        let pause = self.random.millis(5, 100);
         self.later(pause, Event::Trouble);
         let troubles = self.plan.troubles;
-        if self.dice.per_mille(troubles.reset) && !self.wires.is_empty() {
+        if self.random.per_mille(troubles.reset) && !self.wires.is_empty() {
             let ids: Vec<WireId> = self.wires.keys().copied().collect();
-            let id = self.dice.pick(&ids);
+            let id = self.random.pick(&ids);
             if let Some(wire) = self.wires.get_mut(&id) {
                 wire.reset = true;
                 self.read_soon(id);
                 self.arrive_soon(id);
             }
         }
-        if self.dice.per_mille(troubles.wall_jump) {
-            let most = self.dice.pick(&[1, 60, 3_600]) * 10_000_000;
-            let jump = (self.dice.bits() % (2 * most as u64)) as i64 - most;
+        if self.random.per_mille(troubles.wall_jump) {
+            let most = self.random.pick(&[1, 60, 3_600]) * 10_000_000;
+            let jump = (self.random.bits() % (2 * most as u64)) as i64 - most;
             self.wall_offset = (self.wall_offset + jump).clamp(-72_000_000_000, 72_000_000_000);
             self.jumps += 1;
             self.trace.note(self.now, format_args!("the wall clock jumps by {jump}"));
         }
-        if self.dice.per_mille(troubles.outage) {
-            let pause = self.dice.millis(10, 2_000);
+        if self.random.per_mille(troubles.outage) {
+            let pause = self.random.millis(10, 2_000);
             self.disk.outage_until = self.now.after(pause);
         }
         if self.seats.is_empty() {
             return;
         }
-        if self.dice.per_mille(troubles.crash) {
+        if self.random.per_mille(troubles.crash) {
             self.stop_node(false);
-        } else if self.dice.per_mille(troubles.drain) && !self.draining {
+        } else if self.random.per_mille(troubles.drain) && !self.draining {
             self.draining = true;
             for seat in 0..usize::from(self.plan.shards) {
                 self.trace.note(self.now, format_args!("shard {seat} is to drain"));

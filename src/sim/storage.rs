@@ -1,7 +1,7 @@
 //! The store's side of the world: requests on their way to the disk, replies on their way back, and what the oracle is
 //! told of them.
 
-use crate::sim::Plant;
+use crate::sim::InjectedBug;
 use crate::sim::disk::Job;
 use crate::sim::world::{Event, World};
 use crate::store::{self, Reply, Request};
@@ -12,7 +12,7 @@ impl World {
         if let Request::Append { conversation, messages, .. } = &request {
             self.oracle.append_asked(*conversation, messages);
         }
-        let (is_read, pause) = (request.is_read(), self.dice.micros(1, self.plan.store_us));
+        let (is_read, pause) = (request.is_read(), self.random.micros(1, self.plan.store_us));
         self.disk.submit(Job { shard: seat, ticket, request });
         if is_read {
             self.later(pause, Event::ReadStore { epoch: self.epoch });
@@ -23,7 +23,7 @@ impl World {
     }
 
     pub(super) fn read_store(&mut self) {
-        let Some(done) = self.disk.next_read(&mut self.dice, self.now) else { return };
+        let Some(done) = self.disk.next_read(&mut self.random, self.now) else { return };
         if let (Request::LoadConversation { conversation }, Reply::Conversation { .. }) = (&done.job.request, &done.reply) {
             self.oracle.append_decided(*conversation);
         }
@@ -32,19 +32,19 @@ impl World {
 
     pub(super) fn commit(&mut self) {
         self.commit_due = false;
-        for done in self.disk.commit(&mut self.dice, self.now) {
+        for done in self.disk.commit(&mut self.random, self.now) {
             if let Request::Append { conversation, messages, .. } = &done.job.request {
                 self.oracle.append_begun(*conversation, messages);
             }
             if let Some(carried_out) = done.carried_out {
-                if self.plant == Some(Plant::AckBeforeDurable) {
-                    let pause = self.dice.millis(1, 50);
+                if self.bug == Some(InjectedBug::AckBeforeDurable) {
+                    let pause = self.random.millis(1, 50);
                     self.later(pause, Event::Follow);
                 } else {
                     self.tell_oracle(&done.job.request, &carried_out);
                 }
-                if self.plant == Some(Plant::LyingDisk) {
-                    let pause = self.dice.millis(1, 400);
+                if self.bug == Some(InjectedBug::LyingDisk) {
+                    let pause = self.random.millis(1, 400);
                     self.later(pause, Event::Follow);
                 }
             }
@@ -54,14 +54,14 @@ impl World {
 
     pub(super) fn follow(&mut self) {
         for (request, reply) in self.disk.follow() {
-            if self.plant == Some(Plant::AckBeforeDurable) {
+            if self.bug == Some(InjectedBug::AckBeforeDurable) {
                 self.tell_oracle(&request, &reply);
             }
         }
     }
 
     pub(super) fn reply(&mut self, shard: usize, ticket: store::Ticket, reply: Reply) {
-        let pause = self.dice.micros(1, 1 + self.plan.store_us / 4);
+        let pause = self.random.micros(1, 1 + self.plan.store_us / 4);
         let mut at = self.now.after(pause);
         if self.plan.replies_in_order {
             at = at.max(self.reply_last);

@@ -1,4 +1,4 @@
-//! What devices do of their own accord, chosen by the dice.
+//! What devices do of their own accord, chosen by the random.
 
 use crate::model::command::Position;
 use crate::model::{ConversationId, MessageId, UserId};
@@ -69,7 +69,7 @@ impl Device {
             Step::Change | Step::Block if ctx.plan.quarrels => 8 * weight,
             _ => weight,
         });
-        let step = STEPS[ctx.dice.weighted(&weights)].0;
+        let step = STEPS[ctx.random.weighted(&weights)].0;
         self.take_step(ctx, step);
         if let Some(link) = self.link.as_mut().filter(|link| link.stage != Stage::Upgrading) {
             link.flush(ctx);
@@ -80,12 +80,12 @@ impl Device {
         match step {
             Step::Send => self.send(ctx, false),
             Step::SendBurst => {
-                for _ in 0..ctx.dice.between(2, 12) {
+                for _ in 0..ctx.random.between(2, 12) {
                     self.send(ctx, false);
                 }
             }
             Step::SendRest => {
-                for _ in 0..ctx.dice.pick(&[1, 1, 1, 4]) {
+                for _ in 0..ctx.random.pick(&[1, 1, 1, 4]) {
                     self.send(ctx, true);
                 }
             }
@@ -98,12 +98,12 @@ impl Device {
             Step::Block => self.block(ctx),
             Step::MarkRead => self.mark_read(ctx),
             Step::Ask => {
-                let path = ctx.dice.pick(&["/users/me", "/conversations", "/users/me/blocks"]);
+                let path = ctx.random.pick(&["/users/me", "/conversations", "/users/me/blocks"]);
                 self.ask(ctx, ("GET", path, ""), Question::Other);
             }
             Step::Ping => {
-                let count = ctx.dice.pick(&[1, 1, 200]);
-                let bytes = ctx.dice.between(0, 125);
+                let count = ctx.random.pick(&[1, 1, 200]);
+                let bytes = ctx.random.between(0, 125);
                 if let Some(link) = &mut self.link {
                     for _ in 0..count {
                         link.ping(ctx, bytes);
@@ -116,15 +116,15 @@ impl Device {
                 }
             }
             Step::Drop => {
-                let line = ctx.dice.pick(&[Line::Socket, Line::Socket, Line::Bring, Line::Rest]);
+                let line = ctx.random.pick(&[Line::Socket, Line::Socket, Line::Bring, Line::Rest]);
                 ctx.out.push(Do::Close(line));
                 self.ended(ctx, line);
             }
-            Step::HalfClose => ctx.out.push(Do::Finish(ctx.dice.pick(&[Line::Socket, Line::Bring, Line::Rest]))),
+            Step::HalfClose => ctx.out.push(Do::Finish(ctx.random.pick(&[Line::Socket, Line::Bring, Line::Rest]))),
             Step::Stall => {
-                let line = ctx.dice.pick(&[Line::Socket, Line::Socket, Line::Bring, Line::Rest]);
-                let pause = ctx.dice.pick(&[200, 3_000, 30_000]);
-                ctx.out.push(Do::Stall(line, ctx.dice.millis(0, pause)));
+                let line = ctx.random.pick(&[Line::Socket, Line::Socket, Line::Bring, Line::Rest]);
+                let pause = ctx.random.pick(&[200, 3_000, 30_000]);
+                ctx.out.push(Do::Stall(line, ctx.random.millis(0, pause)));
             }
             Step::LogOut => self.log_out(ctx),
         }
@@ -142,17 +142,17 @@ impl Device {
             })
             .map(|group| group.id)
             .collect();
-        if mine.is_empty() || ctx.dice.percent(4) {
-            ctx.plan.conversations[ctx.dice.below(ctx.plan.conversations.len())].id
+        if mine.is_empty() || ctx.random.percent(4) {
+            ctx.plan.conversations[ctx.random.below(ctx.plan.conversations.len())].id
         } else {
-            ctx.dice.pick(&mine)
+            ctx.random.pick(&mine)
         }
     }
 
     fn send(&mut self, ctx: &mut Ctx<'_>, over_rest: bool) {
         let conversation = self.choose_conversation(ctx);
-        let keyed = ctx.dice.percent(70);
-        let words = ctx.dice.pick(&[0, 0, 0, 3, 30, 300]);
+        let keyed = ctx.random.percent(70);
+        let words = ctx.random.pick(&[0, 0, 0, 3, 30, 300]);
         let number = ctx.oracle.intend(self.number, self.user, conversation, keyed, words);
         self.send_number(ctx, number, over_rest);
     }
@@ -177,7 +177,7 @@ impl Device {
     fn retry_one(&mut self, ctx: &mut Ctx<'_>) {
         let Some(number) = self.retry.pop() else { return };
         if !ctx.oracle.sends[number].acknowledged {
-            let over_rest = ctx.dice.percent(50);
+            let over_rest = ctx.random.percent(50);
             self.send_number(ctx, number, over_rest);
             if let Some(link) = &mut self.link {
                 link.flush(ctx);
@@ -191,24 +191,24 @@ impl Device {
         let from = match known.as_slice() {
             [] => Position::Newest,
             known => {
-                let id = ctx.dice.pick(known);
-                ctx.dice.pick(&[Position::Newest, Position::Before(id), Position::After(id)])
+                let id = ctx.random.pick(known);
+                ctx.random.pick(&[Position::Newest, Position::Before(id), Position::After(id)])
             }
         };
-        let limit = ctx.dice.pick(&[1, 3, 20, 100]);
+        let limit = ctx.random.pick(&[1, 3, 20, 100]);
         self.read_history(ctx, conversation, from, limit, None);
     }
 
     fn subscribe(&mut self, ctx: &mut Ctx<'_>) {
         let conversation = self.choose_conversation(ctx);
-        let kind = ctx.dice.pick(&[
+        let kind = ctx.random.pick(&[
             Kind::Topic(conversation),
             Kind::Topic(conversation),
             Kind::Messages,
             Kind::All,
             Kind::Conversations,
         ]);
-        let id = format!("x{}", ctx.dice.below(6));
+        let id = format!("x{}", ctx.random.below(6));
         let Some(link) = &mut self.link else { return };
         let taken = ctx.oracle.sessions[link.session].subs.get(&id).is_some_and(|sub| !sub.ended);
         if !taken {
@@ -222,7 +222,7 @@ impl Device {
         let subs = &ctx.oracle.sessions[link.session].subs;
         let active = subs.iter().filter(|(id, sub)| id.starts_with('x') && !sub.ended && sub.active_since.is_some());
         let active: Vec<&String> = active.map(|(id, _)| id).collect();
-        if active.is_empty() { None } else { Some(ctx.dice.pick(&active).clone()) }
+        if active.is_empty() { None } else { Some(ctx.random.pick(&active).clone()) }
     }
 
     fn unsubscribe(&mut self, ctx: &mut Ctx<'_>) {
@@ -251,10 +251,10 @@ impl Device {
         if groups.is_empty() {
             return;
         }
-        let (conversation, admins) = ctx.dice.pick(&groups);
+        let (conversation, admins) = ctx.random.pick(&groups);
         let others: Vec<UserId> = ctx.plan.users.iter().copied().filter(|user| !admins.contains(user)).collect();
-        let user = ctx.dice.pick(&others);
-        let adding = ctx.dice.percent(50);
+        let user = ctx.random.pick(&others);
+        let adding = ctx.random.percent(50);
         let path = format!("/conversations/{conversation}/participants");
         let version = ctx.oracle.version_of_member(conversation, user) + 1;
         let question = Question::Change { conversation, user, adding, version };
@@ -274,8 +274,8 @@ impl Device {
         if others.is_empty() {
             return;
         }
-        let user = ctx.dice.pick(&others);
-        let blocked = ctx.dice.percent(50);
+        let user = ctx.random.pick(&others);
+        let blocked = ctx.random.percent(50);
         let method = if blocked { "PUT" } else { "DELETE" };
         let version = ctx.oracle.version_of_block(self.user, user) + 1;
         let question = Question::Block { user, blocked, version };
@@ -288,8 +288,8 @@ impl Device {
         let conversation = self.choose_conversation(ctx);
         let known: Vec<MessageId> = self.known.get(&conversation).into_iter().flatten().copied().collect();
         if let (false, Some(link)) = (known.is_empty(), &mut self.link) {
-            let message = ctx.dice.pick(&known);
-            let named = ctx.dice.percent(50).then_some(conversation);
+            let message = ctx.random.pick(&known);
+            let named = ctx.random.percent(50).then_some(conversation);
             link.mark_read(named, message);
         }
     }

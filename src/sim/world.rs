@@ -8,13 +8,13 @@ use crate::model::message::{Conversation, ConversationKind, Participant, Partici
 use crate::model::{ConnectionId, Mono, Now, ShardId, Wall};
 use crate::shard::{Effect, Handover, Input, Mail, Shard, ShardSettings};
 use crate::sim::device::{Ctx, Device, Season};
-use crate::sim::dice::Dice;
 use crate::sim::disk::Disk;
 use crate::sim::network::{Ids, Line, Place, Wire, WireId};
 use crate::sim::oracle::{Moment, Oracle};
 use crate::sim::plan::Plan;
+use crate::sim::random::Random;
 use crate::sim::trace::Trace;
-use crate::sim::{Options, Plant};
+use crate::sim::{InjectedBug, Options};
 use crate::store::{self, Reply, Request};
 
 /// The wall clock's first reading: in the year 2026.
@@ -52,7 +52,7 @@ pub(super) enum Event {
         ticket: store::Ticket,
         reply: Reply,
     },
-    /// With a planted fault: the slower disk follows.
+    /// With an injected fault: the slower disk follows.
     Follow,
     Deadline {
         epoch: u64,
@@ -104,7 +104,7 @@ pub(super) struct Seat {
 /// Lifetime: one run.
 pub(super) struct World {
     pub(super) plan: Plan,
-    pub(super) dice: Dice,
+    pub(super) random: Random,
     pub(super) oracle: Oracle,
     pub(super) trace: Trace,
     pub(super) disk: Disk,
@@ -126,23 +126,23 @@ pub(super) struct World {
     pub(super) commit_due: bool,
     queue: BinaryHeap<Reverse<Due>>,
     next_event: u64,
-    pub(super) plant: Option<Plant>,
+    pub(super) bug: Option<InjectedBug>,
     pub(super) crashes: u32,
 }
 
 impl World {
     pub(super) fn new(options: &Options) -> Self {
-        let mut dice = Dice::new(options.seed);
-        let plan = Plan::draw(&mut dice);
+        let mut random = Random::new(options.seed);
+        let plan = Plan::draw(&mut random);
         let users = plan.users.iter();
         let devices = users.flat_map(|user| std::iter::repeat_n(*user, plan.devices)).enumerate();
         let devices: Vec<Device> = devices.map(|(number, user)| Device::new(number, user)).collect();
         let lanes = usize::from(plan.shards) * usize::from(plan.shards);
         let mut world = Self {
-            dice,
+            random,
             oracle: Oracle::default(),
             trace: Trace::new(options.print),
-            disk: Disk::new(plan.store, options.plant),
+            disk: Disk::new(plan.store, options.bug),
             devices,
             now: Mono(0),
             wall_offset: 0,
@@ -160,7 +160,7 @@ impl World {
             commit_due: false,
             queue: BinaryHeap::new(),
             next_event: 0,
-            plant: options.plant,
+            bug: options.bug,
             crashes: 0,
             plan,
         };
@@ -206,7 +206,7 @@ impl World {
         for id in 0..self.plan.shards {
             let mut seed = [0; 32];
             for part in seed.chunks_mut(8) {
-                part.copy_from_slice(&self.dice.bits().to_le_bytes());
+                part.copy_from_slice(&self.random.bits().to_le_bytes());
             }
             let policy = self.plan.policy.clone();
             let shards = self.plan.shards;
@@ -318,7 +318,7 @@ impl World {
     fn act(&mut self, device: usize) {
         self.with_device(device, |device, ctx| device.act(ctx));
         let most = if self.season == Season::Storm { self.plan.pause_ms } else { 200 };
-        let pause = self.dice.millis(1, 2 * most);
+        let pause = self.random.millis(1, 2 * most);
         self.later(pause, Event::Act(device));
     }
 
@@ -326,8 +326,14 @@ impl World {
     pub(super) fn with_device(&mut self, number: usize, what: impl FnOnce(&mut Device, &mut Ctx<'_>)) {
         let moment = self.moment();
         let mut out = Vec::new();
-        let mut ctx =
-            Ctx { dice: &mut self.dice, oracle: &mut self.oracle, plan: &self.plan, moment, season: self.season, out: &mut out };
+        let mut ctx = Ctx {
+            random: &mut self.random,
+            oracle: &mut self.oracle,
+            plan: &self.plan,
+            moment,
+            season: self.season,
+            out: &mut out,
+        };
         what(&mut self.devices[number], &mut ctx);
         for action in out {
             self.carry_out_for(number, action);
@@ -392,20 +398,20 @@ impl World {
         let to = to.index();
         assert!(from != to && to < self.seats.len(), "mail goes to another shard");
         let lane = from * usize::from(self.plan.shards) + to;
-        if self.plant == Some(Plant::DropDelivery) && is_delivery(&letter) && self.dice.percent(2) {
+        if self.bug == Some(InjectedBug::DropDelivery) && is_delivery(&letter) && self.random.percent(2) {
             return;
         }
-        if self.plant == Some(Plant::DropExpulsion)
+        if self.bug == Some(InjectedBug::DropExpulsion)
             && matches!(&letter, Letter::Mail(mail) if matches!(**mail, Mail::Expel { .. }))
         {
             return;
         }
-        if self.plant == Some(Plant::ReorderMesh) && self.dice.percent(5) {
+        if self.bug == Some(InjectedBug::ReorderMesh) && self.random.percent(5) {
             self.mesh[lane].push_front(letter);
         } else {
             self.mesh[lane].push_back(letter);
         }
-        let delay = self.dice.micros(1, self.plan.mesh_us);
+        let delay = self.random.micros(1, self.plan.mesh_us);
         let at = self.now.after(delay).max(self.mesh_last[lane]);
         self.mesh_last[lane] = at;
         self.at(at, Event::Mesh { epoch: self.epoch, from, to });
@@ -436,7 +442,7 @@ impl World {
         self.oracle.forget_requests();
         self.oracle.forget_appends();
         self.crashes += u32::from(!drained);
-        let pause = self.dice.millis(1, 500);
+        let pause = self.random.millis(1, 500);
         self.later(pause, Event::Start);
     }
 }

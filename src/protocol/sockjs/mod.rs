@@ -1,6 +1,6 @@
 //! SockJS (protocol 0.3.3): WebSocket's messages over whatever a browser and the proxies in between let through.
 //!
-//! Flows in: paths below a mount, bodies of requests, text messages of its WebSocket. Flows out: messages, and the bytes of
+//! Flows in: paths below an endpoint, bodies of requests, text messages of its WebSocket. Flows out: messages, and the bytes of
 //! packets as each transport frames them. Never imports a socket, a clock or randomness.
 //!
 //! ```text

@@ -6,7 +6,7 @@ use crate::model::Wall;
 use crate::protocol::http::imf_fixdate;
 use crate::protocol::http::{Response, names_tag};
 
-/// The answer to a plain GET of the mount.
+/// The answer to a plain GET of the endpoint.
 #[must_use]
 pub fn greeting() -> Response {
     Response::new(200).body("text/plain; charset=UTF-8", "Welcome to SockJS!\n")

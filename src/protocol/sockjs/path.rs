@@ -1,16 +1,16 @@
-//! What a path below a mount names.
+//! What a path below an endpoint names.
 
 use crate::protocol::http::Method;
 
 /// Length of a session's name in bytes; clients draw eight characters.
 const SESSION_BYTES_MAX: usize = 256;
 
-/// A path below a mount, undecoded.
+/// A path below an endpoint, undecoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path<'a> {
-    /// The mount itself: SockJS's greeting, and a plain WebSocket for those who upgrade.
+    /// The endpoint itself: SockJS's greeting, and a plain WebSocket for those who upgrade.
     Base,
-    /// The mount with a slash: the greeting only.
+    /// The endpoint with a slash: the greeting only.
     Greeting,
     Info,
     Iframe,
@@ -99,7 +99,7 @@ impl Path<'_> {
     }
 }
 
-/// `rest` is what follows the mount in the path: empty, or beginning with a slash.
+/// `rest` is what follows the endpoint in the path: empty, or beginning with a slash.
 #[must_use]
 pub fn parse(rest: &str) -> Option<Path<'_>> {
     match rest {

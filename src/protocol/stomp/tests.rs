@@ -461,7 +461,7 @@ impl Random {
     }
 }
 
-/// Words that meet each other at every seam of the grammar.
+/// Words that meet each other at every boundary of the grammar.
 const SCRAPS: [&[u8]; 26] = [
     b"SEND\n",
     b"SEND\r\n",

@@ -12,10 +12,10 @@ use crate::model::{ConnectionId, ConversationId, Limits, Mono, Now, Redacted, Sh
 use crate::protocol::stomp::{self, Version};
 use crate::protocol::websocket::{self, MessageLimits, Packet};
 use crate::session::Policy;
+use crate::session::endpoints::Endpoints;
 use crate::session::policy::Origins;
-use crate::session::site::Site;
 use crate::session::token::{Claims, Keys};
-use crate::shard::{Door, Effect, Input, Mail, Shard, ShardSettings};
+use crate::shard::{Effect, Input, ListenerKind, Mail, Shard, ShardSettings};
 use crate::store::memory::Memory;
 use crate::store::{Failure, FamilyId, Reply, Request, Ticket};
 
@@ -91,7 +91,7 @@ impl Net {
             limits,
             keys: Keys::hs256(SECRET),
             origins: Origins::parse(["https://app.example.com"]).unwrap(),
-            site: Site::messaging("/sockjs.js".into(), true, false),
+            endpoints: Endpoints::messaging("/sockjs.js".into(), true, false),
             fixed_code: None,
             sends_codes: true,
             admin_phones: vec![Redacted::new("+100000".into())],
@@ -312,10 +312,10 @@ impl Net {
     // Clients.
 
     pub(super) fn open(&mut self, shard: usize) -> Client {
-        self.open_at(shard, Door::Http)
+        self.open_at(shard, ListenerKind::Http)
     }
 
-    pub(super) fn open_at(&mut self, shard: usize, door: Door) -> Client {
+    pub(super) fn open_at(&mut self, shard: usize, kind: ListenerKind) -> Client {
         let at = self.clients.len();
         let id = ConnectionId { index: at as u32, generation: 0 };
         self.clients.push(Wire {
@@ -331,7 +331,7 @@ impl Net {
             stomp: stomp::Decoder::new(stomp::Side::Client),
         });
         let peer = Redacted::new(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        self.input(shard, Input::Opened { connection: id, peer, door });
+        self.input(shard, Input::Opened { connection: id, peer, kind });
         self.settle();
         Client(at)
     }

@@ -1,4 +1,4 @@
-//! The shard's rooms through their one seam, with real bytes: what a client sees, and nothing else.
+//! The shard's rooms through their one boundary, with real bytes: what a client sees, and nothing else.
 
 mod bytes;
 mod connect;

@@ -1,10 +1,10 @@
-//! SockJS over HTTP through the seam: transports, one receiver at a time, homes on other shards, and ends.
+//! SockJS over HTTP through the boundary: transports, one receiver at a time, homes on other shards, and ends.
 
 use std::time::Duration;
 
 use super::harness::{Client, Net, binary_packet, http, upgrade, user_on};
 use crate::protocol::websocket::Kind;
-use crate::shard::Door;
+use crate::shard::ListenerKind;
 
 const CLOSED: &str = "c[1008,\"Policy violation\"]\n";
 
@@ -341,7 +341,7 @@ fn stomp_on_tcp() {
     let mut net = Net::new(4);
     let user = user_on(3, 4, 100);
     net.conversation(9, &[user, 2]);
-    let client = net.open_at(0, Door::Stomp);
+    let client = net.open_at(0, ListenerKind::Stomp);
     let connect = connect_with(&net, user);
     for byte in format!("\n{connect}\0").bytes() {
         net.write(client, [byte]);

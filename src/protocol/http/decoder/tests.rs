@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::Wall;
-use crate::protocol::fuzz::{self, Dice};
+use crate::protocol::fuzz::{self, Random};
 use crate::protocol::http::{Method, Response};
 
 fn limits() -> Limits {
@@ -327,7 +327,7 @@ proptest! {
     }
 }
 
-fn random_stream(dice: &mut Dice) -> Vec<u8> {
+fn random_stream(random: &mut Random) -> Vec<u8> {
     const LINES: [&str; 8] = [
         "GET / HTTP/1.1",
         "POST /p?q HTTP/1.1",
@@ -356,29 +356,29 @@ fn random_stream(dice: &mut Dice) -> Vec<u8> {
     ];
     const BODIES: [&str; 6] = ["", "hello", "5\r\nhello\r\n0\r\n\r\n", "0\r\nA: b\r\n\r\n", "21\r\n", "1;x\r\na\r\n0\r\n\r\n"];
     let mut text = String::new();
-    for _ in 0..=dice.below(3) {
-        text.push_str(dice.pick(&LINES));
-        let end = dice.pick(&["\r\n", "\r\n", "\r\n", "\n"]);
+    for _ in 0..=random.below(3) {
+        text.push_str(random.pick(&LINES));
+        let end = random.pick(&["\r\n", "\r\n", "\r\n", "\n"]);
         text.push_str(end);
-        for _ in 0..dice.below(10) {
-            text.push_str(dice.pick(&HEADERS));
+        for _ in 0..random.below(10) {
+            text.push_str(random.pick(&HEADERS));
             text.push_str(end);
         }
         text.push_str(end);
-        text.push_str(dice.pick(&BODIES));
+        text.push_str(random.pick(&BODIES));
     }
     let mut bytes = text.into_bytes();
-    dice.damage(&mut bytes);
+    random.damage(&mut bytes);
     bytes
 }
 
 /// Nothing panics, no cut changes what comes out, and every refusal can be encoded.
 #[test]
 fn fuzz() {
-    fuzz::rounds(3_000, |dice| {
-        let bytes = random_stream(dice);
+    fuzz::rounds(3_000, |random| {
+        let bytes = random_stream(random);
         let whole = decode(&bytes, &[0, bytes.len()], &limits());
-        let cuts = dice.cuts(bytes.len());
+        let cuts = random.cuts(bytes.len());
         assert_eq!(decode(&bytes, &cuts, &limits()), whole, "{:?} cut at {cuts:?}", bytes.escape_ascii().to_string());
         if let Some(refusal) = whole.1 {
             Response::refusal(&refusal).encode(false, false, Wall(0), &mut Vec::new());

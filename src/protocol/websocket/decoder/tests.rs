@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::protocol::fuzz::{self, Dice};
+use crate::protocol::fuzz::{self, Random};
 use crate::protocol::websocket::{Kind, close, frame, masked_frame};
 
 const LIMITS: MessageLimits = MessageLimits { message_bytes: 64 * 1024, fragments: 8 };
@@ -297,29 +297,29 @@ proptest! {
     }
 }
 
-fn random_stream(dice: &mut Dice) -> Vec<u8> {
+fn random_stream(random: &mut Random) -> Vec<u8> {
     const FIRST: [u8; 16] = [0x81, 0x82, 0x01, 0x02, 0x00, 0x80, 0x00, 0x80, 0x89, 0x8a, 0x89, 0x88, 0x81, 0x01, 0xc1, 0x83];
     let mut bytes = Vec::new();
-    for _ in 0..dice.below(6) {
-        let payload: Vec<u8> = match dice.below(3) {
-            0 => "aκ𝄞".bytes().cycle().take(dice.length(300)).collect(),
-            1 => (0..dice.length(300)).map(|_| dice.next() as u8).collect(),
-            _ => vec![b'a'; dice.length(200)],
+    for _ in 0..random.below(6) {
+        let payload: Vec<u8> = match random.below(3) {
+            0 => "aκ𝄞".bytes().cycle().take(random.length(300)).collect(),
+            1 => (0..random.length(300)).map(|_| random.next() as u8).collect(),
+            _ => vec![b'a'; random.length(200)],
         };
-        bytes.extend(raw(dice.pick(&FIRST), true, &payload));
+        bytes.extend(raw(random.pick(&FIRST), true, &payload));
     }
-    dice.damage(&mut bytes);
+    random.damage(&mut bytes);
     bytes
 }
 
 /// Nothing panics, and no cut changes what comes out before a violation, nor the violation.
 #[test]
 fn fuzz() {
-    fuzz::rounds(3_000, |dice| {
-        let bytes = random_stream(dice);
+    fuzz::rounds(3_000, |random| {
+        let bytes = random_stream(random);
         let limits = MessageLimits { message_bytes: 250, fragments: 3 };
         let whole = decode(Decoder::server(), &bytes, &[0, bytes.len()], limits);
-        let cuts = dice.cuts(bytes.len());
+        let cuts = random.cuts(bytes.len());
         assert_eq!(decode(Decoder::server(), &bytes, &cuts, limits), whole, "{bytes:x?} cut at {cuts:?}");
     });
 }

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use crate::protocol::http::{Request, Response};
 
-/// The mounts of a server, and what answers below none of them.
+/// The endpoints of a server, and what answers below none of them.
 #[derive(Debug)]
-pub struct Site {
-    pub mounts: Vec<Mount>,
+pub struct Endpoints {
+    pub endpoints: Vec<Endpoint>,
     /// Instead of REST, for servers that have none.
     pub fallback: Option<fn(&Request) -> Response>,
     /// Where the page for frames of other origins finds SockJS's client script.
@@ -16,7 +16,7 @@ pub struct Site {
 
 /// One application and the way to it.
 #[derive(Debug)]
-pub struct Mount {
+pub struct Endpoint {
     /// Path without a slash at its end.
     pub prefix: Box<str>,
     pub application: Application,
@@ -26,9 +26,9 @@ pub struct Mount {
     pub cookie_needed: bool,
 }
 
-/// A mount's place in [`Site::mounts`].
+/// An endpoint's place in [`Endpoints::endpoints`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MountId(pub u8);
+pub struct EndpointId(pub u8);
 
 #[derive(Clone, Copy, Debug)]
 pub enum Application {
@@ -68,28 +68,28 @@ pub enum Reply {
     },
 }
 
-impl Site {
+impl Endpoints {
     /// Messaging at `/ws`.
     #[must_use]
     pub fn messaging(client_url: Box<str>, websocket: bool, cookie_needed: bool) -> Self {
-        let mount = Mount { prefix: "/ws".into(), application: Application::Stomp, websocket, cookie_needed };
-        Self { mounts: vec![mount], fallback: None, client_url }
+        let endpoint = Endpoint { prefix: "/ws".into(), application: Application::Stomp, websocket, cookie_needed };
+        Self { endpoints: vec![endpoint], fallback: None, client_url }
     }
 
-    /// The mount of a path, and what follows it there.
+    /// The endpoint of a path, and what follows it there.
     #[must_use]
-    pub fn find<'a>(&self, path: &'a str) -> Option<(MountId, &Mount, &'a str)> {
-        self.mounts.iter().zip(0..).find_map(|(mount, number)| {
-            let rest = path.strip_prefix(&*mount.prefix)?;
-            (rest.is_empty() || rest.starts_with('/')).then_some((MountId(number), mount, rest))
+    pub fn find<'a>(&self, path: &'a str) -> Option<(EndpointId, &Endpoint, &'a str)> {
+        self.endpoints.iter().zip(0..).find_map(|(endpoint, number)| {
+            let rest = path.strip_prefix(&*endpoint.prefix)?;
+            (rest.is_empty() || rest.starts_with('/')).then_some((EndpointId(number), endpoint, rest))
         })
     }
 
     /// # Panics
-    /// When there is no such mount: ids come from [`find`](Self::find).
+    /// When there is no such endpoint: ids come from [`find`](Self::find).
     #[must_use]
-    pub fn mount(&self, id: MountId) -> &Mount {
-        &self.mounts[usize::from(id.0)]
+    pub fn endpoint(&self, id: EndpointId) -> &Endpoint {
+        &self.endpoints[usize::from(id.0)]
     }
 }
 
@@ -99,8 +99,8 @@ mod tests {
 
     #[test]
     fn mounts_end_at_a_slash() {
-        let site = Site::messaging("/sockjs.js".into(), true, false);
-        let rest = |path| site.find(path).map(|(_, _, rest)| rest);
+        let endpoints = Endpoints::messaging("/sockjs.js".into(), true, false);
+        let rest = |path| endpoints.find(path).map(|(_, _, rest)| rest);
         assert_eq!(rest("/ws"), Some(""));
         assert_eq!(rest("/ws/info"), Some("/info"));
         for path in ["/wss", "/", "/w", "/WS", "/api/ws", "/ws-echo"] {

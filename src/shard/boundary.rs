@@ -1,4 +1,4 @@
-//! The one seam between a shard and the world: what happens to it, and what it wants done.
+//! The one boundary between a shard and the world: what happens to it, and what it wants done.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use crate::store;
 
 /// How a connection came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
+pub enum ListenerKind {
     /// HTTP/1.1: REST, and the upgrade to WebSocket.
     Http,
     /// STOMP with nothing around it.
@@ -20,7 +20,7 @@ pub enum Door {
 #[derive(Debug)]
 pub enum Input<'a> {
     /// A connection was accepted by this shard's listener. The caller chose its id, which is free.
-    Opened { connection: ConnectionId, peer: Redacted<IpAddr>, door: Door },
+    Opened { connection: ConnectionId, peer: Redacted<IpAddr>, kind: ListenerKind },
     /// A connection came over from another shard, under a new id that the caller chose.
     Adopted { connection: ConnectionId, handover: Box<Handover> },
     /// Bytes from the peer, never empty; the shard may unmask them where they lie.
