@@ -12,13 +12,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidings::access::origins::Origins;
+use tidings::access::token::{Claims, Keys};
 use tidings::model::message::{Conversation, ConversationKind, Participant, ParticipantRole};
 use tidings::model::{ConnectionId, ConversationId, Limits, Mono, Now, Redacted, ShardId, UserId, Wall};
 use tidings::protocol::websocket::{self, Kind};
 use tidings::session::Policy;
 use tidings::session::endpoints::Endpoints;
-use tidings::session::policy::Origins;
-use tidings::session::token::{Claims, Keys};
 use tidings::shard::{Effect, Input, ListenerKind, Shard, ShardSettings};
 use tidings::store::memory::Memory;
 use tidings::store::{Reply, Request, Ticket};

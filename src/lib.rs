@@ -2,6 +2,7 @@
 //!
 //! The rooms and what they may know of each other are told in `docs/ARCHITECTURE.md` and held by a test in `tidy`.
 
+pub mod access;
 pub mod api;
 pub mod config;
 #[cfg(test)]

@@ -7,7 +7,7 @@
 mod rooms;
 mod source;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -55,6 +55,9 @@ fn faults(file: &File<'_>) -> Vec<String> {
     if source.has_word("unsafe") && !room.is_unsafe {
         fault("`unsafe` stands outside io".into());
     }
+    if file.path.starts_with("src/shard/") && file.path != "src/shard/mod.rs" && source.implements("Shard") {
+        fault("`impl Shard` stands outside shard/mod.rs, which routes: each part has a type of its own".into());
+    }
     for path in source.paths() {
         if let Some(problem) = import_fault(file, room, &source, &path) {
             fault(problem);
@@ -78,6 +81,10 @@ fn import_fault(file: &File<'_>, room: &Room, source: &Source, path: &[String]) 
         return banned.map(|banned| format!("{} has no {banned}: {}", room.name, room.purity()));
     }
     if let Some(target) = source::resolve(&source::module_of(file.path), path) {
+        if source::module_of(file.path).starts_with(&target) {
+            // A visibility: `pub(in crate::shard)`.
+            return None;
+        }
         let other = rooms::of(&target)?;
         if other.name == room.name || room.rooms.contains(&other.name) || room.rooms.contains(&"*") {
             return None;
@@ -121,6 +128,48 @@ fn dependencies(manifest: &str) -> BTreeSet<String> {
     names
 }
 
+/// Rooms whose files may not import each other in a circle.
+const WITHOUT_CIRCLES: [&str; 2] = ["shard", "io"];
+
+/// The files that each file imports, by module path. A file below another may name what that one defines: `impl` blocks of
+/// one type stand in several files.
+fn imports(files: &[(Vec<String>, Source)]) -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
+    let modules: BTreeSet<&Vec<String>> = files.iter().map(|(module, _)| module).collect();
+    let file_of = |path: &[String]| (1..=path.len()).rev().map(|end| path[..end].to_vec()).find(|path| modules.contains(path));
+    let mut graph = BTreeMap::new();
+    for (module, source) in files {
+        let found = source.paths().into_iter().filter_map(|path| {
+            let in_child = || [module.as_slice(), &path].concat();
+            file_of(&source::resolve(module, &path).unwrap_or_else(in_child))
+        });
+        let others = found.filter(|other| !module.starts_with(other)).collect();
+        graph.insert(module.clone(), others);
+    }
+    graph
+}
+
+/// A circle of imports, if there is one: each imports the next, and the last the first.
+fn circle(graph: &BTreeMap<Vec<String>, BTreeSet<Vec<String>>>) -> Option<Vec<String>> {
+    // Files that import nothing that is left are taken away, again and again; what stays is on a circle, or above one.
+    let mut left = graph.clone();
+    loop {
+        let before = left.len();
+        let names: BTreeSet<Vec<String>> = left.keys().cloned().collect();
+        left.retain(|_, others| others.iter().any(|other| names.contains(other)));
+        if left.len() == before {
+            break;
+        }
+    }
+    let mut way = vec![left.keys().next()?.clone()];
+    loop {
+        let next = left[way.last()?].iter().find(|other| left.contains_key(*other))?.clone();
+        if let Some(at) = way.iter().position(|module| *module == next) {
+            return Some(way[at..].iter().map(|module| module.join("/")).collect());
+        }
+        way.push(next);
+    }
+}
+
 #[test]
 fn the_house_is_in_order() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -147,6 +196,16 @@ fn the_house_is_in_order() {
         let module = source::module_of(path);
         let test = tests.iter().any(|test| module.starts_with(test));
         all.extend(faults(&File { path, text, crates: &crates, test }));
+    }
+    for room in WITHOUT_CIRCLES {
+        let inside: Vec<(Vec<String>, Source)> = texts
+            .iter()
+            .map(|(path, text)| (source::module_of(path), Source::read(text)))
+            .filter(|(module, _)| module[0] == room && !tests.iter().any(|test| module.starts_with(test)))
+            .collect();
+        if let Some(circle) = circle(&imports(&inside)) {
+            all.push(format!("src/{room}: these files import each other in a circle: {}", circle.join(" -> ")));
+        }
     }
     assert!(all.is_empty(), "{} rules broken:\n{}", all.len(), all.join("\n"));
 }
@@ -190,10 +249,28 @@ mod tests {
         check("src/session/auth.rs", "use crate::store::{FamilyId, embedded::Embedded};", &["may not import store/embedded"]);
         check("src/api/mod.rs", "//! A\nuse crate::shard::Mail;", &["api may not import shard"]);
         check("src/shard/mod.rs", "//! S\nuse crate::io::clock;", &["shard may not import io"]);
+        check("src/shard/users/connect.rs", "use crate::shard::clients::Clients;", &[]);
+        check("src/shard/users/connect.rs", "pub(in crate::shard) struct A;", &[]);
+        check("src/shard/conversations/a.rs", "use crate::shard::users::Users;", &["may not import shard/users"]);
+        check("src/shard/turn/mod.rs", "//! T\nuse crate::shard::Shard;", &["shard/turn may not import shard"]);
         check("src/io/node.rs", "use crate::shard::Shard; use glommio::Latency;", &[]);
         check("loadgen/src/main.rs", "//! L\nuse tidings::protocol::stomp; use tidings::model::UserId;", &[]);
         check("loadgen/src/main.rs", "//! L\nuse tidings::session::Policy;", &["loadgen may not import session"]);
         check("src/elsewhere/mod.rs", "//! E", &["belongs to no room"]);
+    }
+
+    #[test]
+    fn circles_of_imports_are_found() {
+        let check = |files: &[(&str, &str)], expect: Option<&[&str]>| {
+            let files = files.iter().map(|(path, text)| (source::module_of(path), Source::read(text)));
+            let found = circle(&imports(&files.collect::<Vec<_>>()));
+            assert_eq!(found, expect.map(|modules| modules.iter().map(ToString::to_string).collect()));
+        };
+        let top = ("src/io/mod.rs", "mod a; mod b; use a::A; use b::B;");
+        check(&[top, ("src/io/a.rs", "use super::b::B;"), ("src/io/b.rs", "use crate::io::Top;")], None);
+        let circle = [top, ("src/io/a.rs", "use super::b::B;"), ("src/io/b.rs", "fn f(a: crate::io::a::A) {}")];
+        check(&circle, Some(&["io/a", "io/b"]));
+        check(&[top, ("src/io/a.rs", "use super::b::B;"), ("src/io/b.rs", "#[cfg(test)] use super::a::A;")], None);
     }
 
     #[test]
@@ -210,7 +287,7 @@ mod tests {
     fn the_world_outside() {
         for path in ["std::fs::read", "std::time::Instant::now", "std::time::SystemTime", "std::net::TcpStream", "std::env::var"]
         {
-            check("src/shard/users.rs", &format!("fn f() {{ {path}() }}"), &["shard has no std::"]);
+            check("src/shard/users.rs", &format!("fn f() {{ {path}() }}"), &["shard/users has no std::"]);
             check("src/io/clock.rs", &format!("fn f() {{ {path}() }}"), &[]);
         }
         check("src/sim/mod.rs", "//! S\nuse std::{fs, time::{Duration, Instant}};", &["std::fs", "std::time::Instant"]);
@@ -250,6 +327,8 @@ mod tests {
     fn the_other_rules() {
         check("src/shard/a.rs", "fn f() { unsafe { g() } }", &["`unsafe` stands outside io"]);
         check("src/io/a.rs", "fn f() { unsafe { g() } }", &[]);
+        check("src/shard/users/a.rs", "impl Shard { fn f() {} }", &["`impl Shard` stands outside"]);
+        check("src/shard/mod.rs", "//! S\nimpl Shard { fn f() {} }", &[]);
         check("src/model/mod.rs", "pub mod a;", &["does not open with `//!`"]);
         for ticket in ["see #12", "issue 3", "Issue #3", "PR 7", "(R12)", "as D5 asks", "TICKET-9"] {
             check("src/model/a.rs", &format!("/// {ticket}\nfn f() {{}}"), &["a comment names"]);

@@ -2,9 +2,9 @@
 
 use crate::api::phone::parse_phone;
 use crate::api::request::text_header;
-use crate::model::command::{AuthCommand, Command};
+use crate::model::command::{AuthCommand, ConversationCommand, UserCommand};
 use crate::model::message::{ConversationKind, ParticipantRole};
-use crate::model::{ConversationId, Limits, Redacted, Refusal, RefusalCode, UserId};
+use crate::model::{Limits, Redacted, Refusal, RefusalCode, UserId};
 use crate::protocol::http::Request;
 use crate::protocol::json::read::{Object, Reader, bad_request, missing};
 use crate::protocol::json::values::{kind_name, role_name};
@@ -73,7 +73,7 @@ pub(super) fn refresh_token(object: &Object<'_>) -> Result<Redacted<Box<str>>, R
 
 /// `{kind?, participants, title?}`: `participants` may name the caller, who takes part anyway; the command has the others.
 /// Without a kind one other participant makes a direct conversation, more make a group.
-pub(super) fn create_conversation(object: &Object<'_>, caller: UserId, limits: &Limits) -> Result<Command, Refusal> {
+pub(super) fn create_conversation(object: &Object<'_>, caller: UserId, limits: &Limits) -> Result<UserCommand, Refusal> {
     let mut others = participants(object, limits)?;
     others.retain(|user| *user != caller);
     if others.is_empty() {
@@ -86,13 +86,13 @@ pub(super) fn create_conversation(object: &Object<'_>, caller: UserId, limits: &
     if kind == ConversationKind::Direct && others.len() != 1 {
         return Err(bad_request("a direct conversation has one participant beside you"));
     }
-    Ok(Command::CreateConversation { kind, participants: others, title: title(object, limits)? })
+    Ok(UserCommand::CreateConversation { kind, participants: others, title: title(object, limits)? })
 }
 
 /// `{kind?, participants, title?}`: all participants are named. Without a kind two make a direct conversation.
-pub(super) fn put_conversation(object: &Object<'_>, id: ConversationId, limits: &Limits) -> Result<Command, Refusal> {
+pub(super) fn put_conversation(object: &Object<'_>, limits: &Limits) -> Result<ConversationCommand, Refusal> {
     let Named { kind, participants, title } = named(object, limits)?;
-    Ok(Command::PutConversation { conversation: id, kind, participants, title })
+    Ok(ConversationCommand::Put { kind, participants, title })
 }
 
 /// A conversation all of whose participants are named.
@@ -193,7 +193,7 @@ mod tests {
         let caller = UserId::new(1).unwrap();
         let command = Reader::new().read(body.as_bytes(), |object| create_conversation(object, caller, &limits));
         match command.map_err(|refusal| refusal.message.into_owned())? {
-            Command::CreateConversation { kind, participants, .. } => {
+            UserCommand::CreateConversation { kind, participants, .. } => {
                 Ok((kind, participants.into_iter().map(UserId::value).collect()))
             }
             other => panic!("{other:?}"),

@@ -6,7 +6,7 @@ use crate::api::query::Query;
 use crate::api::render::{method_not_allowed, nothing_here, refuse};
 use crate::api::request::text_header;
 use crate::api::resource::{Resource, is_open};
-use crate::model::command::{AuthCommand, Command, Page, Position};
+use crate::model::command::{AuthCommand, Command, ConversationCommand, Page, ParticipantChange, Position, UserCommand};
 use crate::model::message::SenderSession;
 use crate::model::{ConversationId, Limits, MessageId, Refusal, RefusalCode, SessionId, UserId};
 use crate::protocol::http::{Method, Request, Response};
@@ -92,39 +92,43 @@ struct Authenticated<'a> {
 impl Authenticated<'_> {
     /// `method` is one of the resource's.
     fn command(&self, resource: Resource<'_>, method: Method) -> Result<Command, Refusal> {
+        let of = |id: &str, command| Ok(Command::Conversation(conversation(id)?, command));
+        let change = |id: &str, change| of(id, ConversationCommand::ChangeParticipants(change));
         match (resource, method) {
-            (Resource::Me, _) => Ok(Command::ReadMe),
-            (Resource::Blocks, _) => Ok(Command::ListBlocks),
+            (Resource::Me, _) => Ok(Command::User(UserCommand::ReadMe)),
+            (Resource::Blocks, _) => Ok(Command::User(UserCommand::ListBlocks)),
             (Resource::Block(user), _) => self.block(user, method == Method::Put),
             (Resource::Conversations, Method::Get) => self.list_conversations(),
             (Resource::Conversations, _) => {
-                body::read(self.request, |object| body::create_conversation(object, self.caller, self.limits))
+                body::read(self.request, |object| body::create_conversation(object, self.caller, self.limits)).map(Command::User)
             }
-            (Resource::Conversation(id), Method::Get) => Ok(Command::ReadConversation { conversation: conversation(id)? }),
+            (Resource::Conversation(id), Method::Get) => of(id, ConversationCommand::Read),
             (Resource::Conversation(id), _) => {
                 let id = conversation(id)?;
-                body::read(self.request, |object| body::put_conversation(object, id, self.limits))
+                let put = body::read(self.request, |object| body::put_conversation(object, self.limits))?;
+                Ok(Command::Conversation(id, put))
             }
             (Resource::Participants(id), _) => {
-                let conversation = conversation(id)?;
+                let id = conversation(id)?;
                 let (user, role) = body::read(self.request, body::add_participant)?;
-                Ok(Command::AddParticipant { conversation, user, role })
+                let change = ParticipantChange::Add { user, role };
+                Ok(Command::Conversation(id, ConversationCommand::ChangeParticipants(change)))
             }
             (Resource::Participant(id, who), Method::Put) => {
-                let (conversation, user) = (conversation(id)?, self.participant(who)?);
-                Ok(Command::SetRole { conversation, user, role: body::read(self.request, body::required_role)? })
+                let (id, user) = (conversation(id)?, self.participant(who)?);
+                let change = ParticipantChange::SetRole { user, role: body::read(self.request, body::required_role)? };
+                Ok(Command::Conversation(id, ConversationCommand::ChangeParticipants(change)))
             }
-            (Resource::Participant(id, who), _) => {
-                Ok(Command::RemoveParticipant { conversation: conversation(id)?, user: self.participant(who)? })
-            }
-            (Resource::Leave(id), _) => Ok(Command::RemoveParticipant { conversation: conversation(id)?, user: self.caller }),
+            (Resource::Participant(id, who), _) => change(id, ParticipantChange::Remove { user: self.participant(who)? }),
+            (Resource::Leave(id), _) => change(id, ParticipantChange::Remove { user: self.caller }),
             (Resource::Messages(id), Method::Get) => self.read_history(id),
             (Resource::Messages(id), _) => self.send(id),
             (Resource::Message(id, message_id), _) => {
-                Ok(Command::ReadMessage { conversation: conversation(id)?, message: message(message_id)? })
+                let id = conversation(id)?;
+                Ok(Command::Conversation(id, ConversationCommand::ReadMessage { message: message(message_id)? }))
             }
             (Resource::Read(id, message_id), _) => self.mark_read(id, message_id),
-            (Resource::ReadMarks(id), _) => Ok(Command::ListReadMarks { conversation: conversation(id)? }),
+            (Resource::ReadMarks(id), _) => of(id, ConversationCommand::ListReadMarks),
             _ => Err(Refusal::new(RefusalCode::NotFound, "there is nothing at this path")),
         }
     }
@@ -134,14 +138,14 @@ impl Authenticated<'_> {
         if user == self.caller {
             return Err(bad_request("you cannot block yourself"));
         }
-        Ok(Command::SetBlock { user, blocked })
+        Ok(Command::User(UserCommand::SetBlock { user, blocked }))
     }
 
     fn list_conversations(&self) -> Result<Command, Refusal> {
         let query = self.query();
         let after = query.value("after")?;
         let after = after.map(|after| after.parse::<ConversationId>().map_err(|_| bad_request("after is no conversation id")));
-        Ok(Command::ListConversations { after: after.transpose()?, limit: self.limit(query)? })
+        Ok(Command::User(UserCommand::ListConversations { after: after.transpose()?, limit: self.limit(query)? }))
     }
 
     fn read_history(&self, id: &str) -> Result<Command, Refusal> {
@@ -157,7 +161,8 @@ impl Authenticated<'_> {
             (None, Some(after)) => Position::After(after),
             (Some(_), Some(_)) => return Err(bad_request("cursor and after exclude each other")),
         };
-        Ok(Command::ReadHistory { conversation, page: Page { from, limit: self.limit(query)? } })
+        let page = Page { from, limit: self.limit(query)? };
+        Ok(Command::Conversation(conversation, ConversationCommand::ReadHistory { page }))
     }
 
     fn limit(&self, query: Query<'_>) -> Result<u16, Refusal> {
@@ -175,7 +180,7 @@ impl Authenticated<'_> {
             return Err(bad_request("conversationId is not the path's conversation"));
         }
         let draft = send.into_draft(text_header(self.request, "client-message-id")?, Vec::new(), self.limits)?;
-        Ok(Command::Send { conversation, draft, from: self.sender_session()? })
+        Ok(Command::Conversation(conversation, ConversationCommand::Send { draft, from: self.sender_session()? }))
     }
 
     /// The sender's own session, which is then not sent its own message unless it asks for it.
@@ -198,7 +203,10 @@ impl Authenticated<'_> {
         if named.is_some() && named != conversation {
             return Err(bad_request("conversationId is not the same everywhere in the request"));
         }
-        Ok(Command::MarkRead { conversation, message })
+        Ok(match conversation {
+            Some(conversation) => Command::Conversation(conversation, ConversationCommand::MarkRead { message }),
+            None => Command::User(UserCommand::MarkRead { message }),
+        })
     }
 
     fn participant(&self, who: &str) -> Result<UserId, Refusal> {
@@ -241,11 +249,11 @@ mod tests {
     /// What a request is routed to, as `Debug` prints it, or status and error code; the same below both prefixes.
     fn outcome(method: Method, target: &str, headers: &[(&str, &str)], body: &str) -> String {
         let print = |target: &str| match routed(&request(method, target, headers, body)) {
-            // A draft keeps its content out of debug output, so it is told here.
-            Ok(Call::Command(Command::Send { conversation, draft, from })) => {
+            // A draft keeps its content out of debug output, so it is printed here.
+            Ok(Call::Command(Command::Conversation(conversation, ConversationCommand::Send { draft, from }))) => {
                 let Draft { content, client_id, headers } = draft;
                 let draft = format!("Draft {{ content: {content:?}, client_id: {client_id:?}, headers: {headers:?} }}");
-                format!("Send {{ conversation: {conversation:?}, draft: {draft}, from: {from:?} }}")
+                format!("Conversation({conversation:?}, Send {{ draft: {draft}, from: {from:?} }})")
             }
             Ok(Call::Command(command)) => format!("{command:?}"),
             Ok(call) => format!("{call:?}"),
@@ -261,6 +269,14 @@ mod tests {
 
     fn check(method: Method, target: &str, body: &str, expect: &str) {
         assert_eq!(outcome(method, target, &[], body), expect.replace("{ID}", ID), "{method:?} {target} {body}");
+    }
+
+    fn of_user(command: &str) -> String {
+        format!("User({command})")
+    }
+
+    fn of_seven(command: &str) -> String {
+        format!("Conversation(ConversationId(7), {command})")
     }
 
     #[test]
@@ -287,32 +303,31 @@ mod tests {
 
     #[test]
     fn users() {
-        check(Method::Get, "/users/me", "", "ReadMe");
-        check(Method::Head, "/users/me", "", "ReadMe");
-        check(Method::Get, "/users/me/blocks", "", "ListBlocks");
-        check(Method::Put, "/users/2/block", "", "SetBlock { user: UserId(2), blocked: true }");
-        check(Method::Delete, "/users/2/block", "", "SetBlock { user: UserId(2), blocked: false }");
+        let check = |method, target: &str, expect: &str| check(method, target, "", &of_user(expect));
+        check(Method::Get, "/users/me", "ReadMe");
+        check(Method::Head, "/users/me", "ReadMe");
+        check(Method::Get, "/users/me/blocks", "ListBlocks");
+        check(Method::Put, "/users/2/block", "SetBlock { user: UserId(2), blocked: true }");
+        check(Method::Delete, "/users/2/block", "SetBlock { user: UserId(2), blocked: false }");
         for who in ["1", "me", "0", "02", "x", "9007199254740992", "2%20"] {
-            check(Method::Put, &format!("/users/{who}/block"), "", "400 bad_request");
+            assert_eq!(outcome(Method::Put, &format!("/users/{who}/block"), &[], ""), "400 bad_request");
         }
     }
 
     #[test]
     fn conversations() {
-        let id = "conversation: ConversationId(7)";
-        check(Method::Get, "/conversations", "", "ListConversations { after: None, limit: 20 }");
-        let expect = "ListConversations { after: Some(ConversationId(7)), limit: 5 }";
-        check(Method::Get, "/conversations?after=7&limit=5&x=y", "", expect);
+        check(Method::Get, "/conversations", "", &of_user("ListConversations { after: None, limit: 20 }"));
+        let expect = of_user("ListConversations { after: Some(ConversationId(7)), limit: 5 }");
+        check(Method::Get, "/conversations?after=7&limit=5&x=y", "", &expect);
         check(Method::Get, "/conversations?after=x", "", "400 bad_request");
-        let expect = "CreateConversation { kind: Direct, participants: [UserId(2)], title: None }";
-        check(Method::Post, "/conversations", r#"{"participants":[2]}"#, expect);
-        check(Method::Get, "/conversations/7", "", &format!("ReadConversation {{ {id} }}"));
-        let expect =
-            format!("PutConversation {{ {id}, kind: Group, participants: [UserId(2), UserId(3)], title: Some(\"Tea\") }}");
+        let expect = of_user("CreateConversation { kind: Direct, participants: [UserId(2)], title: None }");
+        check(Method::Post, "/conversations", r#"{"participants":[2]}"#, &expect);
+        check(Method::Get, "/conversations/7", "", &of_seven("Read"));
+        let expect = of_seven("Put { kind: Group, participants: [UserId(2), UserId(3)], title: Some(\"Tea\") }");
         check(Method::Put, "/conversations/7", r#"{"kind":"group","participants":[3,2,3],"title":"Tea"}"#, &expect);
         check(Method::Put, "/conversations/7", r#"{"kind":"direct","participants":[3]}"#, "400 bad_request");
         check(Method::Put, "/conversations/7", r#"{"participants":[]}"#, "400 bad_request");
-        check(Method::Get, "/conversations/7/read-marks", "", &format!("ListReadMarks {{ {id} }}"));
+        check(Method::Get, "/conversations/7/read-marks", "", &of_seven("ListReadMarks"));
         for text in ["0", "07", "-7", "x", "7%2F", "9007199254740992"] {
             check(Method::Get, &format!("/conversations/{text}"), "", "400 bad_request");
             check(Method::Post, &format!("/conversations/{text}/messages"), r#"{"content":"x"}"#, "400 bad_request");
@@ -321,27 +336,27 @@ mod tests {
 
     #[test]
     fn participants() {
-        let member = |user: u64| format!("conversation: ConversationId(7), user: UserId({user})");
+        let change =
+            |name: &str, user: u64, role: &str| of_seven(&format!("ChangeParticipants({name} {{ user: UserId({user}){role} }})"));
         let path = "/conversations/7/participants";
-        check(Method::Post, path, r#"{"userId":2}"#, &format!("AddParticipant {{ {}, role: Member }}", member(2)));
-        check(Method::Post, path, r#"{"userId":2,"role":"admin"}"#, &format!("AddParticipant {{ {}, role: Admin }}", member(2)));
+        check(Method::Post, path, r#"{"userId":2}"#, &change("Add", 2, ", role: Member"));
+        check(Method::Post, path, r#"{"userId":2,"role":"admin"}"#, &change("Add", 2, ", role: Admin"));
         check(Method::Post, path, r#"{"userId":2,"role":"owner"}"#, "400 bad_request");
         check(Method::Post, path, r#"{"role":"admin"}"#, "400 bad_request");
         let of = |who: &str| format!("{path}/{who}");
-        check(Method::Put, &of("2"), r#"{"role":"member"}"#, &format!("SetRole {{ {}, role: Member }}", member(2)));
+        check(Method::Put, &of("2"), r#"{"role":"member"}"#, &change("SetRole", 2, ", role: Member"));
         check(Method::Put, &of("2"), "{}", "400 bad_request");
-        check(Method::Delete, &of("2"), "", &format!("RemoveParticipant {{ {} }}", member(2)));
-        check(Method::Delete, &of("me"), "", &format!("RemoveParticipant {{ {} }}", member(CALLER)));
-        check(Method::Post, "/conversations/7/leave", "", &format!("RemoveParticipant {{ {} }}", member(CALLER)));
+        check(Method::Delete, &of("2"), "", &change("Remove", 2, ""));
+        check(Method::Delete, &of("me"), "", &change("Remove", CALLER, ""));
+        check(Method::Post, "/conversations/7/leave", "", &change("Remove", CALLER, ""));
         check(Method::Delete, &of("Me"), "", "400 bad_request");
     }
 
     #[test]
     fn messages() {
         let path = "/conversations/7/messages";
-        let history = |from: &str, limit: u16| {
-            format!("ReadHistory {{ conversation: ConversationId(7), page: Page {{ from: {from}, limit: {limit} }} }}")
-        };
+        let history =
+            |from: &str, limit: u16| of_seven(&format!("ReadHistory {{ page: Page {{ from: {from}, limit: {limit} }} }}"));
         check(Method::Get, path, "", &history("Newest", 20));
         check(Method::Get, &format!("{path}?cursor=&limit=100"), "", &history("Newest", 100));
         check(Method::Get, &format!("{path}?cursor={ID}&limit=1"), "", &history("Before({ID})", 1));
@@ -352,19 +367,18 @@ mod tests {
             check(Method::Get, &format!("{path}?{query}"), "", "400 bad_request");
         }
         check(Method::Get, &format!("{path}?cursor={ID}&after={ID}"), "", "400 bad_request");
-        let expect = "ReadMessage { conversation: ConversationId(7), message: {ID} }";
-        check(Method::Get, &format!("{path}/{ID}"), "", expect);
+        let expect = of_seven("ReadMessage { message: {ID} }");
+        check(Method::Get, &format!("{path}/{ID}"), "", &expect);
         check(Method::Get, &format!("{path}/c232ab00-9414-41ec-b3c8-9f6bdeced846"), "", "400 bad_request");
-        let read = |conversation: &str| format!("MarkRead {{ conversation: {conversation}, message: {ID} }}");
-        let seven = "Some(ConversationId(7))";
-        check(Method::Post, &format!("{path}/{ID}/read"), "", &read(seven));
-        check(Method::Post, &format!("/messages/{ID}/read"), "", &read("None"));
-        check(Method::Put, &format!("/messages/{ID}/read"), "{}", &read("None"));
-        check(Method::Post, &format!("/messages/{ID}/read"), r#"{"conversationId":7}"#, &read(seven));
+        let read = format!("MarkRead {{ message: {ID} }}");
+        check(Method::Post, &format!("{path}/{ID}/read"), "", &of_seven(&read));
+        check(Method::Post, &format!("/messages/{ID}/read"), "", &of_user(&read));
+        check(Method::Put, &format!("/messages/{ID}/read"), "{}", &of_user(&read));
+        check(Method::Post, &format!("/messages/{ID}/read"), r#"{"conversationId":7}"#, &of_seven(&read));
         check(Method::Post, &format!("{path}/{ID}/read"), r#"{"conversationId":8}"#, "400 bad_request");
         check(Method::Post, "/messages/1/read", "", "400 bad_request");
         let header = outcome(Method::Post, &format!("/messages/{ID}/read"), &[("conversation-id", "7")], "");
-        assert_eq!(header, read(seven));
+        assert_eq!(header, of_seven(&read));
     }
 
     #[test]
@@ -372,7 +386,7 @@ mod tests {
         let path = "/conversations/7/messages";
         let send = |key: &str, from: &str| {
             let draft = format!("Draft {{ content: \"Hello\", client_id: {key}, headers: [] }}");
-            format!("Send {{ conversation: ConversationId(7), draft: {draft}, from: {from} }}")
+            of_seven(&format!("Send {{ draft: {draft}, from: {from} }}"))
         };
         check(Method::Post, path, r#"{"content":"Hello"}"#, &send("None", "None"));
         check(
@@ -396,7 +410,7 @@ mod tests {
             assert_eq!(outcome(Method::Post, path, headers, r#"{"content":"Hello"}"#), expect, "{headers:?}");
         }
         let mut foreign = request(Method::Post, path, &[], r#"{"content":"\u0000"}"#);
-        assert!(matches!(routed(&foreign), Ok(Call::Command(Command::Send { .. }))));
+        assert!(matches!(routed(&foreign), Ok(Call::Command(Command::Conversation(_, ConversationCommand::Send { .. })))));
         foreign.body = b"{\"content\":\"\xff\"}".to_vec().into();
         assert!(routed(&foreign).unwrap_err().body.starts_with(b"{\"code\":\"content_invalid\""));
     }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use tidings::access::token::Claims;
 use tidings::config::{Loaded, parse_duration, secret};
 use tidings::io::clock;
 use tidings::model::UserId;
-use tidings::session::token::Claims;
 
 use super::{Failed, print};
 

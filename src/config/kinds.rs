@@ -12,10 +12,10 @@ use config::{Config, ConfigError};
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use crate::access::origins::Origins;
 use crate::log::Format;
 use crate::model::Redacted;
 use crate::model::ids::NODE_MAX;
-use crate::session::policy::Origins;
 
 use super::settings::{Consistency, Profile, Store};
 

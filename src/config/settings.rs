@@ -4,13 +4,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::access::origins::Origins;
+use crate::access::token::Keys;
 use crate::log::Format;
 use crate::model::limits::LIFE_MAX;
 use crate::model::{Limits, Redacted};
 use crate::session::Policy;
 use crate::session::endpoints::Endpoints;
-use crate::session::policy::Origins;
-use crate::session::token::Keys;
 
 /// Everything that can be configured. The fields follow the names of the keys.
 #[derive(Clone, Debug)]

@@ -4,11 +4,13 @@ use std::thread::{Builder, JoinHandle};
 
 use crossbeam_channel::{Sender, bounded};
 
-use crate::io::node::CodeSender;
 use crate::model::Redacted;
 
 /// Codes that wait for the sender; more are dropped and counted, and the user asks again.
 const WAITING_MAX: usize = 256;
+
+/// Sends one code: to standard output in development, to a webhook in production. May block. Phone, then code.
+pub type CodeSender = Box<dyn FnMut(&str, &str) + Send>;
 
 type Code = (Redacted<Box<str>>, Redacted<Box<str>>);
 

@@ -16,6 +16,7 @@ use crossbeam_channel::{Receiver, bounded, unbounded};
 use glommio::ExecutorJoinHandle;
 
 use crate::io::codes;
+pub use crate::io::codes::CodeSender;
 use crate::io::executor::{self, Control, Phase, Report, Start};
 use crate::io::listener::{self, Listener};
 use crate::io::mesh;
@@ -30,9 +31,6 @@ use crate::shard::{ListenerKind, ShardSettings};
 
 /// Opens the store; called once, after the port was found free.
 pub type OpenStore<S> = Box<dyn FnOnce() -> Result<S, Box<dyn Error + Send + Sync>>>;
-
-/// Sends one code: to standard output in development, to a webhook in production. May block. Phone, then code.
-pub type CodeSender = Box<dyn FnMut(&str, &str) + Send>;
 
 /// How to run a node.
 pub struct NodeOptions<S> {

@@ -1,4 +1,4 @@
-//! What a user can ask for, whichever door the request came through, and how it is answered.
+//! What a user can ask for, over STOMP or REST, and the outcomes.
 
 use std::sync::Arc;
 
@@ -9,64 +9,74 @@ use crate::model::message::{
 };
 use crate::model::secret::Redacted;
 
-/// A request of an authenticated user. STOMP and REST make the same commands: one path.
+/// A request of an authenticated user, by the owner of what it is about: that shard carries it out. STOMP and REST make
+/// the same commands: one path.
 #[derive(Clone, Debug)]
 pub enum Command {
+    Conversation(ConversationId, ConversationCommand),
+    User(UserCommand),
+}
+
+/// What the shard of a conversation carries out.
+#[derive(Clone, Debug)]
+pub enum ConversationCommand {
     Send {
-        conversation: ConversationId,
         draft: Draft,
         from: Option<SenderSession>,
     },
-    /// Without a conversation the store's index is asked for it first.
     MarkRead {
-        conversation: Option<ConversationId>,
         message: MessageId,
     },
-    ListReadMarks {
-        conversation: ConversationId,
-    },
+    ListReadMarks,
     ReadHistory {
-        conversation: ConversationId,
         page: Page,
     },
     ReadMessage {
-        conversation: ConversationId,
         message: MessageId,
     },
-    /// 1:1 when `kind` is direct: the pair's conversation is found or made.
+    /// Import by role admin: creates the conversation under this id, or answers with the one that exists.
+    Put {
+        kind: ConversationKind,
+        participants: Vec<UserId>,
+        title: Option<Box<str>>,
+    },
+    Read,
+    ChangeParticipants(ParticipantChange),
+}
+
+/// A change of a group's participants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParticipantChange {
+    Add {
+        user: UserId,
+        role: ParticipantRole,
+    },
+    SetRole {
+        user: UserId,
+        role: ParticipantRole,
+    },
+    /// Removing oneself is leaving.
+    Remove {
+        user: UserId,
+    },
+}
+
+/// What the shard of the asking user carries out.
+#[derive(Clone, Debug)]
+pub enum UserCommand {
+    /// The request names no conversation: the store's index is asked for it first.
+    MarkRead {
+        message: MessageId,
+    },
+    /// 1:1 when `kind` is direct: the pair's conversation is found or created.
     CreateConversation {
         kind: ConversationKind,
         participants: Vec<UserId>,
         title: Option<Box<str>>,
     },
-    /// Import by role admin: makes the conversation under this id, or answers what is there.
-    PutConversation {
-        conversation: ConversationId,
-        kind: ConversationKind,
-        participants: Vec<UserId>,
-        title: Option<Box<str>>,
-    },
-    ReadConversation {
-        conversation: ConversationId,
-    },
     ListConversations {
         after: Option<ConversationId>,
         limit: u16,
-    },
-    AddParticipant {
-        conversation: ConversationId,
-        user: UserId,
-        role: ParticipantRole,
-    },
-    SetRole {
-        conversation: ConversationId,
-        user: UserId,
-        role: ParticipantRole,
-    },
-    /// Removing oneself is leaving.
-    RemoveParticipant {
-        conversation: ConversationId,
-        user: UserId,
     },
     SetBlock {
         user: UserId,

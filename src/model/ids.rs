@@ -84,16 +84,6 @@ impl ShardId {
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
-
-    /// The shard, of `shards`, to which `key` belongs. The same on every node and after every restart.
-    #[must_use]
-    pub fn of(key: u64, shards: u16) -> Self {
-        debug_assert!(shards > 0);
-        // Fibonacci hashing: neighbouring ids spread evenly, and the high bits choose.
-        let mixed = (key ^ (key >> 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let index = (u128::from(mixed) * u128::from(shards)) >> 64;
-        Self(u16::try_from(index).unwrap_or(0))
-    }
 }
 
 /// A byte stream on one shard. The generation tells a slot's later tenants from its earlier ones,
@@ -414,14 +404,5 @@ mod tests {
                 assert!(seen.insert(MessageIds::new(ShardId(shard), node, epoch).next_id(at, None)), "{node} {shard} {epoch}");
             }
         }
-    }
-
-    #[test]
-    fn keys_spread_over_shards() {
-        let mut counts = [0; 4];
-        for key in 1..=10_000 {
-            counts[ShardId::of(key, 4).index()] += 1;
-        }
-        assert!(counts.iter().all(|count| (2_000..3_000).contains(count)), "{counts:?}");
     }
 }

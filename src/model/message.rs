@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::model::codes::{Refusal, RefusalCode};
 use crate::model::ids::{ConversationId, MessageId, SessionId, UserId};
+use crate::model::limits::Limits;
 use crate::model::time::Wall;
 
 /// Headers of a SEND that are passed on to receivers, in their order, no name twice. No reserved name is among them.
@@ -105,6 +107,39 @@ pub struct Conversation {
 }
 
 impl Conversation {
+    /// A conversation created now. Its creator is the admin of a group.
+    ///
+    /// # Errors
+    /// `bad_request`: a direct conversation without two participants, too many of them, or too long a title.
+    pub fn new(
+        limits: &Limits,
+        now: Wall,
+        id: ConversationId,
+        kind: ConversationKind,
+        mut users: Vec<UserId>,
+        title: Option<&str>,
+        created_by: UserId,
+    ) -> Result<Self, Refusal> {
+        let refuse = |message: String| Err(Refusal::new(RefusalCode::BadRequest, message));
+        users.sort_unstable();
+        users.dedup();
+        if kind == ConversationKind::Direct && users.len() != 2 {
+            return refuse("a direct conversation has two participants".into());
+        }
+        if users.is_empty() || users.len() > limits.participants {
+            return refuse(format!("a conversation has 1 to {} participants", limits.participants));
+        }
+        if title.is_some_and(|title| title.chars().count() > limits.title_chars) {
+            return refuse(format!("a title has at most {} characters", limits.title_chars));
+        }
+        let role = |user| match kind {
+            ConversationKind::Group if user == created_by => ParticipantRole::Admin,
+            ConversationKind::Group | ConversationKind::Direct => ParticipantRole::Member,
+        };
+        let participants = users.into_iter().map(|user| Participant { user, role: role(user), joined_at: now }).collect();
+        Ok(Self { id, kind, title: title.map(Into::into), created_by, created_at: now, participants })
+    }
+
     #[must_use]
     pub fn participant(&self, user: UserId) -> Option<&Participant> {
         self.participants.binary_search_by_key(&user, |p| p.user).ok().map(|at| &self.participants[at])

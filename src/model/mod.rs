@@ -14,6 +14,7 @@ pub mod ids;
 pub mod limits;
 pub mod map;
 pub mod message;
+pub mod placement;
 pub mod secret;
 pub mod time;
 
@@ -21,4 +22,5 @@ pub use self::time::{Mono, Now, Wall};
 pub use codes::{Close, Fault, Refusal, RefusalCode};
 pub use ids::{ConnectionId, ConversationId, MessageId, SessionId, ShardId, UserId};
 pub use limits::Limits;
+pub use placement::Placement;
 pub use secret::Redacted;

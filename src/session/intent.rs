@@ -1,11 +1,10 @@
 //! What a client's frame asks for, once its headers have been understood. No state is touched here.
 
-use crate::model::command::Command;
-use crate::model::destination::{SendTarget, SubscribeTarget};
-use crate::model::message::{PassedHeaders, SenderSession};
-use crate::model::{ConversationId, Fault, Limits, Redacted, Refusal, RefusalCode, SessionId, UserId};
+use crate::model::destination::SendTarget;
+use crate::model::message::{Draft, PassedHeaders};
+use crate::model::{ConversationId, Fault, Limits, MessageId, Redacted, Refusal, RefusalCode};
 use crate::protocol::json::{Reader, SendBody};
-use crate::protocol::stomp::{self, Frame, Version};
+use crate::protocol::stomp::{self, Command, Frame, Version};
 use crate::session::frames::UNSUPPORTED_VERSION;
 
 /// CONNECT, understood but not yet believed.
@@ -18,11 +17,57 @@ pub struct ConnectRequest {
     pub receipt: Option<Box<str>>,
 }
 
+/// A frame of a connected client, understood. Nothing of it has been decided.
+#[derive(Debug)]
+pub struct ClientFrame {
+    pub receipt: Option<Box<str>>,
+    /// A fault when the frame is not one that a client may send like this.
+    pub intent: Result<Intent, Fault>,
+}
+
+/// What a frame asks for.
+#[derive(Debug)]
+pub enum Intent {
+    /// A refused SEND leaves the session open.
+    Send {
+        transaction: Option<Box<str>>,
+        send: Result<SendIntent, Refusal>,
+    },
+    Subscribe(SubscribeIntent),
+    /// Without an id only in STOMP 1.0, which then names the destination.
+    Unsubscribe {
+        id: Option<Box<str>>,
+        destination: Option<Box<str>>,
+    },
+    /// ACK or NACK.
+    Acknowledge {
+        transaction: Option<Box<str>>,
+    },
+    Begin {
+        transaction: Box<str>,
+    },
+    Commit {
+        transaction: Box<str>,
+    },
+    Abort {
+        transaction: Box<str>,
+    },
+    Disconnect,
+}
+
 /// A SEND to one of the application's destinations.
 #[derive(Debug)]
 pub enum SendIntent {
-    /// Routed to its conversation, answered by an outcome.
-    Command(Command),
+    Message {
+        conversation: ConversationId,
+        draft: Draft,
+        /// The sending session wants its own copy.
+        echo: bool,
+    },
+    MarkRead {
+        conversation: Option<ConversationId>,
+        message: MessageId,
+    },
     Announce(Announcement),
     RefreshToken(Redacted<Box<str>>),
     /// Any frame is a sign of life; this one is nothing else.
@@ -45,12 +90,12 @@ pub enum AckMode {
     ClientIndividual,
 }
 
+/// A SUBSCRIBE, before its destination is known to be the user's.
 #[derive(Debug)]
 pub struct SubscribeIntent {
     /// Absent only in STOMP 1.0.
     pub id: Option<Box<str>>,
     pub destination: Box<str>,
-    pub target: SubscribeTarget,
     pub ack: AckMode,
 }
 
@@ -96,23 +141,52 @@ pub fn name<'a>(frame: &'a Frame<'_>, header: &'static str) -> Result<Option<&'a
     }
 }
 
-/// Understands a SEND of `session`.
-///
+/// Understands a frame of a client that speaks `version`.
+pub fn interpret(frame: &Frame<'_>, version: Version, limits: &Limits, reader: &mut Reader) -> ClientFrame {
+    let receipt = frame.header("receipt").map(Into::into);
+    let intent = name(frame, "receipt").and_then(|_| interpret_command(frame, version, limits, reader));
+    ClientFrame { receipt, intent }
+}
+
+fn interpret_command(frame: &Frame<'_>, version: Version, limits: &Limits, reader: &mut Reader) -> Result<Intent, Fault> {
+    match frame.command {
+        Command::Send => {
+            let transaction = name(frame, "transaction")?.map(Into::into);
+            if frame.header("destination").is_none() {
+                return Err(Fault::protocol("header destination is missing"));
+            }
+            Ok(Intent::Send { transaction, send: interpret_send(frame, limits, reader) })
+        }
+        Command::Subscribe => interpret_subscribe(frame, version).map(Intent::Subscribe),
+        Command::Unsubscribe => {
+            let (id, destination) = (frame.header("id"), frame.header("destination"));
+            if id.is_none() && (version > Version::V10 || destination.is_none()) {
+                return Err(Fault::protocol("header id is missing"));
+            }
+            Ok(Intent::Unsubscribe { id: id.map(Into::into), destination: destination.map(Into::into) })
+        }
+        Command::Ack | Command::Nack => interpret_acknowledge(frame, version),
+        Command::Begin => transaction(frame).map(|transaction| Intent::Begin { transaction }),
+        Command::Commit => transaction(frame).map(|transaction| Intent::Commit { transaction }),
+        Command::Abort => transaction(frame).map(|transaction| Intent::Abort { transaction }),
+        Command::Disconnect => Ok(Intent::Disconnect),
+        Command::Connect => Err(Fault::protocol("the session is connected already")),
+        Command::Connected | Command::Message | Command::Receipt | Command::Error => {
+            Err(Fault::protocol("a client may not send a server's frame"))
+        }
+    }
+}
+
 /// # Errors
 /// A refusal: the session stays open.
-pub fn interpret_send(
-    frame: &Frame<'_>,
-    session: SessionId,
-    limits: &Limits,
-    reader: &mut Reader,
-) -> Result<SendIntent, Refusal> {
+fn interpret_send(frame: &Frame<'_>, limits: &Limits, reader: &mut Reader) -> Result<SendIntent, Refusal> {
     let Some(destination) = frame.header("destination") else {
         return Err(Refusal::new(RefusalCode::BadRequest, "header destination is missing"));
     };
     match SendTarget::parse(destination)? {
         SendTarget::Heartbeat => Ok(SendIntent::HeartBeat),
-        SendTarget::Send => interpret_message(frame, None, session, limits, reader),
-        SendTarget::SendTo(conversation) => interpret_message(frame, Some(conversation), session, limits, reader),
+        SendTarget::Send => interpret_message(frame, None, limits, reader),
+        SendTarget::SendTo(conversation) => interpret_message(frame, Some(conversation), limits, reader),
         SendTarget::Read(message) => {
             let conversation = match frame.header("conversation-id") {
                 None => None,
@@ -120,7 +194,7 @@ pub fn interpret_send(
                     Some(text.parse().map_err(|_| Refusal::new(RefusalCode::BadRequest, "header conversation-id is not valid"))?)
                 }
             };
-            Ok(SendIntent::Command(Command::MarkRead { conversation, message }))
+            Ok(SendIntent::MarkRead { conversation, message })
         }
         SendTarget::RefreshToken => interpret_refresh(frame),
         SendTarget::Announcements => Ok(SendIntent::Announce(Announcement {
@@ -134,7 +208,6 @@ pub fn interpret_send(
 fn interpret_message(
     frame: &Frame<'_>,
     destination: Option<ConversationId>,
-    session: SessionId,
     limits: &Limits,
     reader: &mut Reader,
 ) -> Result<SendIntent, Refusal> {
@@ -149,7 +222,7 @@ fn interpret_message(
     let headers = passed_headers(frame, limits)?;
     let draft = body.into_draft(frame.header("client-message-id"), headers, limits)?;
     let echo = frame.header("echo").is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    Ok(SendIntent::Command(Command::Send { conversation, draft, from: Some(SenderSession { session, echo }) }))
+    Ok(SendIntent::Message { conversation, draft, echo })
 }
 
 /// The client's own headers, passed on to receivers; reserved ones are left out, so they cannot be forged.
@@ -183,11 +256,8 @@ fn interpret_refresh(frame: &Frame<'_>) -> Result<SendIntent, Refusal> {
     }
 }
 
-/// Understands a SUBSCRIBE of `user`.
-///
-/// # Errors
-/// A fault: refused subscriptions end the session.
-pub fn interpret_subscribe(frame: &Frame<'_>, version: Version, user: UserId) -> Result<SubscribeIntent, Fault> {
+/// Whether the destination is the user's is decided where the user is known.
+fn interpret_subscribe(frame: &Frame<'_>, version: Version) -> Result<SubscribeIntent, Fault> {
     let Some(destination) = frame.header("destination") else {
         return Err(Fault::protocol("header destination is missing"));
     };
@@ -195,12 +265,31 @@ pub fn interpret_subscribe(frame: &Frame<'_>, version: Version, user: UserId) ->
     if id.is_none() && version > Version::V10 {
         return Err(Fault::protocol("header id is missing"));
     }
-    let target = SubscribeTarget::parse(destination, user).map_err(|denied| Fault::policy(denied.message()))?;
     let ack = match frame.header("ack") {
         None | Some("auto") => AckMode::Auto,
         Some("client") => AckMode::Client,
         Some("client-individual") if version > Version::V10 => AckMode::ClientIndividual,
         Some(_) => return Err(Fault::protocol("header ack must be auto, client or client-individual")),
     };
-    Ok(SubscribeIntent { id: id.map(Into::into), destination: destination.into(), target, ack })
+    Ok(SubscribeIntent { id: id.map(Into::into), destination: destination.into(), ack })
+}
+
+fn interpret_acknowledge(frame: &Frame<'_>, version: Version) -> Result<Intent, Fault> {
+    let needed: &[&str] = match version {
+        Version::V12 => &["id"],
+        Version::V11 => &["message-id", "subscription"],
+        Version::V10 => &["message-id"],
+    };
+    if let Some(missing) = needed.iter().find(|name| frame.header(name).is_none()) {
+        return Err(Fault::protocol(format!("header {missing} is missing")));
+    }
+    if frame.command == Command::Nack && version == Version::V10 {
+        return Err(Fault::protocol("STOMP 1.0 has no NACK"));
+    }
+    Ok(Intent::Acknowledge { transaction: name(frame, "transaction")?.map(Into::into) })
+}
+
+/// The transaction that BEGIN, COMMIT and ABORT must name.
+fn transaction(frame: &Frame<'_>) -> Result<Box<str>, Fault> {
+    name(frame, "transaction")?.map(Into::into).ok_or_else(|| Fault::protocol("header transaction is missing"))
 }

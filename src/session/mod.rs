@@ -12,10 +12,8 @@ pub mod frames;
 pub mod heartbeat;
 pub mod intent;
 pub mod policy;
-pub mod rate;
 pub mod sockjs;
 pub mod state;
-pub mod token;
 
 pub use policy::Policy;
-pub use state::{Principal, Session, Subscription};
+pub use state::{Session, Subscription};

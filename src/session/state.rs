@@ -3,38 +3,15 @@
 use slab::Slab;
 use smallvec::SmallVec;
 
+use crate::access::Principal;
 use crate::model::destination::{SubscribeTarget, UserQueue};
-use crate::model::{Fault, Limits, Mono, Refusal, SessionId, UserId, Wall};
+use crate::model::{Fault, Limits, Mono, Refusal, SessionId, Wall};
 use crate::protocol::stomp::Version;
 use crate::session::heartbeat::HeartBeats;
 use crate::session::intent::{AckMode, SendIntent, SubscribeIntent};
-use crate::session::token::Claims;
-use crate::store::FamilyId;
 
 /// Commands for which an idle session keeps room: the least that their table takes at all.
 const IDLE_COMMANDS_MAX: usize = 4;
-
-/// Whom the token named, and how long it is believed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Principal {
-    pub user: UserId,
-    pub admin: bool,
-    /// `exp` plus the leeway.
-    pub expires: Wall,
-    pub family: Option<FamilyId>,
-}
-
-impl Principal {
-    #[must_use]
-    pub fn new(claims: &Claims, limits: &Limits) -> Self {
-        Self {
-            user: claims.user,
-            admin: claims.roles.iter().any(|role| &**role == "admin"),
-            expires: claims.expires.after(limits.token_leeway),
-            family: claims.family,
-        }
-    }
-}
 
 /// One SUBSCRIBE in force, or on its way to be.
 #[derive(Debug)]
@@ -115,6 +92,7 @@ impl Session {
     pub fn subscribe(
         &mut self,
         intent: SubscribeIntent,
+        target: SubscribeTarget,
         awaited: u16,
         receipt: Option<Box<str>>,
         limits: &Limits,
@@ -131,7 +109,7 @@ impl Session {
         }
         let serial = self.next_serial;
         self.next_serial = self.next_serial.wrapping_add(1);
-        let SubscribeIntent { id, destination, target, ack } = intent;
+        let SubscribeIntent { id, destination, ack } = intent;
         self.subscriptions.push(Subscription { serial, id, destination, target, ack, awaited, receipt });
         Ok(serial)
     }
@@ -240,6 +218,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::model::UserId;
     use crate::model::destination::Topic;
 
     fn session() -> Session {
@@ -249,32 +228,35 @@ mod tests {
     }
 
     fn intent(id: Option<&str>) -> SubscribeIntent {
-        let target = SubscribeTarget::Topic(Topic::Named("a".into()));
-        SubscribeIntent { id: id.map(Into::into), destination: "/topic/a".into(), target, ack: AckMode::Auto }
+        SubscribeIntent { id: id.map(Into::into), destination: "/topic/a".into(), ack: AckMode::Auto }
+    }
+
+    fn target() -> SubscribeTarget {
+        SubscribeTarget::Topic(Topic::Named("a".into()))
     }
 
     #[test]
     fn ids_of_subscriptions_are_unique() {
         let (mut session, limits) = (session(), Limits::default());
-        let first = session.subscribe(intent(Some("a")), 0, None, &limits).unwrap();
-        assert!(session.subscribe(intent(Some("a")), 0, None, &limits).is_err());
+        let first = session.subscribe(intent(Some("a")), target(), 0, None, &limits).unwrap();
+        assert!(session.subscribe(intent(Some("a")), target(), 0, None, &limits).is_err());
         assert!(session.unsubscribe(Some("a"), None).is_some());
-        let second = session.subscribe(intent(Some("a")), 0, None, &limits).unwrap();
+        let second = session.subscribe(intent(Some("a")), target(), 0, None, &limits).unwrap();
         assert_ne!(first, second);
     }
 
     #[test]
     fn subscriptions_are_bounded() {
         let (mut session, limits) = (session(), Limits { subscriptions: 1, ..Limits::default() });
-        assert!(session.subscribe(intent(Some("a")), 0, None, &limits).is_ok());
-        assert!(session.subscribe(intent(Some("b")), 0, None, &limits).is_err());
+        assert!(session.subscribe(intent(Some("a")), target(), 0, None, &limits).is_ok());
+        assert!(session.subscribe(intent(Some("b")), target(), 0, None, &limits).is_err());
     }
 
     #[test]
     fn without_ids_destinations_name_subscriptions() {
         let (mut session, limits) = (session(), Limits::default());
-        assert!(session.subscribe(intent(None), 0, None, &limits).is_ok());
-        assert!(session.subscribe(intent(None), 0, None, &limits).is_err());
+        assert!(session.subscribe(intent(None), target(), 0, None, &limits).is_ok());
+        assert!(session.subscribe(intent(None), target(), 0, None, &limits).is_err());
         assert!(session.unsubscribe(None, Some("/topic/b")).is_none());
         assert!(session.unsubscribe(None, Some("/topic/a")).is_some());
     }

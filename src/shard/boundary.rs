@@ -1,11 +1,28 @@
 //! The one boundary between a shard and the world: what happens to it, and what it wants done.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::model::{ConnectionId, Redacted, ShardId};
-use crate::shard::handover::Handover;
+use crate::session::Policy;
+use crate::shard::clients::handover::Handover;
 use crate::shard::mail::Mail;
 use crate::store;
+
+/// What a shard is given at its start.
+#[derive(Clone, Debug)]
+pub struct ShardSettings {
+    pub id: ShardId,
+    /// Number of shards of this node.
+    pub shards: u16,
+    /// This node's number in the cluster.
+    pub node: u16,
+    /// Grows at every start of the node.
+    pub epoch: u64,
+    /// From a secure source; the simulator gives its own.
+    pub seed: [u8; 32],
+    pub policy: Arc<Policy>,
+}
 
 /// How a connection came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +52,8 @@ pub enum Input<'a> {
     Stored { ticket: store::Ticket, reply: store::Reply },
     /// Whether the store can be reached, told when it changes. A shard begins with one that can.
     StoreReachable { up: bool },
+    /// Another policy holds from now on.
+    Policy(Arc<Policy>),
     /// [`next_deadline`](crate::shard::Shard::next_deadline) has passed.
     Deadline,
     /// The server is asked to end: refuse new work, finish writes, close every connection.

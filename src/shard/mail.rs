@@ -1,4 +1,7 @@
-//! What the shards of a node say to each other: owned values, in order for each pair of shards.
+//! What the shards of a node send each other: owned values, in order for each pair of shards, by the part that takes
+//! them in.
+//!
+//! Mail to the clients' part is bound to connections of this node. All other mail is plain data that can be encoded.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,14 +9,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::model::command::{AuthCommand, Command, Outcome};
+use crate::access::Caller;
+use crate::access::token::Claims;
+use crate::model::command::{AuthCommand, Command, ConversationCommand, Outcome};
 use crate::model::destination::{Topic, TopicPattern, UserQueue};
 use crate::model::message::{Event, Message, SenderSession};
 use crate::model::{ConnectionId, ConversationId, MessageId, Redacted, Refusal, ShardId, UserId};
 use crate::session::endpoints::EndpointId;
 use crate::session::intent::ConnectRequest;
 use crate::session::sockjs::{Channel, RequestAddress};
-use crate::session::token::Claims;
 use crate::store::FamilyId;
 
 /// A session on its shard. The generation tells a slot's later tenants from its earlier ones.
@@ -30,27 +34,19 @@ pub struct Subscriber {
     pub serial: u32,
 }
 
-/// Where an answer goes. `number` names the command in its session, or the request on its connection.
+/// Where an answer goes on the asking shard. `number` names the command in its session, or the request on its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum ReplyTo {
     Session { session: SessionKey, number: usize },
     Request { connection: ConnectionId, number: u32 },
 }
 
-/// Who asks, and where the answer goes.
+/// The caller of a command, and where the answer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asker {
     pub shard: ShardId,
-    pub asked: Asked,
-    pub user: UserId,
-    pub admin: bool,
-}
-
-/// A command on its way to the shard that carries it out.
-#[derive(Debug)]
-pub struct Ask {
-    pub asker: Asker,
-    pub command: Command,
+    pub reply_to: ReplyTo,
+    pub caller: Caller,
 }
 
 /// A stored message on its way to the sessions of one shard: the one crossing.
@@ -68,18 +64,18 @@ pub struct Delivery {
     pub patterns: Vec<Subscriber>,
 }
 
-/// Something that is told and not stored, on its way to private queues.
+/// An event that is not stored, on its way to private queues.
 #[derive(Debug)]
 pub struct Notice {
     pub queue: UserQueue,
     pub id: MessageId,
     pub body: Bytes,
     pub users: Arc<[UserId]>,
-    /// Not told to this user: what happened is its own doing.
+    /// This user gets none: the event is its own doing.
     pub except: Option<UserId>,
 }
 
-/// A SockJS session over HTTP. One that was opened with a token in its URL is its user's alone: the same name with another
+/// A SockJS session over HTTP. One that was opened with a token in its URL belongs to that user: the same name with another
 /// user's token is another session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SockJsId {
@@ -90,7 +86,7 @@ pub struct SockJsId {
 
 /// A request of a SockJS session on its way to the session's home.
 #[derive(Debug)]
-pub struct SockJsAsk {
+pub struct SockJsRequest {
     pub session: SockJsId,
     pub from: RequestAddress,
     pub want: SockJsWant,
@@ -100,23 +96,24 @@ pub struct SockJsAsk {
 
 #[derive(Debug)]
 pub enum SockJsWant {
-    /// Messages: one packet, or a stream of them. Opens the session if there is none, for whom the token names, or not.
+    /// Receive messages: one packet, or a stream of them. Opens the session if there is none, for the user that the token
+    /// names, or for nobody yet.
     Receive { stream: bool, claims: Result<Option<Box<Claims>>, Refusal> },
-    /// Brings messages.
+    /// Send messages.
     Send { body: Bytes },
 }
 
-/// What the session's home has to say to a request.
+/// The answer of the session's home to a request.
 #[derive(Debug)]
 pub enum SockJsAnswer {
     Packets {
         packets: SmallVec<[Bytes; 2]>,
         last: bool,
     },
-    /// What was sent was taken in.
+    /// The messages were taken in.
     Taken,
     NoSession,
-    /// What was sent is not what SockJS sends.
+    /// The body is not what SockJS clients send.
     Broken(&'static str),
     Refused(Refusal),
 }
@@ -130,59 +127,134 @@ pub struct SockJsMove {
     pub serial: u32,
     pub connect: ConnectRequest,
     pub claims: Claims,
-    /// What came behind CONNECT.
+    /// The bytes that followed CONNECT.
     pub payload: Vec<u8>,
 }
 
+/// Mail, by the part that takes it in.
 #[derive(Debug)]
 pub enum Mail {
-    /// To the shard of the asking user, which keeps its budget.
-    Submit(Box<Ask>),
-    /// To the shard of the command's conversation.
-    Ask(Box<Ask>),
-    /// Back to the shard of the asking session or connection.
+    Clients(ClientMail),
+    Users(UserMail),
+    Conversations(ConversationMail),
+    Topics(TopicMail),
+    Logins(LoginMail),
+}
+
+/// To the shard of a connection, or the home of a SockJS session.
+#[derive(Debug)]
+pub enum ClientMail {
+    /// The outcome of a request's command.
     Answer {
-        asked: Asked,
+        connection: ConnectionId,
+        number: u32,
         outcome: Box<Outcome>,
     },
-    /// To the shard of the peer's address, which keeps that address's budget.
-    Authenticate {
-        shard: ShardId,
-        asked: Asked,
-        peer: Redacted<IpAddr>,
-        command: Box<AuthCommand>,
+    /// To the home of a SockJS session.
+    SockJs(Box<SockJsRequest>),
+    /// Back to the shard of the asking connection.
+    SockJsAnswer {
+        connection: ConnectionId,
+        number: u32,
+        answer: Box<SockJsAnswer>,
+    },
+    /// The packets given to a receiver have gone out.
+    SockJsWritten {
+        session: SockJsId,
+        receiver: RequestAddress,
+    },
+    /// A receiver was lost, and perhaps the packets it was given.
+    SockJsLost {
+        session: SockJsId,
+        receiver: RequestAddress,
+    },
+    SockJsMove(Box<SockJsMove>),
+    /// A session that had moved is over: its old home can forget it.
+    SockJsGone {
+        session: SockJsId,
+        serial: u32,
+    },
+}
+
+/// To the shard of a user, or of a session.
+#[derive(Debug)]
+pub enum UserMail {
+    /// A command from another shard's connection; the user's shard keeps the budget.
+    Submit {
+        asker: Asker,
+        command: Box<Command>,
+    },
+    /// The outcome of a session's command.
+    Answer {
+        session: SessionKey,
+        number: usize,
+        outcome: Box<Outcome>,
     },
     /// To the shards of participants and subscribers.
     Deliver(Box<Delivery>),
     Notify(Box<Notice>),
-    /// To a named topic's shard, from which it goes out as `Broadcast`.
-    Publish {
-        name: Box<str>,
-        event: Arc<Event>,
-    },
+    /// An event of a named topic.
     Broadcast {
         name: Box<str>,
         event: Arc<Event>,
         topic: bool,
         patterns: Vec<Subscriber>,
     },
-    /// A subscription asks the topic's shard to send what is published from now on.
-    Join {
-        topic: Topic,
-        user: UserId,
-        subscriber: Subscriber,
-    },
-    /// The answer; `topic` is `None` for a pattern.
+    /// The answer of a topic's shard to a subscription; `topic` is `None` for a pattern.
     Joined {
         topic: Option<Topic>,
         subscriber: Subscriber,
         allowed: bool,
     },
+    /// The user is no longer a participant.
+    Expel {
+        conversation: ConversationId,
+        user: UserId,
+    },
+    /// A login was revoked: its sessions end.
+    Revoked {
+        user: UserId,
+        family: FamilyId,
+    },
+}
+
+/// To the shard of a conversation.
+#[derive(Debug)]
+pub enum ConversationMail {
+    Ask {
+        asker: Asker,
+        conversation: ConversationId,
+        command: Box<ConversationCommand>,
+    },
+    /// A block of the pair has changed. The conversation answers once it goes by what the store holds.
+    BlockChanged {
+        conversation: ConversationId,
+        asker: Asker,
+    },
+    /// A subscription of the conversation's topic asks for what is sent from now on.
+    Join {
+        conversation: ConversationId,
+        user: UserId,
+        subscriber: Subscriber,
+    },
+    /// The sending shard has no subscriber of the conversation's topic left.
+    Leave {
+        conversation: ConversationId,
+    },
+}
+
+/// To the shard of a named topic. Patterns go to every shard: they may match topics anywhere.
+#[derive(Debug)]
+pub enum TopicMail {
+    /// A subscription asks for what is published from now on.
+    Join {
+        name: Box<str>,
+        subscriber: Subscriber,
+    },
     /// The sending shard has no subscriber of the topic left.
     Leave {
-        topic: Topic,
+        name: Box<str>,
     },
-    /// To every shard: a pattern may match topics anywhere.
     JoinPattern {
         pattern: TopicPattern,
         user: UserId,
@@ -191,43 +263,47 @@ pub enum Mail {
     LeavePattern {
         subscriber: Subscriber,
     },
-    /// To the shard of a user who is no longer a participant.
-    Expel {
-        conversation: ConversationId,
-        user: UserId,
+    /// Goes out from here as [`UserMail::Broadcast`].
+    Publish {
+        name: Box<str>,
+        event: Arc<Event>,
     },
-    /// To the shard of the pair's conversation, which answers once it goes by what the store holds.
-    BlockChanged {
-        conversation: ConversationId,
-        asker: Asker,
-    },
-    /// To the home of a SockJS session.
-    SockJs(Box<SockJsAsk>),
-    /// Back to the shard of the asking connection.
-    SockJsAnswer {
-        connection: ConnectionId,
-        number: u32,
-        answer: Box<SockJsAnswer>,
-    },
-    /// What a receiver was given has gone out.
-    SockJsWritten {
-        session: SockJsId,
-        place: RequestAddress,
-    },
-    /// A receiver was lost, and what it was given perhaps with it.
-    SockJsLost {
-        session: SockJsId,
-        place: RequestAddress,
-    },
-    SockJsMove(Box<SockJsMove>),
-    /// A session that had moved is over: its old home need not know of it any more.
-    SockJsGone {
-        session: SockJsId,
-        serial: u32,
-    },
-    /// To every shard: a login's tokens count no longer.
-    Revoked {
-        user: UserId,
-        family: FamilyId,
-    },
+}
+
+#[derive(Debug)]
+pub enum LoginMail {
+    /// To the shard of a network address, which keeps that address's budget.
+    Authenticate { shard: ShardId, reply_to: ReplyTo, peer: Redacted<IpAddr>, command: Box<AuthCommand> },
+    /// To every shard: the tokens of a login no longer count.
+    Revoked { user: UserId, family: FamilyId },
+}
+
+impl From<ClientMail> for Mail {
+    fn from(mail: ClientMail) -> Self {
+        Self::Clients(mail)
+    }
+}
+
+impl From<UserMail> for Mail {
+    fn from(mail: UserMail) -> Self {
+        Self::Users(mail)
+    }
+}
+
+impl From<ConversationMail> for Mail {
+    fn from(mail: ConversationMail) -> Self {
+        Self::Conversations(mail)
+    }
+}
+
+impl From<TopicMail> for Mail {
+    fn from(mail: TopicMail) -> Self {
+        Self::Topics(mail)
+    }
+}
+
+impl From<LoginMail> for Mail {
+    fn from(mail: LoginMail) -> Self {
+        Self::Logins(mail)
+    }
 }

@@ -4,287 +4,228 @@
 //! shard's memory.
 //!
 //! A user belongs to one shard and so do all of that user's sessions; a conversation belongs to one shard, which gives
-//! its messages their order. The way of a message through the files here:
-//! `sockets` or `sockjs` (bytes) -> `stomp` -> `commands` (frames) -> `conversations` (who may) -> `appends` (order, store)
-//! -> `delivery` (sessions) -> `outbox`. What the store has left open on the way: `doubts`.
+//! its messages their order. Five parts share the work: `clients` (bytes to events), `users` (sessions, subscriptions,
+//! delivery), `conversations` (order, history, membership), `topics` (which shards listen) and `logins`. They reach each
+//! other by [`mail`] alone, but for `users`, which drives `clients`. What all of them need travels in the `turn`.
+//! This file routes, and decides nothing.
 //!
 //! Invariants: every handler ends with its effects in the caller's buffer; a command gets exactly one answer;
 //! a message is answered and delivered only after the store said that it is durable; nothing depends on the
 //! iteration order of a hash map.
 
-mod appends;
-mod auth;
 mod boundary;
-mod carriers;
-mod commands;
-mod connection;
-mod connections;
+mod clients;
 mod conversations;
-mod delivery;
-mod doubts;
-mod handover;
-mod history;
+mod logins;
 mod mail;
-mod membership;
-mod outbox;
-mod receivers;
-mod recent;
-mod requests;
-mod sockets;
-mod sockjs;
-mod stomp;
-mod storing;
-mod subscriptions;
-mod timers;
 mod topics;
+mod turn;
 mod users;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use rand_chacha::ChaCha20Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
-use slab::Slab;
-
-use crate::model::ids::MessageIds;
 use crate::model::{ConnectionId, Mono, Now, ShardId};
-use crate::protocol::json::Reader;
 use crate::session::Policy;
 
-pub use boundary::{Counters, Effect, Input, ListenerKind};
-pub use handover::Handover;
-pub use mail::Mail;
-pub use outbox::Outbox;
+pub use boundary::{Counters, Effect, Input, ListenerKind, ShardSettings};
+pub use clients::{Handover, Outbox};
+pub use mail::{ClientMail, ConversationMail, LoginMail, Mail, TopicMail, UserMail};
 
-use auth::Logins;
-use connection::Connections;
+use clients::{Clients, Received};
 use conversations::Conversations;
-use doubts::Doubts;
-use history::PageReads;
-use membership::Changes;
-use recent::Recents;
-use sockjs::SockJs;
-use storing::{Errand, Write};
-use timers::{Timer, Timers};
+use logins::Logins;
 use topics::Topics;
-use users::{Sessions, Users};
-
-/// What a shard is told at its start.
-#[derive(Clone, Debug)]
-pub struct ShardSettings {
-    pub id: ShardId,
-    /// Number of shards of this node.
-    pub shards: u16,
-    /// This node's number in the cluster.
-    pub node: u16,
-    /// Grows at every start of the node.
-    pub epoch: u64,
-    /// From a secure source; the simulator gives its own.
-    pub seed: [u8; 32],
-    pub policy: Arc<Policy>,
-}
+use turn::Turn;
+use turn::store_calls::Part;
+use users::Users;
 
 /// One executor's worth of the server. Lifetime: the node's. Owner: its executor. View: shard.
 pub struct Shard {
-    id: ShardId,
-    shards: u16,
-    policy: Arc<Policy>,
-    random: ChaCha20Rng,
-    message_ids: MessageIds,
-    connections: Connections,
-    sockjs: SockJs,
-    sessions: Sessions,
+    turn: Turn,
+    clients: Clients,
     users: Users,
-    topics: Topics,
     conversations: Conversations,
-    page_reads: PageReads,
-    recents: Recents,
-    changes: Changes,
-    doubts: Doubts,
+    topics: Topics,
     logins: Logins,
-    /// What each request under way at the store is for; the key is its ticket.
-    errands: Slab<Errand>,
-    /// Writes of unknown outcome, until they are tried again.
-    repeats: Slab<Box<Write>>,
-    timers: Timers,
-    /// Buffers in which the bodies of SENDs are read.
-    reader: Reader,
-    /// Mail of this shard to itself, handled before the turn ends.
-    local: VecDeque<Mail>,
-    /// Names the version of the page for frames of other origins.
-    iframe_etag: Box<str>,
-    counters: Counters,
-    /// The store's last reply was a failure, or it cannot be reached.
-    store_failing: bool,
-    /// As far as whoever watches the store has told.
-    store_reachable: bool,
-    started: bool,
-    draining: Option<Mono>,
     drained: bool,
 }
 
-/// One call of [`Shard::handle`]: when it is, and where its effects go.
-struct Turn<'a> {
-    now: Now,
-    effects: &'a mut Vec<Effect>,
-}
-
 impl Shard {
+    /// # Panics
+    /// When the shard's id is not below the number of shards.
     #[must_use]
     pub fn new(settings: ShardSettings) -> Self {
-        let ShardSettings { id, shards, node, epoch, seed, policy } = settings;
-        assert!(id.0 < shards, "a shard's id lies below the number of shards");
-        let mut random = ChaCha20Rng::from_seed(seed);
-        let mut map_seed = || random.next_u64();
-        let (users, topics) = (Users::new(map_seed()), Topics::new(map_seed()));
-        let changes = Changes::new(map_seed());
-        let sockjs = SockJs::new(map_seed());
-        let page_reads = PageReads::new(map_seed());
-        let recents = Recents::new(map_seed(), policy.limits.recent_messages, policy.limits.recent_bytes);
-        let iframe_etag = receivers::iframe_etag(&policy.endpoints);
-        let (conversations, logins) = (Conversations::new(map_seed(), shards), Logins::new(map_seed()));
+        let mut turn = Turn::new(settings);
         Self {
-            id,
-            shards,
-            policy,
-            random,
-            message_ids: MessageIds::new(id, node, epoch),
-            connections: Connections::default(),
-            sockjs,
-            sessions: Sessions::default(),
-            users,
-            topics,
-            conversations,
-            page_reads,
-            recents,
-            changes,
-            doubts: Doubts::default(),
-            logins,
-            errands: Slab::new(),
-            repeats: Slab::new(),
-            timers: Timers::default(),
-            reader: Reader::new(),
-            local: VecDeque::new(),
-            iframe_etag,
-            counters: Counters::default(),
-            store_failing: false,
-            store_reachable: true,
-            started: false,
-            draining: None,
+            clients: Clients::new(&mut turn),
+            users: Users::new(&mut turn),
+            conversations: Conversations::new(&mut turn),
+            topics: Topics::new(&mut turn),
+            logins: Logins::new(&mut turn),
+            turn,
             drained: false,
         }
     }
 
     /// Carries out one input at `now`; what is wanted of the world is appended to `effects`.
     pub fn handle(&mut self, now: Now, input: Input<'_>, effects: &mut Vec<Effect>) {
-        let mut turn = Turn { now, effects };
-        let turn = &mut turn;
-        if !self.started {
-            self.started = true;
-            self.load_revoked(turn);
-        }
+        self.turn.begin(now, effects);
+        let turn = &mut self.turn;
+        self.logins.start(turn);
         match input {
-            Input::Opened { connection, peer, kind } => self.open(turn, connection, peer, kind),
-            Input::Adopted { connection, handover } => self.adopt(turn, connection, *handover),
-            Input::Received { connection, bytes } => self.receive(turn, connection, bytes),
-            Input::Written { connection, bytes, blocked } => self.written(turn, connection, bytes, blocked),
-            Input::Lost { connection } => self.lose(turn, connection),
-            Input::Mail { from, mail } => self.handle_mail(turn, from, mail),
-            Input::Stored { ticket, reply } => self.stored(turn, ticket, reply),
-            Input::StoreReachable { up } => (self.store_reachable, self.store_failing) = (up, !up),
-            Input::Deadline => self.handle_deadlines(turn),
-            Input::Drain => self.drain(turn),
-        }
-        loop {
-            while let Some(mail) = self.local.pop_front() {
-                self.handle_mail(turn, self.id, mail);
+            Input::Opened { connection, peer, kind } => self.clients.open(turn, connection, peer, kind),
+            Input::Adopted { connection, handover } => self.clients.adopt(turn, connection, *handover),
+            Input::Received { connection, bytes } => {
+                self.clients.heard(turn, connection);
+                self.read(&mut Received::new(connection, bytes));
             }
-            // Once all that happened has been said: what is said to one SockJS client then goes in one packet.
-            self.flush_sockjs(turn);
-            if self.local.is_empty() {
-                break;
-            }
+            Input::Written { connection, bytes, blocked } => self.clients.written(turn, connection, bytes, blocked),
+            Input::Lost { connection } => self.clients.lose(turn, connection),
+            Input::Mail { from, mail } => self.handle_mail(from, mail),
+            Input::Stored { ticket, reply } => self.handle_reply(ticket, reply),
+            Input::StoreReachable { up } => (turn.store.reachable, turn.store.failing) = (up, !up),
+            Input::Policy(policy) => self.follow_policy(policy),
+            Input::Deadline => self.handle_due(),
+            Input::Drain => self.drain(),
         }
-        self.report_drained(turn);
+        self.settle();
+        self.report_drained();
+        self.turn.end(effects);
     }
 
     /// When `Input::Deadline` is due next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
-        if self.started { self.timers.next_deadline() } else { Some(Mono(0)) }
+        let parts = [
+            self.clients.next_deadline(),
+            self.users.next_deadline(),
+            self.conversations.next_deadline(),
+            self.logins.next_deadline(),
+        ];
+        parts.into_iter().flatten().min()
     }
 
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.counters
+        self.turn.counters
     }
 
     /// What waits to be written to a connection; `None` when the shard does not know it.
     #[must_use]
     pub fn outbox(&self, connection: ConnectionId) -> Option<&Outbox> {
-        self.connections.find(connection).map(|connection| &connection.outbox)
+        self.clients.outbox(connection)
     }
 
-    /// Sends to any shard, this one included: to itself when the handler has finished.
-    fn mail(&mut self, turn: &mut Turn<'_>, to: ShardId, mail: Mail) {
-        if to == self.id {
-            self.local.push_back(mail);
-        } else {
-            turn.effects.push(Effect::Mail { to, mail });
+    /// Hands the events in a client's bytes to its user.
+    fn read(&mut self, received: &mut Received<'_>) {
+        while let Some(event) = self.clients.next(&mut self.turn, received) {
+            self.users.handle_event(&mut self.turn, &mut self.clients, event, received);
         }
     }
 
-    fn all_shards(&self) -> impl Iterator<Item = ShardId> + use<> {
-        (0..self.shards).map(ShardId)
-    }
-
-    fn handle_mail(&mut self, turn: &mut Turn<'_>, from: ShardId, mail: Mail) {
-        match mail {
-            Mail::Submit(ask) => self.submit(turn, *ask),
-            Mail::Ask(ask) => self.ask(turn, *ask),
-            Mail::Answer { asked, outcome } => self.answered(turn, asked, *outcome),
-            Mail::Authenticate { shard, asked, peer, command } => self.authenticate(turn, (shard, asked), &peer, *command),
-            Mail::Deliver(delivery) => self.deliver(turn, &delivery),
-            Mail::Notify(notice) => self.notify(turn, &notice),
-            Mail::Publish { name, event } => self.publish(turn, &name, &event),
-            Mail::Broadcast { name, event, topic, patterns } => self.broadcast(turn, &name, &event, topic, &patterns),
-            Mail::Join { topic, user, subscriber } => self.join(turn, from, topic, user, subscriber),
-            Mail::Joined { topic, subscriber, allowed } => self.joined(turn, topic, subscriber, allowed),
-            Mail::Leave { topic } => self.leave(from, &topic),
-            Mail::JoinPattern { pattern, user, subscriber } => self.join_pattern(turn, from, pattern, user, subscriber),
-            Mail::LeavePattern { subscriber } => self.leave_pattern(from, subscriber),
-            Mail::Expel { conversation, user } => self.expel(turn, conversation, user),
-            Mail::BlockChanged { conversation, asker } => self.refresh_block(turn, conversation, asker),
-            Mail::SockJs(ask) => self.ask_sockjs(turn, *ask),
-            Mail::SockJsAnswer { connection, number, answer } => self.receiver_answered(turn, connection, number, *answer),
-            Mail::SockJsWritten { session, place } => self.sockjs_written(turn, session, place),
-            Mail::SockJsLost { session, place } => self.sockjs_lost(turn, session, place),
-            Mail::SockJsMove(moved) => self.adopt_sockjs(turn, from, *moved),
-            Mail::SockJsGone { session, serial } => self.sockjs_gone(&session, serial),
-            Mail::Revoked { user, family } => self.revoked(turn, user, family),
-        }
-    }
-
-    fn handle_deadlines(&mut self, turn: &mut Turn<'_>) {
-        while let Some((at, timer)) = self.timers.pop_due(turn.now.mono) {
-            match timer {
-                Timer::Connection(connection) => self.connection_due(turn, connection, at),
-                Timer::SockJs(key) => self.sockjs_due(turn, key, at),
-                Timer::Append(conversation) => self.retry_append(turn, conversation),
-                Timer::Doubts => self.look_into_doubts(turn),
-                Timer::User(user) => {
-                    let next = self.users.look(user, turn.now.mono);
-                    self.watch_user(user, next);
-                }
-                Timer::Repeat(key) => self.repeat_write(turn, key),
-                Timer::Revoked => self.load_revoked(turn),
-                Timer::Sweep => self.sweep_logins(turn),
-                // What is to be done follows every input.
-                Timer::Drain => {}
+    /// Handles events of clients and mail of this shard to itself until none is left.
+    fn settle(&mut self) {
+        loop {
+            self.settle_clients();
+            if let Some(mail) = self.turn.next_local() {
+                self.handle_mail(self.turn.id, mail);
+                continue;
+            }
+            // Once everything has been said: what is said to one SockJS client then goes in one packet.
+            self.clients.flush(&mut self.turn);
+            if !self.turn.has_local() && !self.clients.has_events() {
+                return;
             }
         }
+    }
+
+    fn settle_clients(&mut self) {
+        loop {
+            while let Some(event) = self.clients.next_event() {
+                let nothing = &mut Received::nothing();
+                self.users.handle_event(&mut self.turn, &mut self.clients, event, nothing);
+            }
+            let Some(mut backlog) = self.clients.next_backlog() else { return };
+            self.read(&mut backlog.received());
+        }
+    }
+
+    fn handle_mail(&mut self, from: ShardId, mail: Mail) {
+        let turn = &mut self.turn;
+        match mail {
+            Mail::Clients(mail) => self.clients.handle_mail(turn, from, mail),
+            Mail::Users(mail) => self.users.handle_mail(turn, &mut self.clients, mail),
+            Mail::Conversations(mail) => self.conversations.handle_mail(turn, from, mail),
+            Mail::Topics(mail) => self.topics.handle_mail(turn, from, mail),
+            Mail::Logins(mail) => self.logins.handle_mail(turn, mail),
+        }
+    }
+
+    fn handle_reply(&mut self, ticket: crate::store::Ticket, reply: crate::store::Reply) {
+        let turn = &mut self.turn;
+        turn.store_replied(&reply);
+        let (part, key) = Part::of(ticket);
+        match part {
+            Part::Users => self.users.handle_reply(turn, key, reply),
+            Part::Conversations => self.conversations.handle_reply(turn, key, reply),
+            Part::Logins => self.logins.handle_reply(turn, key, reply),
+        }
+    }
+
+    fn handle_due(&mut self) {
+        let turn = &mut self.turn;
+        self.clients.handle_due(turn);
+        self.users.handle_due(turn, &mut self.clients);
+        self.conversations.handle_due(turn);
+        self.logins.handle_due(turn);
+    }
+
+    fn follow_policy(&mut self, policy: Arc<Policy>) {
+        self.turn.policy = policy;
+        self.clients.follow_policy(&self.turn);
+        self.conversations.follow_policy(&self.turn);
+    }
+
+    /// The server ends: nothing new, what is under way is finished, every client is told to come back.
+    fn drain(&mut self) {
+        if self.turn.draining.is_none() {
+            self.clients.drain(&mut self.turn);
+            self.users.drain(&mut self.turn, &mut self.clients);
+        }
+    }
+
+    fn report_drained(&mut self) {
+        let Some(until) = self.turn.draining else { return };
+        if until <= self.turn.now.mono && !self.clients.are_none() {
+            self.clients.drop_all(&mut self.turn);
+            self.settle();
+        }
+        let is_idle = self.users.is_idle() && self.conversations.is_idle() && self.logins.is_idle();
+        if !self.drained && self.clients.are_none() && is_idle {
+            self.drained = true;
+            self.turn.effect(Effect::Drained);
+        }
+    }
+
+    /// The parts of the state that a test expects to be gone, by name.
+    #[cfg(test)]
+    fn leftovers(&self) -> Vec<(&'static str, bool)> {
+        let (clients, users, conversations) = (self.clients.leftovers(), self.users.leftovers(), self.conversations.leftovers());
+        let rest = [
+            ("topics", !self.topics.is_empty() || !self.turn.patterns.is_empty()),
+            ("store calls of logins", !self.logins.is_idle()),
+            ("store calls", self.turn.store_inflight > 0),
+            ("mail", self.turn.has_local()),
+        ];
+        clients.into_iter().chain(users).chain(conversations).chain(rest).collect()
+    }
+
+    /// Whether nothing of these kinds is left.
+    #[cfg(test)]
+    fn leaves_none(&self, kinds: &[&str]) -> bool {
+        self.leftovers().iter().all(|(kind, is_left)| !is_left || !kinds.contains(kind))
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::access::token::Claims;
 use crate::model::command::Position;
 use crate::model::{ConversationId, MessageId, Mono, UserId, Wall};
-use crate::session::token::Claims;
 use crate::shard::ListenerKind;
 use crate::sim::facts::{Dto, Kind, LoginNo, SendNo, SessionNo};
 use crate::sim::link::{Link, News, Stage, is_certain};

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::access::origins::Origins;
+use crate::access::token::Keys;
 use crate::model::{ConversationId, Limits, Redacted, UserId};
 use crate::session::Policy;
 use crate::session::endpoints::Endpoints;
-use crate::session::policy::Origins;
-use crate::session::token::Keys;
 use crate::sim::random::Random;
 
 /// The code that always works, so that clients can log in without reading anybody's phone.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::model::message::{Conversation, ConversationKind, Participant, ParticipantRole};
 use crate::model::{ConnectionId, Mono, Now, ShardId, Wall};
-use crate::shard::{Effect, Handover, Input, Mail, Shard, ShardSettings};
+use crate::shard::{Effect, Handover, Input, Mail, Shard, ShardSettings, UserMail};
 use crate::sim::device::{Ctx, Device, Season};
 use crate::sim::disk::Disk;
 use crate::sim::network::{Ids, Line, Place, Wire, WireId};
@@ -402,7 +402,7 @@ impl World {
             return;
         }
         if self.bug == Some(InjectedBug::DropExpulsion)
-            && matches!(&letter, Letter::Mail(mail) if matches!(**mail, Mail::Expel { .. }))
+            && matches!(&letter, Letter::Mail(mail) if matches!(**mail, Mail::Users(UserMail::Expel { .. })))
         {
             return;
         }
@@ -448,5 +448,5 @@ impl World {
 }
 
 fn is_delivery(letter: &Letter) -> bool {
-    matches!(letter, Letter::Mail(mail) if matches!(**mail, Mail::Deliver(_)))
+    matches!(letter, Letter::Mail(mail) if matches!(**mail, Mail::Users(UserMail::Deliver(_))))
 }

@@ -74,32 +74,67 @@ pub(super) const ROOMS: &[Room] = &[
         std_banned: CLOCKS,
         is_unsafe: false,
     },
-    // Of the store, only the words of its contract: who may ask it is the shard's business.
-    pure(
-        "session",
-        &["model", "protocol", "store"],
-        &["base64", "bytes", "itoa", "jsonwebtoken", "memchr", "serde", "sha2", "simd_json", "slab", "smallvec"],
-    ),
+    // Of the store, only the words of its contract: which shard asks it is the shards' business.
+    pure("access", &["model", "protocol", "store"], &["base64", "jsonwebtoken", "serde", "simd_json"]),
+    pure("session", &["model", "protocol", "access", "store"], &["bytes", "itoa", "memchr", "sha2", "slab", "smallvec"]),
     pure(
         "api",
-        &["model", "protocol", "session", "store"],
+        &["model", "protocol", "session", "access", "store"],
         &["bytes", "itoa", "memchr", "serde", "sha2", "simd_json", "smallvec"],
     ),
+    // The shard routes between its five parts, and decides nothing.
     pure(
         "shard",
-        &["model", "protocol", "session", "store", "api"],
-        &["bytes", "foldhash", "indexmap", "rand_chacha", "sha2", "slab", "smallvec", "tracing"],
+        &[
+            "model",
+            "session",
+            "store",
+            "shard/boundary",
+            "shard/mail",
+            "shard/turn",
+            "shard/clients",
+            "shard/users",
+            "shard/conversations",
+            "shard/topics",
+            "shard/logins",
+        ],
+        &[],
     ),
+    pure("shard/mail", &["model", "session", "access", "store"], &["bytes", "smallvec"]),
+    // Of the clients, only what moves with a connection.
+    pure("shard/boundary", &["model", "session", "store", "shard/mail", "shard/clients"], &[]),
+    pure(
+        "shard/turn",
+        &["model", "session", "access", "store", "shard/boundary", "shard/mail"],
+        &["rand_chacha", "slab", "tracing"],
+    ),
+    // A client's bytes and what they say: never a session's rights, or another part.
+    pure(
+        "shard/clients",
+        &["model", "protocol", "session", "access", "api", "shard/boundary", "shard/mail", "shard/turn"],
+        &["bytes", "rand_chacha", "sha2", "slab", "tracing"],
+    ),
+    // The one part that drives another: users decide, and clients carry out.
+    pure(
+        "shard/users",
+        &["model", "protocol", "session", "access", "store", "shard/mail", "shard/turn", "shard/clients"],
+        &["bytes", "foldhash", "indexmap", "rand_chacha", "slab", "smallvec", "tracing"],
+    ),
+    // Never sessions or clients: mail and store calls alone.
+    pure("shard/conversations", &["model", "protocol", "access", "store", "shard/mail", "shard/turn"], &["bytes", "rand_chacha"]),
+    // Shards, never sessions.
+    pure("shard/topics", &["model", "shard/mail", "shard/turn"], &["rand_chacha"]),
+    pure("shard/logins", &["model", "access", "store", "shard/mail", "shard/turn"], &["rand_chacha", "sha2", "tracing"]),
     // Reads lines as the API reads bodies, and asks the store itself: no shard is there meanwhile.
-    pure("import", &["model", "protocol", "session", "store", "api"], &["time"]),
+    pure("import", &["model", "protocol", "session", "access", "store", "api"], &["time"]),
     Room { name: "io", rooms: &["*"], crates: &["*"], std_banned: &[], is_unsafe: true },
     pure(
         "sim",
-        &["model", "protocol", "session", "store", "store/memory", "api", "shard"],
+        &["model", "protocol", "session", "access", "store", "store/memory", "api", "shard"],
         &["bytes", "rand_chacha", "serde", "simd_json", "slab", "smallvec"],
     ),
     shell("log", &[], &["tracing", "tracing_subscriber"]),
-    shell("config", &["model", "session", "log"], &["config", "getrandom", "serde", "toml", "tracing"]),
+    shell("config", &["model", "session", "access", "log"], &["config", "getrandom", "serde", "toml", "tracing"]),
     // The library's root, the binaries and the load generator.
     shell("lib", &["*"], &[]),
     shell("cli", &["*"], &["clap", "tracing", "mimalloc"]),

@@ -71,6 +71,17 @@ impl Source {
         self.tokens.iter().any(|token| matches!(token, Token::Word(found) if found == word))
     }
 
+    /// Whether the file has an `impl` of this type, of its own or of a trait.
+    pub(super) fn implements(&self, name: &str) -> bool {
+        let is = |token: Option<&Token>, word: &str| matches!(token, Some(Token::Word(found)) if found == word);
+        (0..self.tokens.len()).any(|at| {
+            is(self.tokens.get(at), name)
+                && at
+                    .checked_sub(1)
+                    .is_some_and(|before| is(self.tokens.get(before), "impl") || is(self.tokens.get(before), "for"))
+        })
+    }
+
     /// Whether `name` is one of ours in this file, whatever crate has the same name.
     pub(super) fn binds(&self, name: &str) -> bool {
         self.bound.contains(name)

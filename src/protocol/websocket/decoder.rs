@@ -115,7 +115,7 @@ impl Decoder {
         &'a mut self,
         input: &mut &'i mut [u8],
         limits: MessageLimits,
-    ) -> Result<Option<Packet<'a>>, Violation> {
+    ) -> Result<Option<Packet<'a, 'i>>, Violation> {
         if self.ended {
             *input = &mut [];
             return Ok(None);
@@ -342,7 +342,7 @@ fn skip(input: &mut &mut [u8], bytes: usize) {
     *input = rest;
 }
 
-fn control_packet(control: Control, payload: &[u8]) -> Result<Packet<'_>, Violation> {
+fn control_packet<'i>(control: Control, payload: &[u8]) -> Result<Packet<'_, 'i>, Violation> {
     match control {
         Control::Ping => Ok(Packet::Ping(payload)),
         Control::Pong => Ok(Packet::Pong(payload)),
@@ -352,7 +352,7 @@ fn control_packet(control: Control, payload: &[u8]) -> Result<Packet<'_>, Violat
 }
 
 /// RFC 6455 sections 5.5.1 and 7.4.
-fn close_packet(payload: &[u8]) -> Result<Packet<'_>, Violation> {
+fn close_packet<'i>(payload: &[u8]) -> Result<Packet<'_, 'i>, Violation> {
     let Some((code, reason)) = payload.split_first_chunk::<2>() else {
         if payload.is_empty() {
             return Ok(Packet::Close { code: None, reason: "" });

@@ -21,14 +21,15 @@ pub use encoder::{Kind, close, frame, header, masked_frame};
 
 use crate::model::{Close, Limits};
 
-/// What the decoder found next. Data is passed on as it comes, so a message is never held here.
+/// What the decoder found next. Data is passed on as it comes, borrowed from the input (`'i`), so a message is never held
+/// here; the payload of a control frame may be the decoder's own (`'a`).
 #[derive(Debug, PartialEq, Eq)]
-pub enum Packet<'a> {
+pub enum Packet<'a, 'i> {
     /// A piece of a text or binary message, unmasked; text has been checked to be UTF-8 up to a character that the
     /// piece's end may have cut. May be empty when it ends a message.
     Data {
         text: bool,
-        bytes: &'a [u8],
+        bytes: &'i [u8],
         end_of_message: bool,
     },
     Ping(&'a [u8]),

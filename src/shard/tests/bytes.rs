@@ -1,6 +1,6 @@
 //! What clients write, and how what they read is told in a line.
 
-use crate::model::ShardId;
+use crate::model::{Placement, ShardId};
 use crate::protocol::stomp::{Command, Frame};
 use crate::protocol::websocket::{self, Kind};
 
@@ -8,7 +8,7 @@ pub(super) const CONNECT: &str = "CONNECT\naccept-version:1.0,1.1,1.2\nhost:x\n\
 
 /// The first user id above `after` that belongs to a shard.
 pub(super) fn user_on(shard: u16, shards: u16, after: u64) -> u64 {
-    (after + 1..).find(|user| ShardId::of(*user, shards) == ShardId(shard)).unwrap()
+    (after + 1..).find(|user| Placement::new(shards).key(*user) == ShardId(shard)).unwrap()
 }
 
 /// Masked, in one text packet.

@@ -7,14 +7,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::access::origins::Origins;
+use crate::access::token::{Claims, Keys};
 use crate::model::message::{Conversation, ConversationKind, Participant, ParticipantRole};
 use crate::model::{ConnectionId, ConversationId, Limits, Mono, Now, Redacted, ShardId, UserId, Wall};
 use crate::protocol::stomp::{self, Version};
 use crate::protocol::websocket::{self, MessageLimits, Packet};
 use crate::session::Policy;
 use crate::session::endpoints::Endpoints;
-use crate::session::policy::Origins;
-use crate::session::token::{Claims, Keys};
 use crate::shard::{Effect, Input, ListenerKind, Mail, Shard, ShardSettings};
 use crate::store::memory::Memory;
 use crate::store::{Failure, FamilyId, Reply, Request, Ticket};

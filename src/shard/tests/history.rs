@@ -194,7 +194,7 @@ fn a_page_from_memory_is_word_for_word_the_stores() {
 fn what_one_has_read_is_there_for_the_next() {
     let mut net = net_with(&["a", "b", "c"], |limits| limits.recent_messages = 2);
     assert_eq!(page(&mut net, 2, ""), "c b a");
-    net.shards[0].recents = crate::shard::recent::Recents::new(1, 50, usize::MAX);
+    net.shards[0].conversations.forget_recent(50, usize::MAX);
     assert_eq!((page(&mut net, 2, "?limit=2"), net.pages), ("c b+".to_owned(), 2));
     assert_eq!((page(&mut net, 3, "?limit=2"), net.pages), ("c b+".to_owned(), 2));
     assert_eq!((page(&mut net, 3, ""), net.pages), ("c b a".to_owned(), 3));
@@ -236,7 +236,7 @@ fn an_append_that_was_given_up_is_found_all_the_same() {
 #[test]
 fn old_messages_are_not_told_from_memory() {
     let mut net = net_with(&["a", "b"], |_| ());
-    Arc::get_mut(&mut net.shards[0].policy).unwrap().retention = Some(Duration::from_secs(60));
+    Arc::get_mut(&mut net.shards[0].turn.policy).unwrap().retention = Some(Duration::from_secs(60));
     assert_eq!((page(&mut net, 2, ""), net.pages), ("b a".to_owned(), 0));
     net.pass(Duration::from_secs(60));
     post(&mut net, "c");

@@ -3,30 +3,27 @@
 use super::harness::{Net, send};
 use crate::protocol::{stomp, websocket};
 use crate::session::{Session, Subscription};
-use crate::shard::connection::{Connection, Http, Socket};
-use crate::shard::users::{Carrier, Live, User};
+use crate::shard::{clients, users};
 
 /// Everything on the heap for a WebSocket session with one subscription, allocations counted with 16 bytes each beyond
 /// their size. The text of one subscription and the places in tables are estimated.
 #[test]
 fn an_idle_session_is_small() {
-    let parts = [
-        ("Connection", size_of::<Connection>()),
-        ("Socket", size_of::<Socket>()),
-        ("websocket::Decoder", size_of::<websocket::Decoder>()),
-        ("Live, with the Session and its first Subscription", size_of::<Live>()),
-        ("the subscription's id and destination", 2 * 32),
-        ("the outbox's queue", 4 * size_of::<bytes::Bytes>()),
-        ("User, in its map", size_of::<User>() * 2),
-        ("places of the connection and the session", 2 * 8),
-        ("two entries among the timers", 2 * 24),
-    ];
+    let parts: Vec<(&str, usize)> = clients::sizes()
+        .into_iter()
+        .chain(users::sizes())
+        .chain([
+            ("websocket::Decoder", size_of::<websocket::Decoder>()),
+            ("the subscription's id and destination", 2 * 32),
+            ("places of the connection and the session", 2 * 8),
+            ("two entries among the timers", 2 * 24),
+        ])
+        .collect();
     let sum: usize = parts.iter().map(|(_, bytes)| bytes + 16).sum();
     let inside = [
         ("Session", size_of::<Session>()),
         ("Subscription", size_of::<Subscription>()),
         ("stomp::Decoder", size_of::<stomp::Decoder>()),
-        ("Http", size_of::<Http>()),
     ];
     println!("{parts:?} {inside:?}: {sum} bytes");
     assert!(sum <= 1_300, "{parts:?} {inside:?}: {sum} bytes");
@@ -47,6 +44,5 @@ fn an_idle_connection_keeps_no_room_of_a_burst() {
     assert_eq!(net.heard(client).len(), 200);
     let connection = net.connection(client);
     assert!(net.shards[0].outbox(connection).unwrap().heap_bytes() <= 4 * size_of::<bytes::Bytes>());
-    let key = net.shards[0].sessions.carried_by(Carrier::Socket(connection)).unwrap();
-    assert!(net.shards[0].sessions.find(key).unwrap().session.pending.capacity() <= 4);
+    assert!(net.shards[0].users.pending_capacity() <= 4);
 }

@@ -3,10 +3,10 @@
 mod bytes;
 mod connect;
 mod deliver;
-mod doubts;
 mod drain;
 mod harness;
 mod history;
+mod in_doubt;
 mod login;
 mod memory;
 mod rest;

@@ -97,7 +97,7 @@ fn a_token_in_connect_takes_the_session_to_its_users_shard() {
         net.request(2, "POST /conversations/9/messages", "{\"content\":\"for you\"}");
         assert!(chunks(&net.raw(stream)).contains("for you"));
         net.lose(stream);
-        assert!(net.shards.iter().all(|shard| shard.sessions.is_empty() && shard.sockjs.is_forgotten()), "shard {shard}");
+        assert!(net.shards.iter().all(|shard| shard.leaves_none(&["sessions", "SockJS sessions"])), "shard {shard}");
     }
 }
 
@@ -146,7 +146,7 @@ fn requests_behind_a_stream_that_ends_its_connection_are_not_begun() {
     net.write(client, [stream("abc"), stream("def")].concat());
     net.pass(Duration::from_secs(60));
     assert!(net.raw(client).contains("c[4409,"));
-    assert!(net.shards[0].sockjs.is_forgotten());
+    assert!(net.shards[0].leaves_none(&["SockJS sessions"]));
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn a_receiver_that_waits_is_told_when_one_before_it_is_lost() {
     assert_eq!(got(&mut net, second).0, 0);
     net.lose(first);
     assert_eq!(got(&mut net, second), (200, "c[1002,\"Connection interrupted\"]\n".into()));
-    assert!(net.shards[0].sockjs.is_forgotten());
+    assert!(net.shards[0].leaves_none(&["SockJS sessions"]));
 }
 
 /// The end of a session that had moved, and a request for it, cross on their way between the two homes.
@@ -183,7 +183,7 @@ fn a_name_is_its_old_homes_again_when_the_session_has_ended() {
         assert_eq!(say(&mut net, "", &connect), 204, "the session is where its requests go");
         assert!(net.raw(next).contains("CONNECTED"));
         net.lose(next);
-        assert!(net.shards.iter().all(|shard| shard.sockjs.is_forgotten()), "shard {shard}");
+        assert!(net.shards.iter().all(|shard| shard.leaves_none(&["SockJS sessions"])), "shard {shard}");
     }
 }
 
@@ -196,7 +196,7 @@ fn nobody_waiting_for_five_seconds_is_the_end() {
     assert_eq!(say(&mut net, &query, "CONNECT\n\n"), 204);
     net.pass(Duration::from_millis(200));
     assert_eq!(say(&mut net, &query, "CONNECT\n\n"), 404);
-    assert!(net.shards.iter().all(|shard| shard.sessions.is_empty() && shard.sockjs.is_forgotten()));
+    assert!(net.shards.iter().all(|shard| shard.leaves_none(&["sessions", "SockJS sessions"])));
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn sockjs_in_a_websocket() {
         assert!(raw.contains("a[\"CONNECTED\\n"), "{raw:?}");
         net.write(client, binary_packet(Kind::Text, b"[\"broken"));
         assert!(net.raw(client).contains("c[1002,\"Protocol error\"]"));
-        assert!(net.shards.iter().all(|shard| shard.sessions.is_empty()));
+        assert!(net.shards.iter().all(|shard| shard.leaves_none(&["sessions"])));
     }
 }
 

@@ -118,22 +118,3 @@ fn a_closed_connection_is_dropped_after_a_while() {
     net.pass(5 * SECOND);
     assert!(net.shards[0].outbox(connection).is_none());
 }
-
-/// A handler that panicked never gave the connection's state back.
-#[test]
-fn nothing_of_a_session_is_left_after_a_panic() {
-    let mut net = Net::new(1);
-    let client = net.client(1);
-    let connection = net.connection(client);
-    for by_timer in [false, true] {
-        let client = if by_timer { net.client(1) } else { client };
-        let connection = if by_timer { net.connection(client) } else { connection };
-        net.shards[0].connections.find_mut(connection).unwrap().phase = crate::shard::connection::Phase::Taken;
-        if by_timer {
-            net.pass(Duration::from_secs(100));
-        } else {
-            net.lose(client);
-        }
-        assert!(net.shards[0].connections.is_empty() && net.shards[0].users.is_empty());
-    }
-}
