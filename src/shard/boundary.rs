@@ -50,7 +50,7 @@ pub enum Input<'a> {
     Mail { from: ShardId, mail: Mail },
     /// The answer to an [`Effect::Store`] of this shard.
     Stored { ticket: store::Ticket, reply: store::Reply },
-    /// Whether the store can be reached, told when it changes. A shard begins with one that can.
+    /// Whether the store can be reached, reported when it changes. A shard begins with one that can.
     StoreReachable { up: bool },
     /// Another policy holds from now on.
     Policy(Arc<Policy>),
@@ -108,7 +108,7 @@ pub enum Effect {
     Drained,
 }
 
-/// What a shard has seen since its start, for those who run it. View: shard.
+/// Counts since the shard's start, for operators. View: shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Connections closed with 4409, as their first STOMP frame did not come in time.

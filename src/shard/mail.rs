@@ -20,7 +20,7 @@ use crate::session::intent::ConnectRequest;
 use crate::session::sockjs::{Channel, RequestAddress};
 use crate::store::FamilyId;
 
-/// A session on its shard. The generation tells a slot's later tenants from its earlier ones.
+/// A session on its shard. The generation distinguishes the later tenants of a slot from earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionKey {
     pub index: u32,
@@ -97,7 +97,7 @@ pub struct SockJsRequest {
 #[derive(Debug)]
 pub enum SockJsWant {
     /// Receive messages: one packet, or a stream of them. Opens the session if there is none, for the user that the token
-    /// names, or for nobody yet.
+    /// names, or without a user for now.
     Receive { stream: bool, claims: Result<Option<Box<Claims>>, Refusal> },
     /// Send messages.
     Send { body: Bytes },

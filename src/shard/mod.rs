@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 use crate::model::{ConnectionId, Mono, Now, ShardId};
 use crate::session::Policy;
+use crate::store::{Reply, Ticket};
 
 pub use boundary::{Counters, Effect, Input, ListenerKind, ShardSettings};
 pub use clients::{Handover, Outbox};
@@ -164,7 +165,7 @@ impl Shard {
         }
     }
 
-    fn handle_reply(&mut self, ticket: crate::store::Ticket, reply: crate::store::Reply) {
+    fn handle_reply(&mut self, ticket: Ticket, reply: Reply) {
         let turn = &mut self.turn;
         turn.store_replied(&reply);
         let (part, key) = Part::of(ticket);
@@ -189,7 +190,7 @@ impl Shard {
         self.conversations.follow_policy(&self.turn);
     }
 
-    /// The server ends: nothing new, what is under way is finished, every client is told to come back.
+    /// The server ends: takes nothing new, finishes what is under way, and asks every client to reconnect.
     fn drain(&mut self) {
         if self.turn.draining.is_none() {
             self.clients.drain(&mut self.turn);

@@ -37,7 +37,7 @@ pub(super) struct Stream {
     /// Packets as their transport frames them, in chunks already where there are chunks.
     pub(super) pieces: Vec<u8>,
     pub(super) ended: bool,
-    /// Something was written, and the session is to be told when it is out.
+    /// Packets are queued: the session's home is to be notified when they are out.
     pub(super) sending: bool,
 }
 

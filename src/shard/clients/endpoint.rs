@@ -104,7 +104,7 @@ impl Http {
         Ok(())
     }
 
-    /// A receiver at the front can be told that the packets it was given have gone out, now that the outbox is empty.
+    /// The outbox is empty: notifies the home of the receiver at the front that its packets have gone out.
     pub(super) fn confirm_written(&mut self, turn: &mut Turn, io: &ConnectionIo) {
         let Some(slot) = self.slots.front_mut() else { return };
         let (Answer::Stream(stream), Some(receiver)) = (&mut slot.answer, slot.receiver.as_deref()) else { return };
@@ -179,7 +179,7 @@ fn sent(request: &Request, transport: Transport) -> Bytes {
     if form { request.form_value("d").unwrap_or_default().into() } else { request.body.clone() }
 }
 
-/// What every answer below an endpoint carries: who may read it, and the cookie where one is wanted.
+/// Headers of every answer below an endpoint: the origin that may read it, and the cookie where one is wanted.
 fn sockjs_headers(request: &Request, endpoint: &Endpoint, path: Option<&Path<'_>>) -> Vec<(&'static str, String)> {
     let mut headers = vec![("Vary", "Origin".to_owned())];
     // Requests of other origins than the allowed ones do not come this far.

@@ -230,8 +230,8 @@ impl Clients {
         }
     }
 
-    /// The server ends: nothing new; connections and sessions end that nobody has commands under way on. Clients that have
-    /// a session are left to the caller.
+    /// The server ends: closes all clients without a session. Those with one are left to the caller, which knows what they
+    /// have under way.
     pub(super) fn drain(&mut self, turn: &mut Turn) {
         let until = turn.after(DRAIN_PATIENCE);
         turn.draining = Some(until);

@@ -56,7 +56,7 @@ impl Socket {
                 Read::Payload(Payload::Borrowed { text: false, bytes })
             }
             Framing::WebSocket(websocket) => {
-                // STOMP does not care where messages begin and end; everybody else does.
+                // STOMP does not care where messages begin and end; all other protocols do.
                 let whole = websocket.sockjs || matches!(self.protocol, Protocol::Plain(..));
                 websocket.next_payload(turn, io, whole, bytes)
             }

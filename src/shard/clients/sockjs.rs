@@ -25,14 +25,14 @@ use crate::shard::clients::{Backlog, ClientEvent, ClientId, Clients, Gone, Timer
 use crate::shard::mail::{ClientMail, SockJsAnswer, SockJsId, SockJsMove, SockJsRequest, SockJsWant};
 use crate::shard::turn::Turn;
 
-/// A SockJS session on its shard. The generation tells a slot's later tenants from its earlier ones.
+/// A SockJS session on its shard. The generation distinguishes the later tenants of a slot from earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::shard) struct SockJsKey {
     index: u32,
     generation: u32,
 }
 
-/// Lifetime: from the first request for messages until nobody has asked for too long, or a receiver was lost. Owner: the
+/// Lifetime: from the first request for messages until no request has come for too long, or a receiver was lost. Owner: the
 /// clients' part. View: one client.
 #[derive(Debug)]
 pub(super) struct SockJsSession {
@@ -318,7 +318,7 @@ impl Clients {
     pub(super) fn adopt_sockjs(&mut self, turn: &mut Turn, from: ShardId, moved: SockJsMove) {
         let SockJsMove { session, channel, serial, connect, claims, payload } = moved;
         let protocol = Protocol::Stomp(StompStream::new(Encapsulation::SockJs, None, Mono(u64::MAX)));
-        // The name is only its old home's to give away: nobody else has it here.
+        // Only its old home gives the name away, so no other session has it here.
         let key = self.sockjs.insert(turn.now.mono, session, Some((from, serial)), channel, protocol);
         let client = ClientId::SockJs(key);
         self.events.push_back(ClientEvent::Connect { client, connect, handshake: Some(Box::new(claims)), moved: true });
@@ -418,7 +418,7 @@ impl Clients {
             }
             if let Some(since) = session.channel.alone_since() {
                 if turn.draining.is_some() && session.channel.is_closed() {
-                    // No new request can come to be told.
+                    // No new request can come for the close.
                     self.end_sockjs(turn, key);
                     continue;
                 }

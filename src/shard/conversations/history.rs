@@ -7,7 +7,7 @@
 //! Equal pages that are asked for at the same time are read once. A reader must see every message that was stored before
 //! it asked, so it joins a read under way only when nothing can have been stored since that read began: the log ends where
 //! it ended then, and no append is under way or in doubt. Otherwise it waits for the next read, and shares that with all
-//! others who wait.
+//! others that wait.
 
 use std::sync::Arc;
 
@@ -127,7 +127,7 @@ impl Conversations {
         }
     }
 
-    /// Those for whom the last read began too early.
+    /// Answers the readers for whom the last read began too early.
     fn read_next(&mut self, turn: &mut Turn, (id, page): (ConversationId, Page), next: Vec<Asker>) {
         self.page_reads.waiting -= next.len();
         let Some(ready) = self.entries.ready(id) else {

@@ -130,7 +130,7 @@ impl Conversations {
                 }
             }
         }
-        // Subscribers must still be told of what is stored once the store answers again.
+        // Subscribers must still get what is stored once the store answers again.
         let keeps = |entry: &Entry| entry.has_subscribers() || !entry.log.is_idle() || !entry.changes.is_idle();
         if refusal.is_some() && !self.entries.find(id).is_some_and(keeps) {
             self.entries.forget(id);

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::access::{Action, may};
+use crate::access::{Action, Membership, may};
 use crate::model::command::{ConversationCommand, Outcome, ParticipantChange};
 use crate::model::message::{Conversation, ConversationKind, Participant, ParticipantRole};
 use crate::model::{ConversationId, Refusal, RefusalCode, UserId};
@@ -142,7 +142,7 @@ impl Conversations {
         self.calls.ask_once(turn, request, OnReply::Changed(id));
     }
 
-    /// The store has changed the participants: memory follows, and the sessions of a removed one are told.
+    /// The store has changed the participants: memory follows, and the sessions of a removed one leave the topic.
     pub(super) fn follow_change(&mut self, turn: &mut Turn, id: ConversationId, change: Change) {
         match change {
             Change::Put(participant) => self.entries.change(id, |conversation| {
@@ -167,7 +167,7 @@ fn decide(turn: &Turn, asker: Asker, change: ParticipantChange, conversation: Ar
         ParticipantChange::Add { .. } | ParticipantChange::SetRole { .. } => Action::PutParticipant(user),
         ParticipantChange::Remove { .. } => Action::RemoveParticipant(user),
     };
-    let membership = crate::access::Membership::of(asker.caller.user, &conversation, blocked);
+    let membership = Membership::of(asker.caller.user, &conversation, blocked);
     if let Err(refusal) = may(asker.caller, action, Some(membership)) {
         return Decision::Answer(Outcome::Refused(refusal));
     }

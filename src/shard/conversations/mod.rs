@@ -18,6 +18,8 @@ mod marks;
 mod membership;
 mod recent;
 
+use rand_chacha::rand_core::Rng;
+
 use crate::model::command::Page;
 use crate::model::map::{self, Map};
 use crate::model::{ConversationId, Mono, ShardId};
@@ -26,8 +28,6 @@ use crate::shard::turn::Turn;
 use crate::shard::turn::store_calls::{Part, StoreCalls};
 use crate::shard::turn::timers::Timers;
 use crate::store::{Failure, Reply, Request};
-
-use rand_chacha::rand_core::Rng;
 
 use block::BlockRead;
 use entry::Entries;

@@ -7,6 +7,8 @@
 
 use std::sync::Arc;
 
+use rand_chacha::rand_core::Rng;
+
 use crate::model::ShardId;
 use crate::model::destination::Topic;
 use crate::model::map::{self, Map};
@@ -14,8 +16,6 @@ use crate::model::message::Event;
 use crate::shard::mail::{Subscriber, TopicMail, UserMail};
 use crate::shard::turn::Turn;
 use crate::shard::turn::patterns::PatternSubscriber;
-
-use rand_chacha::rand_core::Rng;
 
 /// Lifetime and owner: the shard. View: node, for the topics that live on this shard.
 #[derive(Debug)]

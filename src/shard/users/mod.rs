@@ -16,8 +16,10 @@ mod session_table;
 mod subscriptions;
 
 use bytes::Bytes;
+use rand_chacha::rand_core::Rng;
 
-use crate::model::{Close, Mono, UserId};
+use crate::access::Principal;
+use crate::model::{Close, MessageId, Mono, UserId};
 use crate::session::frames;
 use crate::session::heartbeat::Beat;
 use crate::shard::clients::{ClientEvent, Clients, Received};
@@ -26,8 +28,6 @@ use crate::shard::turn::Turn;
 use crate::shard::turn::store_calls::{Part, StoreCalls};
 use crate::shard::turn::timers::Timers;
 use crate::store::{Failure, Reply, Request};
-
-use rand_chacha::rand_core::Rng;
 
 use accounts::Creation;
 use listeners::Listeners;
@@ -46,7 +46,7 @@ pub(super) struct Users {
 #[derive(Debug)]
 enum OnReply {
     /// Which conversation a message is in, for a read mark that did not say.
-    MessageFound(Asker, crate::model::MessageId),
+    MessageFound(Asker, MessageId),
     Created(Box<Creation>),
     ConversationsRead(Asker),
     BlockSet(Asker),
@@ -241,7 +241,7 @@ impl Users {
         clients: &mut Clients,
         user: UserId,
         message: &'static str,
-        concerned: impl Fn(&crate::access::Principal) -> bool,
+        concerned: impl Fn(&Principal) -> bool,
     ) {
         let Some(known) = self.table.find(user) else { return };
         for key in known.sessions.clone() {
