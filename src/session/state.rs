@@ -9,7 +9,7 @@ use crate::protocol::stomp::Version;
 use crate::session::heartbeat::HeartBeats;
 use crate::session::intent::{AckMode, SendIntent, SubscribeIntent};
 use crate::session::token::Claims;
-use crate::store::FamilyId;
+use crate::store::accounts::FamilyId;
 
 /// Commands for which an idle session keeps room: the least that their table takes at all.
 const IDLE_COMMANDS_MAX: usize = 4;

@@ -13,10 +13,11 @@ use crate::model::message::{Draft, Message, SenderSession};
 use crate::model::{ConversationId, Mono, Refusal, RefusalCode};
 use crate::protocol::json;
 use crate::shard::mail::{Asker, Delivery, Mail, Subscriber};
-use crate::shard::storing::{Errand, RETRY_PAUSE, is_worth_retrying, last_word};
+use crate::shard::storing::{Errand, RETRY_PAUSE, is_worth_retrying, last_word, missing};
 use crate::shard::timers::Timer;
 use crate::shard::{Shard, Turn};
-use crate::store::{self, Appended, Failure};
+use crate::store::log::{Append, AppendAnswer, Appended, NewMessage};
+use crate::store::{self, Call, Failure};
 
 /// A message that waits for the store.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ pub(super) struct Send {
 #[derive(Debug)]
 pub(super) struct Appending {
     senders: Vec<(Asker, Option<SenderSession>)>,
-    request: store::Request,
+    request: Append,
     tries: u32,
     since: Mono,
 }
@@ -69,10 +70,10 @@ impl Shard {
         for Send { asker, from, draft } in ready.queue.drain(..count) {
             let message_id = self.message_ids.next_id(turn.now.wall, last);
             last = Some(message_id);
-            messages.push(store::NewMessage { id: message_id, sender: asker.user, draft });
+            messages.push(NewMessage { id: message_id, sender: asker.user, draft });
             senders.push((asker, from));
         }
-        let request = store::Request::Append {
+        let request = Append {
             conversation: id,
             head: ready.head,
             messages,
@@ -87,11 +88,19 @@ impl Shard {
     pub(super) fn appended(&mut self, turn: &mut Turn<'_>, id: ConversationId, reply: store::Reply) {
         let ready = self.conversations.ready(id).expect("a conversation stays while an append is under way");
         let mut appending = ready.appending.take().expect("one append is under way");
-        match reply {
-            store::Reply::Appended { results, head } => {
-                assert!(results.len() == appending.senders.len(), "one result for each message");
+        if is_worth_retrying(&reply, appending.tries, turn.now.mono.since(appending.since)) {
+            appending.tries += 1;
+            ready.appending = Some(appending);
+            self.conversations.retrying += 1;
+            self.timers.schedule(turn.now.mono.after(RETRY_PAUSE), Timer::Append(id));
+            return;
+        }
+        let Appending { senders, request, tries, .. } = appending;
+        match Append::answer(last_word(reply, tries)) {
+            Ok(Some(AppendAnswer { results, head })) => {
+                assert!(results.len() == senders.len(), "one result for each message");
                 ready.head = head;
-                for ((asker, from), result) in appending.senders.into_iter().zip(results) {
+                for ((asker, from), result) in senders.into_iter().zip(results) {
                     match result {
                         Appended::Stored(message) => {
                             self.recents.push(&message);
@@ -108,18 +117,11 @@ impl Shard {
                 }
                 self.append_next(turn, id);
             }
-            reply if is_worth_retrying(&reply, appending.tries, turn.now.mono.since(appending.since)) => {
-                appending.tries += 1;
-                ready.appending = Some(appending);
-                self.conversations.retrying += 1;
-                self.timers.schedule(turn.now.mono.after(RETRY_PAUSE), Timer::Append(id));
-            }
-            other => {
-                let Appending { senders, request, tries, .. } = appending;
-                let last = last_word(other, tries);
+            Ok(None) => self.fail_appends(turn, id, senders.into_iter().map(|(asker, _)| asker).collect(), missing()),
+            Err(failure) => {
                 let askers = senders.into_iter().map(|(asker, _)| asker).collect();
-                self.fail_appends(turn, id, askers, &last);
-                if matches!(last, store::Reply::Failed(Failure::Unknown)) {
+                self.fail_appends(turn, id, askers, Self::failed(failure));
+                if failure == Failure::Unknown {
                     self.doubt_append(turn, id, request);
                 }
             }
@@ -127,9 +129,8 @@ impl Shard {
     }
 
     /// What is behind a failed append fails with it, in order; the log's end must be read again.
-    pub(super) fn fail_appends(&mut self, turn: &mut Turn<'_>, id: ConversationId, askers: Vec<Asker>, reply: &store::Reply) {
+    pub(super) fn fail_appends(&mut self, turn: &mut Turn<'_>, id: ConversationId, askers: Vec<Asker>, refusal: Refusal) {
         let queue = self.conversations.ready(id).map(|ready| std::mem::take(&mut ready.queue));
-        let refusal = Self::failed(reply);
         for asker in askers.into_iter().chain(queue.into_iter().flatten().map(|send| send.asker)) {
             self.answer(turn, asker, Outcome::Refused(refusal.clone()));
         }

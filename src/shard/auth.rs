@@ -18,7 +18,11 @@ use crate::shard::mail::{Asked, Mail};
 use crate::shard::storing::{Errand, RETRY_PAUSE};
 use crate::shard::timers::Timer;
 use crate::shard::{Shard, Turn};
-use crate::store::{FamilyId, Reply, Request, SecretHash, User};
+use crate::store::accounts::{
+    FamilyId, ListRevoked, LoginAnswer, LoginUser, PutCode, PutCodeAnswer, PutRefresh, RevokeRefresh, RotateAnswer,
+    RotateRefresh, SecretHash, TakeCode, TakeCodeAnswer, User,
+};
+use crate::store::{Call, Failure, Reply, Request};
 
 /// Between two looks at what can be forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -138,7 +142,7 @@ impl Shard {
             }
             AuthCommand::RequestCode { phone } => {
                 let code: Box<str> = format!("{:06}", self.random.next_u64() % 1_000_000).into();
-                let request = Request::PutCode {
+                let request = PutCode {
                     login: phone.expose().clone(),
                     code: secret_hash("code", &[phone.expose(), &code]),
                     now,
@@ -153,7 +157,7 @@ impl Shard {
                 if fixed {
                     return self.find_user(turn, to, phone);
                 }
-                let request = Request::TakeCode {
+                let request = TakeCode {
                     login: phone.expose().clone(),
                     code: secret_hash("code", &[phone.expose(), code.expose()]),
                     now,
@@ -163,7 +167,7 @@ impl Shard {
             }
             AuthCommand::Refresh { token } => {
                 let refresh = self.refresh_token();
-                let request = Request::RotateRefresh {
+                let request = RotateRefresh {
                     token: secret_hash("refresh", &[token.expose()]),
                     next: secret_hash("refresh", &[refresh.expose()]),
                     now,
@@ -172,13 +176,13 @@ impl Shard {
                 self.login_step(turn, to, request, Step::Rotated { refresh });
             }
             AuthCommand::Logout { token } => {
-                let request = Request::RevokeRefresh { token: secret_hash("refresh", &[token.expose()]), now };
+                let request = RevokeRefresh { token: secret_hash("refresh", &[token.expose()]), now };
                 self.login_step(turn, to, request, Step::LoggedOut);
             }
         }
     }
 
-    fn login_step(&mut self, turn: &mut Turn<'_>, to: (ShardId, Asked), request: Request, step: Step) {
+    fn login_step(&mut self, turn: &mut Turn<'_>, to: (ShardId, Asked), request: impl Into<Request>, step: Step) {
         self.ask_store(turn, request, Errand::Login(Box::new(Login { to, step })));
     }
 
@@ -188,33 +192,66 @@ impl Shard {
 
     pub(super) fn login_goes_on(&mut self, turn: &mut Turn<'_>, login: Login, reply: Reply) {
         let Login { to, step } = login;
-        let outcome = match (step, reply) {
-            (Step::CodeKept { phone, code }, Reply::Done { .. }) => {
-                turn.effects.push(Effect::SendCode { phone, code });
-                let seconds = u32::try_from(self.policy.limits.otp_ttl.as_secs()).unwrap_or(u32::MAX);
-                Outcome::CodeSent { expires_in_seconds: seconds }
+        let outcome = self.login_step_done(turn, to, step, reply);
+        match outcome {
+            Ok(Some(outcome)) => self.reply_to(turn, to, outcome),
+            Ok(None) => {}
+            Err(failure) => self.reply_to(turn, to, Outcome::Refused(Self::failed(failure))),
+        }
+    }
+
+    /// The outcome, or `None` when another step follows.
+    fn login_step_done(
+        &mut self,
+        turn: &mut Turn<'_>,
+        to: (ShardId, Asked),
+        step: Step,
+        reply: Reply,
+    ) -> Result<Option<Outcome>, Failure> {
+        let outcome = match step {
+            Step::CodeKept { phone, code } => match PutCode::answer(reply)? {
+                PutCodeAnswer::Keep { .. } => {
+                    turn.effects.push(Effect::SendCode { phone, code });
+                    let seconds = u32::try_from(self.policy.limits.otp_ttl.as_secs()).unwrap_or(u32::MAX);
+                    Outcome::CodeSent { expires_in_seconds: seconds }
+                }
+                PutCodeAnswer::Limit { retry_after } => {
+                    let refusal = Refusal::new(RefusalCode::RateLimited, "too many codes for this phone");
+                    Outcome::Refused(refusal.retry_after(retry_after))
+                }
+            },
+            Step::CodeChecked { phone } => match TakeCode::answer(reply)? {
+                TakeCodeAnswer::Accept => {
+                    self.find_user(turn, to, phone);
+                    return Ok(None);
+                }
+                TakeCodeAnswer::Reject => unauthorized("the code is wrong, used or expired"),
+            },
+            Step::UserFound { phone } => {
+                match LoginUser::answer(reply)? {
+                    LoginAnswer::CandidateTaken => self.find_user(turn, to, phone),
+                    LoginAnswer::User(user) => self.begin_family(turn, to, user),
+                }
+                return Ok(None);
             }
-            (Step::CodeKept { .. }, Reply::Limited { retry_after }) => {
-                let refusal = Refusal::new(RefusalCode::RateLimited, "too many codes for this phone");
-                Outcome::Refused(refusal.retry_after(retry_after))
+            Step::FamilyBegun { user, family, refresh } => {
+                PutRefresh::answer(reply)?;
+                self.logged_in(turn, user, family, refresh)
             }
-            (Step::CodeChecked { phone }, Reply::CodeTaken) => return self.find_user(turn, to, phone),
-            (Step::CodeChecked { .. }, Reply::CodeWrong) => unauthorized("the code is wrong, used or expired"),
-            (Step::UserFound { phone }, Reply::Taken) => return self.find_user(turn, to, phone),
-            (Step::UserFound { .. }, Reply::User(user)) => return self.begin_family(turn, to, user),
-            (Step::FamilyBegun { user, family, refresh }, Reply::Done { .. }) => self.logged_in(turn, user, family, refresh),
-            (Step::Rotated { refresh }, Reply::Rotated { user, family }) => self.logged_in(turn, user, family, refresh),
-            (Step::Rotated { .. }, Reply::RefreshInvalid { family }) => {
-                self.spread_revocation(turn, family);
-                unauthorized("the refresh token is not valid")
-            }
-            (Step::LoggedOut, Reply::Revoked { family }) => {
+            Step::Rotated { refresh } => match RotateRefresh::answer(reply)? {
+                RotateAnswer::Rotate { user, family } => self.logged_in(turn, user, family, refresh),
+                RotateAnswer::Reject { family } => {
+                    self.spread_revocation(turn, family);
+                    unauthorized("the refresh token is not valid")
+                }
+            },
+            Step::LoggedOut => {
+                let family = RevokeRefresh::answer(reply)?;
                 self.spread_revocation(turn, family);
                 Outcome::Done
             }
-            (_, other) => Outcome::Refused(Self::failed(&other)),
         };
-        self.reply_to(turn, to, outcome);
+        Ok(Some(outcome))
     }
 
     fn find_user(&mut self, turn: &mut Turn<'_>, to: (ShardId, Asked), phone: Redacted<Box<str>>) {
@@ -225,14 +262,14 @@ impl Shard {
         };
         let admin = self.policy.admin_phones.contains(&phone);
         let roles = if admin { vec!["admin".into()] } else { Vec::new() };
-        let request = Request::LoginUser { login: phone.expose().clone(), candidate, roles, now: turn.now.wall };
+        let request = LoginUser { login: phone.expose().clone(), candidate, roles, now: turn.now.wall };
         self.login_step(turn, to, request, Step::UserFound { phone });
     }
 
     fn begin_family(&mut self, turn: &mut Turn<'_>, to: (ShardId, Asked), user: User) {
         let family = FamilyId(self.random.next_u64());
         let refresh = self.refresh_token();
-        let request = Request::PutRefresh {
+        let request = PutRefresh {
             token: secret_hash("refresh", &[refresh.expose()]),
             user: user.user,
             family,
@@ -288,18 +325,18 @@ impl Shard {
     /// What was revoked before this start and would still be in date.
     pub(super) fn load_revoked(&mut self, turn: &mut Turn<'_>) {
         let since = Wall(turn.now.wall.0.saturating_sub(Wall(0).after(self.revocation_life()).0));
-        self.ask_store(turn, Request::ReadRevoked { since }, Errand::Revoked);
+        self.ask_store(turn, ListRevoked { since }, Errand::Revoked);
     }
 
     pub(super) fn revoked_loaded(&mut self, turn: &mut Turn<'_>, reply: Reply) {
-        match reply {
-            Reply::RevokedFamilies(families) => {
+        match ListRevoked::answer(reply) {
+            Ok(families) => {
                 self.logins.known = true;
                 for (user, family) in families {
                     self.revoked(turn, user, family);
                 }
             }
-            _ => {
+            Err(_) => {
                 tracing::warn!(shard = self.id.0, "revoked logins could not be read, trying again");
                 self.timers.schedule(turn.now.mono.after(RETRY_PAUSE), Timer::Revoked);
             }

@@ -18,7 +18,7 @@ use crate::shard::mail::{Ask, Asked, Asker, Mail, SessionKey, Subscriber};
 use crate::shard::storing::Errand;
 use crate::shard::timers::Timer;
 use crate::shard::{Shard, Turn};
-use crate::store;
+use crate::store::log::FindMessage;
 
 /// What a SEND asked to be told.
 #[derive(Debug, Default)]
@@ -169,7 +169,7 @@ impl Shard {
             | Command::RemoveParticipant { conversation, .. } => Some(*conversation),
             Command::MarkRead { conversation, message } => {
                 if conversation.is_none() {
-                    let request = store::Request::FindMessage { message: *message };
+                    let request = FindMessage { message: *message };
                     return self.ask_store(turn, request, Errand::Find(Box::new(ask)));
                 }
                 *conversation

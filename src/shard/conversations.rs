@@ -12,7 +12,9 @@ use crate::shard::appends::{Appending, Send, busy};
 use crate::shard::mail::{Ask, Asker, Mail, Subscriber};
 use crate::shard::storing::Errand;
 use crate::shard::{Shard, Turn};
-use crate::store;
+use crate::store::conversations::LoadConversation;
+use crate::store::log::{ListReadMarks, ReadMessage};
+use crate::store::{self, Call};
 
 /// What is known of one conversation. Lifetime: while in use. Owner: its shard. View: shard.
 #[derive(Debug)]
@@ -308,7 +310,7 @@ impl Shard {
 
     fn load(&mut self, turn: &mut Turn<'_>, id: ConversationId, waiting: Vec<Waiting>) {
         self.conversations.enter(id).state = State::Loading { waiting, stale: false };
-        self.ask_store(turn, store::Request::LoadConversation { conversation: id }, Errand::Load(id));
+        self.ask_store(turn, LoadConversation { conversation: id }, Errand::Load(id));
     }
 
     /// Reads a conversation again, unless somebody else has asked for that.
@@ -326,10 +328,10 @@ impl Shard {
         let State::Loading { waiting, stale } = std::mem::replace(&mut live.state, State::Unloaded) else { return };
         if stale {
             live.state = State::Loading { waiting, stale: false };
-            return self.ask_store(turn, store::Request::LoadConversation { conversation: id }, Errand::Load(id));
+            return self.ask_store(turn, LoadConversation { conversation: id }, Errand::Load(id));
         }
-        let refusal = match reply {
-            store::Reply::Conversation { state, .. } => {
+        let refusal = match LoadConversation::answer(reply) {
+            Ok(Some(state)) => {
                 if let Some(read) = self.conversations.block_reads.get_mut(&id) {
                     read.overtaken = true;
                 }
@@ -345,11 +347,11 @@ impl Shard {
                 self.settle_append(turn, id);
                 None
             }
-            store::Reply::Missing => {
+            Ok(None) => {
                 self.doubts.forget_append(id);
                 Some(not_participant())
             }
-            other => Some(Outcome::Refused(Self::failed(&other))),
+            Err(failure) => Some(Outcome::Refused(Self::failed(failure))),
         };
         for what in waiting {
             match (what, &refusal) {
@@ -390,15 +392,15 @@ impl Shard {
             }
             Command::ReadHistory { page, .. } => self.read_history(turn, asker, id, page),
             Command::ReadMessage { message, .. } => {
-                let request = store::Request::ReadMessage { conversation: id, message };
+                let request = ReadMessage { conversation: id, message };
                 self.ask_store(turn, request, Errand::Message(asker));
             }
             Command::MarkRead { message, .. } => {
-                let request = store::Request::ReadMessage { conversation: id, message };
+                let request = ReadMessage { conversation: id, message };
                 self.ask_store(turn, request, Errand::MarkMessage(asker));
             }
             Command::ListReadMarks { .. } => {
-                self.ask_store(turn, store::Request::ReadMarks { conversation: id }, Errand::Marks(asker));
+                self.ask_store(turn, ListReadMarks { conversation: id }, Errand::Marks(asker));
             }
             _ => unreachable!("commands without a conversation are not asked of one"),
         }

@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use crate::model::{ConversationId, MessageId};
 use crate::shard::membership::Change;
-use crate::shard::storing::Errand;
+use crate::shard::storing::{Errand, missing};
 use crate::shard::timers::Timer;
 use crate::shard::{Shard, Turn};
-use crate::store::{Reply, Request};
+use crate::store::log::{Append, Messages, ReadAfter};
+use crate::store::{Call, Reply};
 
 /// Between two looks at what is in doubt.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -61,8 +62,8 @@ impl Doubts {
 }
 
 impl Shard {
-    pub(super) fn doubt_append(&mut self, turn: &mut Turn<'_>, id: ConversationId, request: Request) {
-        let Request::Append { head, messages, .. } = request else { unreachable!("an append was given up") };
+    pub(super) fn doubt_append(&mut self, turn: &mut Turn<'_>, id: ConversationId, append: Append) {
+        let Append { head, messages, .. } = append;
         let messages = messages.into_iter().map(|message| message.id).collect();
         let before = self.doubts.appends.insert(id, DoubtfulAppend { after: head.last, messages });
         assert!(before.is_none(), "nothing is appended before the last doubt is settled");
@@ -116,7 +117,7 @@ impl Shard {
         ready.settling = true;
         let limit = u16::try_from(messages.len()).unwrap_or(u16::MAX);
         let after = after.unwrap_or(MessageId::MIN);
-        self.insist(turn, Request::ReadAfter { conversation: id, after, limit }, Errand::Settle(id));
+        self.insist(turn, ReadAfter { conversation: id, after, limit }, Errand::Settle(id));
     }
 
     /// The store has told what follows the log's end of before the doubt. The sender was told that its message may not be
@@ -124,8 +125,10 @@ impl Shard {
     pub(super) fn append_settled(&mut self, turn: &mut Turn<'_>, id: ConversationId, reply: Reply) {
         let ready = self.conversations.ready(id).expect("a conversation stays while a doubt about it is settled");
         ready.settling = false;
-        let Reply::Messages { messages, .. } = reply else {
-            return self.fail_appends(turn, id, Vec::new(), &reply);
+        let messages = match ReadAfter::answer(reply) {
+            Ok(Some(Messages { messages, .. })) => messages,
+            Ok(None) => return self.fail_appends(turn, id, Vec::new(), missing()),
+            Err(failure) => return self.fail_appends(turn, id, Vec::new(), Self::failed(failure)),
         };
         let doubtful = self.doubts.appends.remove(&id).map(|append| append.messages).unwrap_or_default();
         for message in messages.into_iter().filter(|message| doubtful.contains(&message.id)) {
@@ -136,12 +139,12 @@ impl Shard {
     }
 
     /// The store has answered to a change that was repeated.
-    pub(super) fn change_repeated(&mut self, turn: &mut Turn<'_>, id: ConversationId, change: Change, reply: &Reply) {
-        match reply {
-            Reply::Done { .. } => self.follow_change(turn, id, change),
-            Reply::Missing => {}
-            other => {
-                self.refuse_changes(turn, id, other);
+    pub(super) fn change_repeated(&mut self, turn: &mut Turn<'_>, id: ConversationId, change: Change, reply: Reply) {
+        match change.answer(reply) {
+            Ok(Some(_)) => self.follow_change(turn, id, change),
+            Ok(None) => {}
+            Err(failure) => {
+                self.refuse_changes(turn, id, failure);
                 return self.doubt_change(turn, id, change);
             }
         }

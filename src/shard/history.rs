@@ -17,9 +17,10 @@ use crate::model::{ConversationId, MessageId};
 use crate::shard::appends::busy;
 use crate::shard::conversations::not_participant;
 use crate::shard::mail::{Ask, Asker};
-use crate::shard::storing::Errand;
+use crate::shard::storing::{Errand, missing};
 use crate::shard::{Shard, Turn};
-use crate::store::{Reply, Request};
+use crate::store::log::{Messages, ReadAfter, ReadBefore};
+use crate::store::{Call, Failure, Reply, Request};
 
 /// Reads of pages under way at the store. Owner: the shard. View: shard.
 #[derive(Debug)]
@@ -87,10 +88,10 @@ impl Shard {
         let before = self.page_reads.under_way.insert((conversation, page), read);
         assert!(before.is_none(), "a page is read once at a time");
         let limit = page.limit;
-        let request = match page.from {
-            Position::Newest => Request::ReadBefore { conversation, before: MessageId::MAX, limit },
-            Position::Before(before) => Request::ReadBefore { conversation, before, limit },
-            Position::After(after) => Request::ReadAfter { conversation, after, limit },
+        let request: Request = match page.from {
+            Position::Newest => ReadBefore { conversation, before: MessageId::MAX, limit }.into(),
+            Position::Before(before) => ReadBefore { conversation, before, limit }.into(),
+            Position::After(after) => ReadAfter { conversation, after, limit }.into(),
         };
         self.ask_store(turn, request, Errand::History(conversation, page));
     }
@@ -99,15 +100,20 @@ impl Shard {
     pub(super) fn history_read(&mut self, turn: &mut Turn<'_>, id: ConversationId, page: Page, reply: Reply) {
         let PageRead { mut askers, mut next, .. } =
             self.page_reads.under_way.remove(&(id, page)).expect("a read that is answered is under way");
-        let outcome = match reply {
-            Reply::Messages { messages, more } => {
+        let read: Result<Option<Messages>, Failure> = match page.from {
+            Position::Newest | Position::Before(_) => ReadBefore::answer(reply),
+            Position::After(_) => ReadAfter::answer(reply),
+        };
+        let read = read.map_err(Self::failed).and_then(|read| read.ok_or_else(missing));
+        let outcome = match read {
+            Ok(Messages { messages, more }) => {
                 self.keep_newest(id, page.from, &messages);
                 Outcome::History(HistoryPage { messages, has_more: more, from: page.from })
             }
-            other => {
+            Err(refusal) => {
                 // A refusal is as good for who asked later, and another one would come too late.
                 askers.append(&mut next);
-                Outcome::Refused(Self::failed(&other))
+                Outcome::Refused(refusal)
             }
         };
         self.page_reads.waiting -= askers.len();

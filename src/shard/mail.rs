@@ -14,7 +14,7 @@ use crate::session::endpoints::EndpointId;
 use crate::session::intent::ConnectRequest;
 use crate::session::sockjs::{Channel, RequestAddress};
 use crate::session::token::Claims;
-use crate::store::FamilyId;
+use crate::store::accounts::FamilyId;
 
 /// A session on its shard. The generation tells a slot's later tenants from its earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

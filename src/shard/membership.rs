@@ -15,9 +15,13 @@ use crate::model::{ConversationId, Refusal, RefusalCode, ShardId, UserId, Wall};
 use crate::protocol::json;
 use crate::shard::conversations::Refresh;
 use crate::shard::mail::{Ask, Asker, Mail, Notice};
-use crate::shard::storing::Errand;
+use crate::shard::storing::{Errand, missing};
 use crate::shard::{Shard, Turn};
-use crate::store::{Failure, Reply, Request};
+use crate::store::conversations::{
+    CreateAnswer, CreateConversation, PutParticipant, ReadConversation, RemoveParticipant, SetBlock,
+};
+use crate::store::log::{ReadMarkAnswer, SetReadMark};
+use crate::store::{Call, Done, Failure, Reply, Request};
 
 /// A change of the participants, on its way through the store.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +33,15 @@ pub(super) enum Change {
 impl Change {
     pub(super) fn request(self, conversation: ConversationId) -> Request {
         match self {
-            Self::Put(participant) => Request::PutParticipant { conversation, participant },
-            Self::Remove(user) => Request::RemoveParticipant { conversation, user },
+            Self::Put(participant) => PutParticipant { conversation, participant }.into(),
+            Self::Remove(user) => RemoveParticipant { conversation, user }.into(),
+        }
+    }
+
+    pub(super) fn answer(self, reply: Reply) -> Result<Option<Done>, Failure> {
+        match self {
+            Self::Put(_) => PutParticipant::answer(reply),
+            Self::Remove(_) => RemoveParticipant::answer(reply),
         }
     }
 }
@@ -92,7 +103,7 @@ impl Shard {
         match self.conversation(turn.now.wall, candidate, *kind, users, title.as_deref(), caller) {
             Ok(conversation) => {
                 let errand = Errand::Create(Box::new(ask), candidate);
-                self.ask_store(turn, Request::CreateConversation { conversation }, errand);
+                self.ask_store(turn, CreateConversation { conversation }, errand);
             }
             Err(refusal) => self.answer(turn, ask.asker, Outcome::Refused(refusal)),
         }
@@ -139,8 +150,8 @@ impl Shard {
     }
 
     pub(super) fn created(&mut self, turn: &mut Turn<'_>, ask: Ask, candidate: ConversationId, reply: Reply) {
-        let outcome = match reply {
-            Reply::Conversation { state, created } => {
+        let outcome = match CreateConversation::answer(reply) {
+            Ok(CreateAnswer { state, created }) => {
                 let conversation = state.conversation;
                 let is_groups = matches!(ask.command, Command::CreateConversation { kind: ConversationKind::Group, .. });
                 // The id was somebody else's: one in 2^52, and answering with it would tell of a foreign conversation.
@@ -149,7 +160,7 @@ impl Shard {
                 }
                 Outcome::Conversation { conversation: Arc::new(conversation), created }
             }
-            other => Outcome::Refused(Self::failed(&other)),
+            Err(failure) => Outcome::Refused(Self::failed(failure)),
         };
         self.answer(turn, ask.asker, outcome);
     }
@@ -162,21 +173,19 @@ impl Shard {
             return self.answer(turn, asker, refused(RefusalCode::Forbidden, "imports need role admin"));
         }
         match self.conversation(turn.now.wall, id, kind, participants, title.as_deref(), asker.user) {
-            Ok(conversation) => self.ask_store(turn, Request::CreateConversation { conversation }, Errand::Put(asker, id)),
+            Ok(conversation) => self.ask_store(turn, CreateConversation { conversation }, Errand::Put(asker, id)),
             Err(refusal) => self.answer(turn, asker, Outcome::Refused(refusal)),
         }
     }
 
     pub(super) fn put(&mut self, turn: &mut Turn<'_>, asker: Asker, id: ConversationId, reply: Reply) {
-        let outcome = match reply {
-            Reply::Conversation { state, .. } if state.conversation.id != id => {
+        let outcome = match CreateConversation::answer(reply) {
+            Ok(CreateAnswer { state, .. }) if state.conversation.id != id => {
                 let message = format!("the pair has the direct conversation {} already", state.conversation.id);
                 Outcome::Refused(Refusal::new(RefusalCode::Conflict, message))
             }
-            Reply::Conversation { state, created } => {
-                Outcome::Conversation { conversation: Arc::new(state.conversation), created }
-            }
-            other => Outcome::Refused(Self::failed(&other)),
+            Ok(CreateAnswer { state, created }) => Outcome::Conversation { conversation: Arc::new(state.conversation), created },
+            Err(failure) => Outcome::Refused(Self::failed(failure)),
         };
         self.answer(turn, asker, outcome);
     }
@@ -253,16 +262,19 @@ impl Shard {
     }
 
     /// The store has answered to a change.
-    pub(super) fn changed(&mut self, turn: &mut Turn<'_>, asker: Asker, id: ConversationId, change: Change, reply: &Reply) {
-        match reply {
-            Reply::Done { .. } => {
+    pub(super) fn changed(&mut self, turn: &mut Turn<'_>, asker: Asker, id: ConversationId, change: Change, reply: Reply) {
+        match change.answer(reply) {
+            Ok(Some(_)) => {
                 self.follow_change(turn, id, change);
                 self.answer(turn, asker, Outcome::Done);
             }
-            other => self.answer(turn, asker, Outcome::Refused(Self::failed(other))),
-        }
-        if matches!(reply, Reply::Failed(Failure::Unknown)) {
-            return self.doubt_change(turn, id, change);
+            Ok(None) => self.answer(turn, asker, Outcome::Refused(missing())),
+            Err(failure) => {
+                self.answer(turn, asker, Outcome::Refused(Self::failed(failure)));
+                if failure == Failure::Unknown {
+                    return self.doubt_change(turn, id, change);
+                }
+            }
         }
         self.end_change(turn, id);
     }
@@ -275,9 +287,9 @@ impl Shard {
     }
 
     /// Those that wait cannot begin soon.
-    pub(super) fn refuse_changes(&mut self, turn: &mut Turn<'_>, id: ConversationId, reply: &Reply) {
+    pub(super) fn refuse_changes(&mut self, turn: &mut Turn<'_>, id: ConversationId, failure: Failure) {
         for ask in self.changes.take_waiting(id) {
-            self.answer(turn, ask.asker, Outcome::Refused(Self::failed(reply)));
+            self.answer(turn, ask.asker, Outcome::Refused(Self::failed(failure)));
         }
     }
 
@@ -299,16 +311,18 @@ impl Shard {
     }
 
     /// A read mark is stored; the other participants hear of it if it moved.
-    pub(super) fn marked(&mut self, turn: &mut Turn<'_>, asker: Asker, conversation: ConversationId, reply: &Reply) {
-        let Reply::Marked { mark, changed } = reply else {
-            return self.answer(turn, asker, Outcome::Refused(Self::failed(reply)));
+    pub(super) fn marked(&mut self, turn: &mut Turn<'_>, asker: Asker, conversation: ConversationId, reply: Reply) {
+        let marked = SetReadMark::answer(reply).map_err(Self::failed).and_then(|marked| marked.ok_or_else(missing));
+        let ReadMarkAnswer { mark, changed } = match marked {
+            Ok(marked) => marked,
+            Err(refusal) => return self.answer(turn, asker, Outcome::Refused(refusal)),
         };
-        self.answer(turn, asker, Outcome::Marked(*mark));
+        self.answer(turn, asker, Outcome::Marked(mark));
         if !changed {
             return;
         }
         let mut body = Vec::new();
-        json::read_mark_event(conversation, mark, &mut body);
+        json::read_mark_event(conversation, &mark, &mut body);
         let body = Bytes::from(body);
         let id = self.message_ids.next_id(turn.now.wall, None);
         let lists = self.conversations.participants_by_shard(conversation);
@@ -322,15 +336,14 @@ impl Shard {
     }
 
     /// A block is stored: the pair's conversation must know before anyone is told.
-    pub(super) fn block_set(&mut self, turn: &mut Turn<'_>, asker: Asker, reply: &Reply) {
-        match reply {
-            Reply::BlockSet { direct: Some(conversation), .. } => {
-                let conversation = *conversation;
+    pub(super) fn block_set(&mut self, turn: &mut Turn<'_>, asker: Asker, reply: Reply) {
+        match SetBlock::answer(reply).map(|set| set.direct) {
+            Ok(Some(conversation)) => {
                 let to = ShardId::of(conversation.value(), self.shards);
                 self.mail(turn, to, Mail::BlockChanged { conversation, asker });
             }
-            Reply::BlockSet { direct: None, .. } => self.answer(turn, asker, Outcome::Done),
-            other => self.answer(turn, asker, Outcome::Refused(Self::failed(other))),
+            Ok(None) => self.answer(turn, asker, Outcome::Done),
+            Err(failure) => self.answer(turn, asker, Outcome::Refused(Self::failed(failure))),
         }
     }
 
@@ -338,17 +351,18 @@ impl Shard {
     /// order: so what is in force is read again, after every change.
     pub(super) fn refresh_block(&mut self, turn: &mut Turn<'_>, id: ConversationId, asker: Asker) {
         match self.conversations.refresh_block(id, asker) {
-            Refresh::Read => self.insist(turn, Request::ReadConversation { conversation: id }, Errand::BlockRead(id)),
+            Refresh::Read => self.insist(turn, ReadConversation { conversation: id }, Errand::BlockRead(id)),
             Refresh::Wait => {}
             Refresh::Done => self.answer(turn, asker, Outcome::Done),
         }
     }
 
-    pub(super) fn block_read(&mut self, turn: &mut Turn<'_>, id: ConversationId, reply: &Reply) {
-        let (blocked, outcome) = match reply {
-            Reply::Conversation { state, .. } => (state.blocked, Outcome::Done),
+    pub(super) fn block_read(&mut self, turn: &mut Turn<'_>, id: ConversationId, reply: Reply) {
+        let read = ReadConversation::answer(reply).map_err(Self::failed).and_then(|state| state.ok_or_else(missing));
+        let (blocked, outcome) = match read {
+            Ok(state) => (state.blocked, Outcome::Done),
             // Too strict until the conversation is read again, never too lax.
-            other => (true, Outcome::Refused(Self::failed(other))),
+            Err(refusal) => (true, Outcome::Refused(refusal)),
         };
         let read = self.conversations.finish_block_read(id, blocked);
         for asker in read.askers {

@@ -11,7 +11,10 @@ use crate::shard::mail::{Ask, Asker};
 use crate::shard::membership::Change;
 use crate::shard::timers::Timer;
 use crate::shard::{Shard, Turn};
-use crate::store::{Failure, Reply, Request, Ticket};
+use crate::store::accounts::{ReadUser, User};
+use crate::store::conversations::{ListBlocks, ListConversations, SetBlock};
+use crate::store::log::{FindMessage, ListReadMarks, ReadMessage, SetReadMark};
+use crate::store::{Call, Failure, Reply, Request, Ticket};
 
 /// What to do with a reply.
 #[derive(Debug)]
@@ -78,7 +81,8 @@ pub(super) fn last_word(reply: Reply, tries: u32) -> Reply {
 
 impl Shard {
     /// Asks the store. Beyond `limits.store_inflight` the answer comes at once: busy.
-    pub(super) fn ask_store(&mut self, turn: &mut Turn<'_>, request: Request, errand: Errand) {
+    pub(super) fn ask_store(&mut self, turn: &mut Turn<'_>, request: impl Into<Request>, errand: Errand) {
+        let request = request.into();
         if self.errands.len() >= self.policy.limits.store_inflight {
             return self.run_errand(turn, errand, Reply::Failed(Failure::Busy));
         }
@@ -91,7 +95,8 @@ impl Shard {
     }
 
     /// Asks the store whatever else is under way: for what has begun and must come to an end.
-    pub(super) fn insist(&mut self, turn: &mut Turn<'_>, request: Request, errand: Errand) {
+    pub(super) fn insist(&mut self, turn: &mut Turn<'_>, request: impl Into<Request>, errand: Errand) {
+        let request = request.into();
         let ticket = Ticket(self.errands.insert(errand) as u64);
         turn.effects.push(Effect::Store { ticket, request });
     }
@@ -108,26 +113,23 @@ impl Shard {
             Errand::Load(conversation) => self.conversation_loaded(turn, conversation, reply),
             Errand::Append(conversation) => self.appended(turn, conversation, reply),
             Errand::Settle(conversation) => self.append_settled(turn, conversation, reply),
-            Errand::RepeatChange(conversation, change) => self.change_repeated(turn, conversation, change, &reply),
-            Errand::Find(ask) => self.message_found(turn, *ask, &reply),
+            Errand::RepeatChange(conversation, change) => self.change_repeated(turn, conversation, change, reply),
+            Errand::Find(ask) => self.message_found(turn, *ask, reply),
             Errand::History(conversation, page) => self.history_read(turn, conversation, page, reply),
             Errand::Message(asker) => self.message_read(turn, asker, reply),
-            Errand::MarkMessage(asker) => self.mark_message(turn, asker, &reply),
-            Errand::Mark(asker, conversation) => self.marked(turn, asker, conversation, &reply),
-            Errand::Marks(asker) => self.pass_on(turn, asker, reply, |reply| match reply {
-                Reply::Marks(marks) => Ok(Outcome::ReadMarks(marks)),
-                other => Err(other),
-            }),
+            Errand::MarkMessage(asker) => self.mark_message(turn, asker, reply),
+            Errand::Mark(asker, conversation) => self.marked(turn, asker, conversation, reply),
+            Errand::Marks(asker) => {
+                let refused = || Outcome::Refused(missing());
+                self.pass_on::<ListReadMarks>(turn, asker, reply, |marks| marks.map_or_else(refused, Outcome::ReadMarks));
+            }
             Errand::Create(ask, candidate) => self.created(turn, *ask, candidate, reply),
             Errand::Put(asker, conversation) => self.put(turn, asker, conversation, reply),
-            Errand::Change(asker, conversation, change) => self.changed(turn, asker, conversation, change, &reply),
+            Errand::Change(asker, conversation, change) => self.changed(turn, asker, conversation, change, reply),
             Errand::Conversations(asker) => self.conversations_read(turn, asker, reply),
-            Errand::Block(asker) => self.block_set(turn, asker, &reply),
-            Errand::BlockRead(conversation) => self.block_read(turn, conversation, &reply),
-            Errand::Blocks(asker) => self.pass_on(turn, asker, reply, |reply| match reply {
-                Reply::Blocks(users) => Ok(Outcome::Blocks(users)),
-                other => Err(other),
-            }),
+            Errand::Block(asker) => self.block_set(turn, asker, reply),
+            Errand::BlockRead(conversation) => self.block_read(turn, conversation, reply),
+            Errand::Blocks(asker) => self.pass_on::<ListBlocks>(turn, asker, reply, Outcome::Blocks),
             Errand::Me(asker) => self.me_read(turn, asker, reply),
             Errand::Login(login) => self.login_goes_on(turn, *login, reply),
             Errand::Revoked => self.revoked_loaded(turn, reply),
@@ -150,68 +152,53 @@ impl Shard {
         self.insist(turn, request, Errand::Write(write));
     }
 
-    fn pass_on(
-        &mut self,
-        turn: &mut Turn<'_>,
-        asker: Asker,
-        reply: Reply,
-        outcome: impl FnOnce(Reply) -> Result<Outcome, Reply>,
-    ) {
-        let outcome = outcome(reply).unwrap_or_else(|other| Outcome::Refused(Self::failed(&other)));
+    fn pass_on<C: Call>(&mut self, turn: &mut Turn<'_>, asker: Asker, reply: Reply, outcome: impl FnOnce(C::Answer) -> Outcome) {
+        let outcome = C::answer(reply).map_or_else(|failure| Outcome::Refused(Self::failed(failure)), outcome);
         self.answer(turn, asker, outcome);
     }
 
-    /// The refusal for a reply that does not answer the request.
-    pub(super) fn failed(reply: &Reply) -> Refusal {
-        match reply {
-            Reply::Failed(Failure::Busy) => {
-                Refusal::new(RefusalCode::StoreBusy, "too many requests wait for the store").retry_after(1)
-            }
-            Reply::Failed(Failure::Unavailable | Failure::Unknown) => {
+    /// The refusal for a request that the store could not carry out.
+    pub(super) fn failed(failure: Failure) -> Refusal {
+        match failure {
+            Failure::Busy => Refusal::new(RefusalCode::StoreBusy, "too many requests wait for the store").retry_after(1),
+            Failure::Unavailable | Failure::Unknown => {
                 Refusal::new(RefusalCode::StoreUnavailable, "the store cannot be reached").retry_after(2)
-            }
-            Reply::Missing => Refusal::new(RefusalCode::NotFound, "there is no such thing"),
-            other => {
-                tracing::error!(reply = ?std::mem::discriminant(other), "the store answered something else");
-                Refusal::new(RefusalCode::Internal, "internal error")
             }
         }
     }
 
-    fn message_found(&mut self, turn: &mut Turn<'_>, ask: Ask, reply: &Reply) {
+    fn message_found(&mut self, turn: &mut Turn<'_>, ask: Ask, reply: Reply) {
         let Ask { asker, command } = ask;
-        match (reply, command) {
-            (Reply::Found(Some(conversation)), Command::MarkRead { message, .. }) => {
-                let command = Command::MarkRead { conversation: Some(*conversation), message };
+        match (FindMessage::answer(reply), command) {
+            (Ok(Some(conversation)), Command::MarkRead { message, .. }) => {
+                let command = Command::MarkRead { conversation: Some(conversation), message };
                 self.route(turn, Ask { asker, command });
             }
+            (Ok(Some(_)), _) => unreachable!("only a mark is set by a message alone"),
             // Nobody learns whether a message exists that is not theirs.
-            (Reply::Found(None), _) => {
+            (Ok(None), _) => {
                 let refusal = Refusal::new(RefusalCode::NotParticipant, "you are not a participant of its conversation");
                 self.answer(turn, asker, Outcome::Refused(refusal));
             }
-            (other, _) => self.answer(turn, asker, Outcome::Refused(Self::failed(other))),
+            (Err(failure), _) => self.answer(turn, asker, Outcome::Refused(Self::failed(failure))),
         }
     }
 
     fn message_read(&mut self, turn: &mut Turn<'_>, asker: Asker, reply: Reply) {
-        self.pass_on(turn, asker, reply, |reply| match reply {
-            Reply::Message(Some(message)) => Ok(Outcome::Message(message)),
-            Reply::Message(None) => {
-                let refusal = Refusal::new(RefusalCode::NotFound, "there is no such message in this conversation");
-                Ok(Outcome::Refused(refusal))
-            }
-            other => Err(other),
-        });
+        self.pass_on::<ReadMessage>(turn, asker, reply, |message| message.map_or_else(no_message, Outcome::Message));
     }
 
-    fn mark_message(&mut self, turn: &mut Turn<'_>, asker: Asker, reply: &Reply) {
-        let Reply::Message(Some(message)) = reply else {
-            return self.message_read(turn, asker, reply.clone());
+    fn mark_message(&mut self, turn: &mut Turn<'_>, asker: Asker, reply: Reply) {
+        let outcome = match ReadMessage::answer(reply) {
+            Ok(Some(message)) => {
+                let mark = ReadMark { user: asker.user, message: message.id, sequence: message.sequence };
+                let conversation = message.conversation;
+                return self.ask_store(turn, SetReadMark { conversation, mark }, Errand::Mark(asker, conversation));
+            }
+            Ok(None) => no_message(),
+            Err(failure) => Outcome::Refused(Self::failed(failure)),
         };
-        let mark = ReadMark { user: asker.user, message: message.id, sequence: message.sequence };
-        let conversation = message.conversation;
-        self.ask_store(turn, Request::Mark { conversation, mark }, Errand::Mark(asker, conversation));
+        self.answer(turn, asker, outcome);
     }
 
     /// As the user's shard, or the one that accepted its request: commands without a conversation.
@@ -221,39 +208,44 @@ impl Shard {
         match command {
             Command::CreateConversation { .. } => self.create_conversation(turn, Ask { asker, command }),
             Command::ListConversations { after, limit } => {
-                self.ask_store(turn, Request::ReadConversations { user, after, limit }, Errand::Conversations(asker));
+                self.ask_store(turn, ListConversations { user, after, limit }, Errand::Conversations(asker));
             }
             Command::SetBlock { user: other, .. } if other == user => {
                 let refusal = Refusal::new(RefusalCode::BadRequest, "you cannot block yourself");
                 self.answer(turn, asker, Outcome::Refused(refusal));
             }
             Command::SetBlock { user: other, blocked } => {
-                self.ask_store(turn, Request::SetBlock { user, other, blocked }, Errand::Block(asker));
+                self.ask_store(turn, SetBlock { user, other, blocked }, Errand::Block(asker));
             }
-            Command::ListBlocks => self.ask_store(turn, Request::ReadBlocks { user }, Errand::Blocks(asker)),
-            Command::ReadMe => self.ask_store(turn, Request::ReadUser { user }, Errand::Me(asker)),
+            Command::ListBlocks => self.ask_store(turn, ListBlocks { user }, Errand::Blocks(asker)),
+            Command::ReadMe => self.ask_store(turn, ReadUser { user }, Errand::Me(asker)),
             _ => unreachable!("commands of conversations are routed to their shard"),
         }
     }
 
     fn conversations_read(&mut self, turn: &mut Turn<'_>, asker: Asker, reply: Reply) {
-        self.pass_on(turn, asker, reply, |reply| match reply {
-            Reply::Conversations { summaries, more } => {
-                let next = summaries.last().filter(|_| more).map(|last| last.conversation.id);
-                Ok(Outcome::Conversations { summaries, next })
-            }
-            other => Err(other),
+        self.pass_on::<ListConversations>(turn, asker, reply, |list| {
+            let next = list.summaries.last().filter(|_| list.more).map(|last| last.conversation.id);
+            Outcome::Conversations { summaries: list.summaries, next }
         });
     }
 
     fn me_read(&mut self, turn: &mut Turn<'_>, asker: Asker, reply: Reply) {
-        self.pass_on(turn, asker, reply, |reply| match reply {
-            Reply::User(user) => Ok(Outcome::Me { user: user.user, roles: user.roles, display_name: user.display_name }),
+        self.pass_on::<ReadUser>(turn, asker, reply, |user| match user {
+            Some(User { user, roles, display_name }) => Outcome::Me { user, roles, display_name },
             // A token made elsewhere names a user that never logged in here.
-            Reply::Missing => Ok(Outcome::Me { user: asker.user, roles: roles(&asker), display_name: None }),
-            other => Err(other),
+            None => Outcome::Me { user: asker.user, roles: roles(&asker), display_name: None },
         });
     }
+}
+
+/// The refusal for a request about a conversation that does not exist.
+pub(super) fn missing() -> Refusal {
+    Refusal::new(RefusalCode::NotFound, "there is no such thing")
+}
+
+fn no_message() -> Outcome {
+    Outcome::Refused(Refusal::new(RefusalCode::NotFound, "there is no such message in this conversation"))
 }
 
 fn roles(asker: &Asker) -> Vec<Box<str>> {
@@ -266,6 +258,7 @@ const _: () = assert!(size_of::<Errand>() <= 80);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::UserId;
 
     #[test]
     fn no_failure_is_certain_after_an_unknown_outcome() {
@@ -275,7 +268,8 @@ mod tests {
             check(failure, 0, false);
             check(failure, 1, true);
         }
-        assert!(!is_unknown(&Reply::Done { changed: true }, 1));
+        let reply = ListBlocks { user: UserId::new(1).unwrap() }.reply(Vec::new());
+        assert!(!is_unknown(&reply, 1));
     }
 
     #[test]

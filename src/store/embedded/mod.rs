@@ -13,11 +13,11 @@
 //!
 //! `docs/decisions/0002-embedded-store.md` tells why this engine.
 
+mod accounts;
 mod erase;
 mod heads;
 mod journal;
 mod keys;
-mod login;
 mod manifest;
 mod open;
 mod purge;
@@ -34,7 +34,7 @@ use std::time::Duration;
 use fjall::PersistMode;
 
 use crate::model::time::Wall;
-use crate::store::{Failure, Reply, Request};
+use crate::store::{Failure, Read, Reply, Request};
 
 use heads::Heads;
 use purge::Purge;
@@ -154,7 +154,7 @@ impl Embedded {
     /// All writes become durable with one sync, and no reply is there before it. When that fails they are all answered
     /// with [`Reply::Failed`], and so is every later write. Reads are answered after the writes of the batch.
     pub fn apply<T>(&mut self, batch: impl IntoIterator<Item = (T, Request)>, replies: &mut Vec<(T, Reply)>) {
-        let mut answers: Vec<(T, Result<Reply, Request>)> = Vec::new();
+        let mut answers: Vec<(T, Result<Reply, Read>)> = Vec::new();
         let mut commit = Commit {
             rows: Pending::new(&self.tables),
             heads: &mut self.heads,
@@ -163,10 +163,10 @@ impl Embedded {
             stored: Vec::new(),
         };
         for (tag, request) in batch {
-            let answer = match () {
-                () if request.is_read() => Err(request),
-                () if self.failed => Ok(Reply::Failed(Failure::Unavailable)),
-                () => Ok(commit.write(&request).unwrap_or_else(|fault| unavailable(&fault))),
+            let answer = match request {
+                Request::Read(read) => Err(read),
+                Request::Write(_) if self.failed => Ok(Reply::Failed(Failure::Unavailable)),
+                Request::Write(write) => Ok(commit.write(&write).unwrap_or_else(|fault| unavailable(&fault))),
             };
             answers.push((tag, answer));
         }
@@ -178,7 +178,7 @@ impl Embedded {
             let reply = match (answer, failure) {
                 (Ok(_), Some(failure)) => Reply::Failed(failure),
                 (Ok(reply), None) => reply,
-                (Err(request), _) => read::read(&view, &request).unwrap_or_else(|fault| unavailable(&fault)),
+                (Err(read), _) => read::read(&view, &read).unwrap_or_else(|fault| unavailable(&fault)),
             };
             (tag, reply)
         }));
@@ -265,13 +265,10 @@ impl Drop for Embedded {
 }
 
 impl Reader {
-    /// Answers a request that changes nothing, from one moment: every write that was replied to before is in it.
-    ///
-    /// # Panics
-    /// When the request is a write.
+    /// Answers a read from one moment, which includes every write that was replied to before.
     #[must_use]
-    pub fn read(&self, request: &Request) -> Reply {
-        read::read(&self.tables.view(), request).unwrap_or_else(|fault| unavailable(&fault))
+    pub fn read(&self, read: &Read) -> Reply {
+        read::read(&self.tables.view(), read).unwrap_or_else(|fault| unavailable(&fault))
     }
 }
 
@@ -286,7 +283,9 @@ mod tests {
     use crate::fuzz;
     use crate::model::ids::{ConversationId, MessageId, UserId};
     use crate::model::message::{Conversation, ConversationKind, Draft, Head};
-    use crate::store::{NewMessage, REPEAT_WINDOW};
+    use crate::store::Call;
+    use crate::store::conversations::CreateConversation;
+    use crate::store::log::{Append, NewMessage, REPEAT_WINDOW, ReadAfter};
 
     fn conversation() -> ConversationId {
         ConversationId::new(7).unwrap()
@@ -296,10 +295,10 @@ mod tests {
         Options { memtable_bytes: 8 << 10, cache_bytes: 1 << 20, sync: false, ..Options::default() }
     }
 
-    fn ask(store: &mut Embedded, request: Request) -> Reply {
+    fn ask<C: Call>(store: &mut Embedded, call: C) -> C::Answer {
         let mut replies = Vec::new();
-        store.apply([((), request)], &mut replies);
-        replies.pop().unwrap().1
+        store.apply([((), call.into())], &mut replies);
+        C::answer(replies.pop().unwrap().1).unwrap()
     }
 
     fn create(store: &mut Embedded) {
@@ -312,10 +311,10 @@ mod tests {
             created_at: Wall(0),
             participants: Vec::new(),
         };
-        ask(store, Request::CreateConversation { conversation });
+        ask(store, CreateConversation { conversation });
     }
 
-    fn append(number: u64, keys_expire: Wall) -> Request {
+    fn append(number: u64, keys_expire: Wall) -> Append {
         let draft = Draft {
             content: format!("message {number} ").repeat(20).into(),
             client_id: Some(number.to_string().into()),
@@ -323,11 +322,15 @@ mod tests {
         };
         let id = MessageId::from_parts(Wall(number), 0, 0);
         let messages = vec![NewMessage { id, sender: UserId::new(1).unwrap(), draft }];
-        Request::Append { conversation: conversation(), head: Head::default(), messages, keys_expire, now: Wall(0) }
+        Append { conversation: conversation(), head: Head::default(), messages, keys_expire, now: Wall(0) }
     }
 
-    fn everything() -> Request {
-        Request::ReadAfter { conversation: conversation(), after: MessageId::MIN, limit: u16::MAX }
+    fn everything() -> Read {
+        ReadAfter { conversation: conversation(), after: MessageId::MIN, limit: u16::MAX }.into()
+    }
+
+    fn count(reader: &Reader) -> usize {
+        ReadAfter::answer(reader.read(&everything())).unwrap().unwrap().messages.len()
     }
 
     #[test]
@@ -351,7 +354,7 @@ mod tests {
             store.purge(Wall(10).after(REPEAT_WINDOW), 4);
         }
         assert_eq!(left(&store), 0);
-        assert!(matches!(store.reader().read(&everything()), Reply::Messages { messages, .. } if messages.len() == 10));
+        assert_eq!(count(&store.reader()), 10);
     }
 
     #[test]
@@ -365,13 +368,12 @@ mod tests {
             scope.spawn(|| {
                 while !done.load(std::sync::atomic::Ordering::SeqCst) {
                     let least = replied.load(std::sync::atomic::Ordering::SeqCst);
-                    let Reply::Messages { messages, .. } = reader.read(&everything()) else { panic!() };
-                    let count = messages.len() as u64;
+                    let count = count(&reader) as u64;
                     assert!(least <= count && count.is_multiple_of(4), "{least} replied, {count} there");
                 }
             });
             for batch in 0..50 {
-                let requests = (1..=4).map(|number| ((), append(batch * 4 + number, Wall(0))));
+                let requests = (1..=4).map(|number| ((), append(batch * 4 + number, Wall(0)).into()));
                 store.apply(requests, &mut Vec::new());
                 replied.store(batch * 4 + 4, std::sync::atomic::Ordering::SeqCst);
             }

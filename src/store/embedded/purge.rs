@@ -6,7 +6,8 @@ use fjall::{PersistMode, Slice};
 
 use crate::model::ids::{ConversationId, MessageId};
 use crate::model::time::Wall;
-use crate::store::{REPEAT_WINDOW, SENT_WINDOW};
+use crate::store::accounts::SENT_WINDOW;
+use crate::store::log::REPEAT_WINDOW;
 
 use super::keys::{self, Table};
 use super::read::{self, LED_MAX};

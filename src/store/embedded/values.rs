@@ -7,8 +7,8 @@
 use crate::model::ids::{ConversationId, MessageId, UserId};
 use crate::model::message::{Conversation, ConversationKind, Message, Participant, ParticipantRole};
 use crate::model::time::Wall;
+use crate::store::accounts::{FamilyId, SecretHash, User};
 use crate::store::one_time::{CodeRow, LiveCode};
-use crate::store::{FamilyId, SecretHash, User};
 
 use super::keys::PERIOD_BYTES;
 

@@ -13,7 +13,12 @@ use scylla::value::MaybeUnset;
 
 use crate::model::ids::{ConversationId, MessageId, UserId};
 use crate::model::message::{Conversation, ConversationKind, ConversationSummary, Head, Message, Participant, ReadMark};
-use crate::store::{ConversationState, Reply, pair_key, unread};
+use crate::store::Done;
+use crate::store::conversations::{
+    BlockAnswer, ConversationList, ConversationState, CreateAnswer, ListConversations, PutParticipant, RemoveParticipant,
+    SetBlock, pair_key,
+};
+use crate::store::log::{ReadMarkAnswer, SetReadMark, unread};
 
 use super::known::{self, Buckets};
 use super::values::{self, Member, ParticipantRow, bigint};
@@ -67,13 +72,6 @@ impl Work<'_> {
         }))
     }
 
-    pub(super) async fn read_conversation(&self, id: ConversationId, settles: bool) -> Result<Reply, Fault> {
-        Ok(match self.state(id, settles).await? {
-            Some(state) => Reply::Conversation { state, created: false },
-            None => Reply::Missing,
-        })
-    }
-
     /// Removes the marks of messages that will never be: where there is no other message they would tell the log's end.
     async fn remove_marks(&self, id: ConversationId, members: &[Member], gone: &[MessageId]) -> Result<(), Fault> {
         for member in members {
@@ -86,7 +84,7 @@ impl Work<'_> {
     }
 
     /// `settles`: appends go on from this head.
-    async fn state(&self, id: ConversationId, settles: bool) -> Result<Option<ConversationState>, Fault> {
+    pub(super) async fn state(&self, id: ConversationId, settles: bool) -> Result<Option<ConversationState>, Fault> {
         let Some((conversation, buckets, members)) = self.whole(id).await? else { return Ok(None) };
         let gone = if settles { self.settle(id, buckets, &[]).await? } else { Vec::new() };
         let blocked = async {
@@ -108,7 +106,7 @@ impl Work<'_> {
         Ok(Some(ConversationState { conversation, head, blocked }))
     }
 
-    pub(super) async fn create(&self, conversation: &Conversation) -> Result<Reply, Fault> {
+    pub(super) async fn create(&self, conversation: &Conversation) -> Result<CreateAnswer, Fault> {
         let pair = pair_key(conversation);
         if let Some(pair) = pair
             && let Some(there) = self.pair(pair).await?
@@ -141,7 +139,7 @@ impl Work<'_> {
         self.complete(conversation.id, conversation).await?;
         // In a conversation that was made just now nothing is in doubt.
         let state = self.state(conversation.id, made).await?.ok_or(Fault::Corrupt)?;
-        Ok(Reply::Conversation { state, created: true })
+        Ok(CreateAnswer { state, created: true })
     }
 
     async fn pair(&self, (first, second): (UserId, UserId)) -> Result<Option<ConversationId>, Fault> {
@@ -159,7 +157,7 @@ impl Work<'_> {
     }
 
     /// Answers with what is there; a pair's conversation that was begun and not completed is completed first.
-    async fn create_answer(&self, id: ConversationId, asked: &Conversation) -> Result<Reply, Fault> {
+    async fn create_answer(&self, id: ConversationId, asked: &Conversation) -> Result<CreateAnswer, Fault> {
         if let Some((there, _, false)) = self.conversation(id).await?
             && there.kind == ConversationKind::Direct
             && let Some(pair) = pair_key(asked)
@@ -168,7 +166,7 @@ impl Work<'_> {
             self.complete(id, asked).await?;
         }
         let state = self.state(id, false).await?.ok_or(Fault::Corrupt)?;
-        Ok(Reply::Conversation { state, created: false })
+        Ok(CreateAnswer { state, created: false })
     }
 
     async fn complete(&self, id: ConversationId, conversation: &Conversation) -> Result<(), Fault> {
@@ -184,22 +182,24 @@ impl Work<'_> {
         self.write(&self.connected.statements.put_participant, row).await
     }
 
-    pub(super) async fn put_participant(&self, id: ConversationId, participant: Participant) -> Result<Reply, Fault> {
+    pub(super) async fn put_participant(&self, put: &PutParticipant) -> Result<Option<Done>, Fault> {
+        let PutParticipant { conversation: id, participant } = *put;
         let (buckets, member) = tokio::try_join!(self.buckets(id), self.member(id, participant.user))?;
         if buckets.is_none() {
-            return Ok(Reply::Missing);
+            return Ok(None);
         }
         let changed = member.participant.is_none_or(|there| there.role != participant.role);
         // Written even where nothing changes: an earlier try may have ended between the two rows.
         let joined_at = member.participant.map_or(participant.joined_at, |there| there.joined_at);
         self.enter(id, Participant { joined_at, ..participant }).await?;
-        Ok(Reply::Done { changed })
+        Ok(Some(Done { changed }))
     }
 
-    pub(super) async fn remove_participant(&self, id: ConversationId, user: UserId) -> Result<Reply, Fault> {
+    pub(super) async fn remove_participant(&self, remove: &RemoveParticipant) -> Result<Option<Done>, Fault> {
+        let RemoveParticipant { conversation: id, user } = *remove;
         let (buckets, member) = tokio::try_join!(self.buckets(id), self.member(id, user))?;
         if buckets.is_none() {
-            return Ok(Reply::Missing);
+            return Ok(None);
         }
         let (conversation, user_id) = (bigint(id.value()), bigint(user.value()));
         let changed = member.participant.is_some();
@@ -216,38 +216,35 @@ impl Work<'_> {
             log.departures.insert(user, departures);
         }
         self.write(&self.connected.statements.unlist_conversation, (user_id, conversation)).await?;
-        Ok(Reply::Done { changed })
+        Ok(Some(Done { changed }))
     }
 
-    pub(super) async fn mark(&self, id: ConversationId, mark: ReadMark) -> Result<Reply, Fault> {
+    pub(super) async fn set_read_mark(&self, set: &SetReadMark) -> Result<Option<ReadMarkAnswer>, Fault> {
+        let SetReadMark { conversation: id, mark } = *set;
         let (buckets, member) = tokio::try_join!(self.buckets(id), self.member(id, mark.user))?;
         if buckets.is_none() {
-            return Ok(Reply::Missing);
+            return Ok(None);
         }
         match member.mark {
-            Some(there) if mark.message <= there.message => Ok(Reply::Marked { mark: there, changed: false }),
+            Some(there) if mark.message <= there.message => Ok(Some(ReadMarkAnswer { mark: there, changed: false })),
             // Whatever else is written meanwhile: the later one stays.
-            _ => {
+            Some(_) | None => {
                 self.put_mark(id, member.departures, mark).await?;
-                Ok(Reply::Marked { mark, changed: true })
+                Ok(Some(ReadMarkAnswer { mark, changed: true }))
             }
         }
     }
 
-    pub(super) async fn read_marks(&self, id: ConversationId) -> Result<Reply, Fault> {
+    pub(super) async fn list_read_marks(&self, id: ConversationId) -> Result<Option<Vec<ReadMark>>, Fault> {
         let (buckets, members) = tokio::try_join!(self.buckets(id), self.members(id))?;
         if buckets.is_none() {
-            return Ok(Reply::Missing);
+            return Ok(None);
         }
-        Ok(Reply::Marks(members.into_iter().filter_map(|member| member.mark).collect()))
+        Ok(Some(members.into_iter().filter_map(|member| member.mark).collect()))
     }
 
-    pub(super) async fn read_conversations(
-        &self,
-        user: UserId,
-        after: Option<ConversationId>,
-        limit: u16,
-    ) -> Result<Reply, Fault> {
+    pub(super) async fn list_conversations(&self, list: &ListConversations) -> Result<ConversationList, Fault> {
+        let ListConversations { user, after, limit } = *list;
         let wanted = usize::from(limit) + 1;
         let mut from = after.map_or(0, |after| bigint(after.value()));
         let mut summaries = Vec::new();
@@ -265,7 +262,7 @@ impl Work<'_> {
         }
         let more = summaries.len() >= wanted;
         summaries.truncate(usize::from(limit));
-        Ok(Reply::Conversations { summaries, more })
+        Ok(ConversationList { summaries, more })
     }
 
     /// `None` when the user has left it, or has not come in yet.
@@ -296,7 +293,8 @@ impl Work<'_> {
         Ok(one || other)
     }
 
-    pub(super) async fn set_block(&self, user: UserId, other: UserId, blocked: bool) -> Result<Reply, Fault> {
+    pub(super) async fn set_block(&self, set: &SetBlock) -> Result<BlockAnswer, Fault> {
+        let SetBlock { user, other, blocked } = *set;
         let (was, back, direct) = tokio::try_join!(
             self.has_block(user, other),
             self.has_block(other, user),
@@ -310,11 +308,11 @@ impl Work<'_> {
         }
         // Of a user's block of themselves, what was read is what is changed here.
         let back = back && user != other;
-        Ok(Reply::BlockSet { direct, blocked: blocked || back, changed: was != blocked })
+        Ok(BlockAnswer { direct, blocked: blocked || back, changed: was != blocked })
     }
 
-    pub(super) async fn read_blocks(&self, user: UserId) -> Result<Reply, Fault> {
+    pub(super) async fn list_blocks(&self, user: UserId) -> Result<Vec<UserId>, Fault> {
         let rows: Vec<(i64,)> = self.rows(&self.connected.statements.read_blocks, (bigint(user.value()),)).await?;
-        rows.into_iter().map(|(user,)| values::user_id(user)).collect::<Result<_, _>>().map(Reply::Blocks)
+        rows.into_iter().map(|(user,)| values::user_id(user)).collect()
     }
 }

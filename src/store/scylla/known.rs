@@ -13,7 +13,7 @@ use crate::model::generations::Generations;
 use crate::model::ids::{ConversationId, MessageId, UserId};
 use crate::model::message::{Head, Message};
 use crate::model::time::Wall;
-use crate::store::NewMessage;
+use crate::store::log::NewMessage;
 
 use super::values::{Member, bigint, message_id, timeuuid};
 use super::{Fault, Work};

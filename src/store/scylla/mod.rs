@@ -6,7 +6,7 @@
 //! Invariants:
 //! - the row of a message is what stores it, together with all others of its append in the same time bucket. What is
 //!   written before it (`append.rs`) is not seen without it, and what is written with it is repaired by a repetition;
-//! - writes to one subject are carried out in the order of their requests (`order.rs`);
+//! - writes with one order key are carried out in the order of their requests (`order.rs`);
 //! - light-weight transactions decide who is first: a client message id, a pair, a login, a code, a token, an id.
 //!   Nothing else reads before it writes in order to be right, only in order to answer;
 //! - a request whose time is over is answered; what became of a write is then not known, and a message that may or may not
@@ -14,13 +14,14 @@
 //!
 //! `docs/decisions/0010-scylla.md` tells what a crash between any two writes leaves.
 
+mod accounts;
 mod append;
 mod conversations;
+mod dispatch;
 mod erase;
 mod history;
 mod known;
 mod latency;
-mod login;
 mod order;
 mod schema;
 mod statements;
@@ -37,7 +38,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::LocalBoxFuture;
 use scylla::client::PoolSize;
 use scylla::client::execution_profile::{ExecutionProfile, ExecutionProfileHandle};
 use scylla::client::session::Session;
@@ -50,10 +50,10 @@ use scylla::response::query_result::{QueryResult, QueryRowsResult};
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::{Consistency, SerialConsistency};
 
-use crate::store::{Failure, Reply, Request};
+use crate::store::{Failure, Reply, Request, Write, log};
 
 use known::Conversations;
-use order::Orders;
+use order::Queues;
 use statements::{Kind, Profile, Statement, Statements};
 
 pub use latency::Latencies;
@@ -148,7 +148,7 @@ pub struct Scylla {
     options: Options,
     connected: RefCell<Rc<Connected>>,
     conversations: RefCell<Conversations>,
-    orders: Orders,
+    queues: Queues,
     /// When the database last answered anything.
     answered: Cell<tokio::time::Instant>,
 }
@@ -164,6 +164,8 @@ enum Fault {
     Corrupt,
     /// Too many others wanted the same at once.
     Contended,
+    /// The id of a message is neither new nor stored.
+    NotNew,
 }
 
 impl fmt::Display for Fault {
@@ -172,6 +174,7 @@ impl fmt::Display for Fault {
             Self::Refused(reason) | Self::Unknown(reason) => f.write_str(reason),
             Self::Corrupt => f.write_str("a row cannot be understood"),
             Self::Contended => f.write_str("too many want the same at once"),
+            Self::NotNew => f.write_str("a message id is neither new nor stored"),
         }
     }
 }
@@ -321,7 +324,7 @@ impl Scylla {
             options,
             connected: RefCell::new(Rc::new(connected)),
             conversations,
-            orders: Orders::default(),
+            queues: Queues::default(),
             answered: Cell::new(tokio::time::Instant::now()),
         }
     }
@@ -381,20 +384,20 @@ impl Scylla {
         matches!(tokio::time::timeout(patience, ping).await, Ok(Ok(Some(_))))
     }
 
-    /// Carries a request out. Its place among those to the same subject is taken now, not when it is first polled.
+    /// Carries a request out. It enters the queue of its key now, not when it is first polled.
     ///
-    /// When `given_up` comes to its end first, so does the request, as if its time were over.
+    /// When `given_up` ends first, the request ends too, as if its time were over.
     pub fn ask(
         self: &Rc<Self>,
         request: Request,
         given_up: impl Future<Output = ()> + 'static,
     ) -> impl Future<Output = Reply> + 'static {
-        let mut turn = self.orders.enter(&request);
+        let mut permit = self.queues.enter(&request);
         let store = Rc::clone(self);
         async move {
             let work = store.work();
             let answer = async {
-                turn.begin().await;
+                permit.granted().await;
                 work.answer(&request).await
             };
             // An answer that is there counts, and in this order most requests look at nothing else.
@@ -407,6 +410,8 @@ impl Scylla {
             let is_read = request.is_read();
             match outcome {
                 Some(Ok(reply)) => reply,
+                // Certain, so that no message is in doubt: an earlier one of the same request may well be stored.
+                Some(Err(Fault::NotNew)) => Reply::Failed(Failure::Unavailable),
                 Some(Err(fault)) => {
                     tracing::warn!(%fault, "a request to the store failed");
                     store.doubt(&request);
@@ -427,8 +432,8 @@ impl Scylla {
 
     /// A request is given up whose write may yet arrive.
     fn doubt(&self, request: &Request) {
-        if let Request::Append { conversation, messages, .. } = request {
-            self.conversations.borrow_mut().doubt(*conversation, messages);
+        if let Request::Write(Write::Log(log::Write::Append(append))) = request {
+            self.conversations.borrow_mut().doubt(append.conversation, &append.messages);
         }
     }
 
@@ -465,42 +470,6 @@ impl Scylla {
 }
 
 impl Work<'_> {
-    /// Each in a box of its own: in one piece every request would take the memory of the largest.
-    fn answer<'a>(&'a self, request: &'a Request) -> LocalBoxFuture<'a, Result<Reply, Fault>> {
-        match request {
-            Request::Append { conversation, head, messages, keys_expire, now } => {
-                Box::pin(self.append(*conversation, *head, messages, *keys_expire, *now))
-            }
-            Request::CreateConversation { conversation } => Box::pin(self.create(conversation)),
-            Request::PutParticipant { conversation, participant } => Box::pin(self.put_participant(*conversation, *participant)),
-            Request::RemoveParticipant { conversation, user } => Box::pin(self.remove_participant(*conversation, *user)),
-            Request::Mark { conversation, mark } => Box::pin(self.mark(*conversation, *mark)),
-            Request::SetBlock { user, other, blocked } => Box::pin(self.set_block(*user, *other, *blocked)),
-            Request::PutCode { login, code, now, expires, per_hour } => {
-                Box::pin(self.put_code(login, code, *now, *expires, *per_hour))
-            }
-            Request::TakeCode { login, code, now, attempts_max } => Box::pin(self.take_code(login, code, *now, *attempts_max)),
-            Request::LoginUser { login, candidate, roles, now } => Box::pin(self.login_user(login, *candidate, roles, *now)),
-            Request::PutRefresh { token, user, family, now, expires } => {
-                Box::pin(self.put_refresh(token, *user, *family, *now, *expires))
-            }
-            Request::RotateRefresh { token, next, now, expires } => Box::pin(self.rotate_refresh(token, next, *now, *expires)),
-            Request::RevokeRefresh { token, now } => Box::pin(self.revoke_refresh(token, *now)),
-            Request::EraseUser { user, place, limit, now } => Box::pin(self.erase_user(*user, place.as_ref(), *limit, *now)),
-            Request::ReadConversation { conversation } => Box::pin(self.read_conversation(*conversation, false)),
-            Request::LoadConversation { conversation } => Box::pin(self.read_conversation(*conversation, true)),
-            Request::ReadConversations { user, after, limit } => Box::pin(self.read_conversations(*user, *after, *limit)),
-            Request::ReadBefore { conversation, before, limit } => Box::pin(self.read_before(*conversation, *before, *limit)),
-            Request::ReadAfter { conversation, after, limit } => Box::pin(self.read_after(*conversation, *after, *limit)),
-            Request::ReadMessage { conversation, message } => Box::pin(self.read_message(*conversation, *message)),
-            Request::FindMessage { message } => Box::pin(self.find_message(*message)),
-            Request::ReadMarks { conversation } => Box::pin(self.read_marks(*conversation)),
-            Request::ReadBlocks { user } => Box::pin(self.read_blocks(*user)),
-            Request::ReadUser { user } => Box::pin(self.read_user(*user)),
-            Request::ReadRevoked { since } => Box::pin(self.read_revoked(*since)),
-        }
-    }
-
     async fn run(&self, statement: &Statement, values: impl SerializeRow) -> Result<QueryResult, Fault> {
         let began = tokio::time::Instant::now();
         // In a box: what the driver keeps of a statement is some thousand bytes, which every way in here would move.

@@ -1,0 +1,89 @@
+//! Pairs each request with the type of its answer, and declares the enums of a subject from these pairs.
+
+use super::{Failure, Reply, Request};
+
+/// A request with the answer that belongs to it.
+pub trait Call: Into<Request> {
+    type Answer;
+
+    /// The reply that carries `answer` to this request.
+    fn reply(&self, answer: Self::Answer) -> Reply;
+
+    /// The answer in a reply to such a request.
+    ///
+    /// # Errors
+    /// The failure, when the store could not carry the request out.
+    ///
+    /// # Panics
+    /// When the reply belongs to another request: every implementation replies to a ticket what was asked under it, so this
+    /// is a bug of an implementation, and nothing that follows could be trusted.
+    fn answer(reply: Reply) -> Result<Self::Answer, Failure>;
+}
+
+/// Declares the requests of a subject, each with the type of its answer: the enums `Write`, `Read` and `Reply` with one
+/// variant for each request, and [`Call`] for each of them.
+macro_rules! subject {
+    (
+        $subject:ident:
+        writes { $($write:ident => $written:ty,)+ }
+        $(reads { $($read:ident => $found:ty,)+ })?
+    ) => {
+        /// A write of this subject.
+        #[derive(Clone, Debug)]
+        pub enum Write { $($write($write),)+ }
+
+        $(
+            /// A read of this subject.
+            #[derive(Clone, Debug)]
+            pub enum Read { $($read($read),)+ }
+        )?
+
+        /// An answer, by the request that it belongs to.
+        #[derive(Clone, Debug)]
+        pub enum Reply { $($write($written),)+ $($($read($found),)+)? }
+
+        impl Reply {
+            /// The name of the request that the answer belongs to.
+            pub(super) fn request(&self) -> &'static str {
+                match self {
+                    $(Self::$write(_) => stringify!($write),)+
+                    $($(Self::$read(_) => stringify!($read),)+)?
+                }
+            }
+        }
+
+        $($crate::store::call::subject!(@call Write $subject $write $written);)+
+        $($($crate::store::call::subject!(@call Read $subject $read $found);)+)?
+    };
+    (@call $half:ident $subject:ident $request:ident $answer:ty) => {
+        impl From<$request> for $crate::store::$half {
+            fn from(request: $request) -> Self {
+                Self::$subject($half::$request(request))
+            }
+        }
+
+        impl From<$request> for $crate::store::Request {
+            fn from(request: $request) -> Self {
+                Self::$half(request.into())
+            }
+        }
+
+        impl $crate::store::Call for $request {
+            type Answer = $answer;
+
+            fn reply(&self, answer: $answer) -> $crate::store::Reply {
+                $crate::store::Reply::$subject(Reply::$request(answer))
+            }
+
+            fn answer(reply: $crate::store::Reply) -> Result<$answer, $crate::store::Failure> {
+                match reply {
+                    $crate::store::Reply::$subject(Reply::$request(answer)) => Ok(answer),
+                    $crate::store::Reply::Failed(failure) => Err(failure),
+                    other => panic!("the store replied to {} as to {}", stringify!($request), other.request()),
+                }
+            }
+        }
+    };
+}
+
+pub(super) use subject;
