@@ -15,8 +15,8 @@ pub trait Call: Into<Request> {
     /// The failure, when the store could not carry the request out.
     ///
     /// # Panics
-    /// When the reply belongs to another request: every implementation replies to a ticket what was asked under it, so this
-    /// is a bug of an implementation, and nothing that follows could be trusted.
+    /// When the reply belongs to another request. Only a bug of an implementation can cause this, and nothing that such a store
+    /// replies could be trusted.
     fn answer(reply: Reply) -> Result<Self::Answer, Failure>;
 }
 

@@ -72,7 +72,7 @@ subject! {
 }
 
 impl Write {
-    /// What the writes that must keep their order have in common with this one.
+    /// A step has no key: no other write about the user is asked meanwhile.
     pub(super) fn order(&self) -> Option<OrderKey> {
         match self {
             Self::EraseUser(_) => None,

@@ -169,7 +169,7 @@ subject! {
 }
 
 impl Write {
-    /// What the writes that must keep their order have in common with this one.
+    /// The key of the writes that must keep their order with this one.
     pub(super) fn order(&self) -> OrderKey {
         match self {
             Self::Append(append) => OrderKey::Log(append.conversation),

@@ -41,8 +41,8 @@ use accounts::SecretHash;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
-/// A request. Reads and writes are apart by type, because whoever carries requests treats them apart: a read may be answered
-/// beside the writer and in any order.
+/// A request. Reads and writes are apart by type, because every implementation treats them apart: it may answer a read beside
+/// the writer and in any order.
 #[derive(Clone, Debug)]
 pub enum Request {
     Read(Read),

@@ -39,7 +39,7 @@ impl CodeRow {
         PutCodeAnswer::Keep { changed: true }
     }
 
-    /// The row must be written whatever the answer is.
+    /// The row must be written with every answer.
     pub(super) fn take(&mut self, take: &TakeCode) -> TakeCodeAnswer {
         if self.is_right(take) { TakeCodeAnswer::Accept } else { TakeCodeAnswer::Reject }
     }

@@ -20,7 +20,7 @@ use super::{accounts, read};
 /// In this order: the rows that could begin a session come first.
 const TABLES: [Table; 5] = [Table::Logins, Table::Families, Table::Blocks, Table::ConversationsOf, Table::Log];
 
-/// The keys of a table among which there are rows of the user.
+/// The range of keys that contains all rows of the user in a table.
 fn range(table: Table, user: UserId) -> (Slice, Slice) {
     match table {
         Table::Blocks | Table::ConversationsOf => keys::rows_of(table, user.value()),

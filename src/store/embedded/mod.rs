@@ -1,7 +1,7 @@
 //! The embedded store: the contract on one directory of one machine, on the LSM engine fjall.
 //!
-//! Flows in: batches of requests, from the one writer; reads, from any thread. Flows out: their replies, those to writes
-//! after one sync for the whole batch. Never imports a session or a shard. Starts no thread of its own; the engine
+//! Flows in: batches of requests, from the one writer; reads, from any thread. Flows out: their replies; a batch of writes is
+//! replied to after one sync. Never imports a session or a shard. Starts no thread of its own; the engine
 //! has one that writes tables out and merges them.
 //!
 //! Invariants:
@@ -11,7 +11,7 @@
 //! - a row is read back as it was written or not at all: blocks, lists of tables and journal have checksums, and the last
 //!   two are checked before the engine may delete tables (`manifest.rs`) or cut the journal (`journal.rs`).
 //!
-//! `docs/decisions/0002-embedded-store.md` tells why this engine.
+//! `docs/decisions/0002-embedded-store.md` gives the reasons for this engine.
 
 mod accounts;
 mod erase;
@@ -115,7 +115,7 @@ impl Embedded {
     /// Opens the store in `directory`, made if it is not there.
     ///
     /// # Errors
-    /// [`OpenError`]; nothing of what is there was changed but a tail of the journal that a crash tore.
+    /// [`OpenError`]. The stored data is unchanged, except that a tail of the journal which a crash tore may be cut off.
     pub fn open(directory: &Path, options: &Options) -> Result<Self, OpenError> {
         let (tables, epoch) = open::open(directory, options)?;
         let seed = getrandom::u64().map_err(|error| OpenError::Io { path: directory.into(), error: error.into() })?;
@@ -151,8 +151,8 @@ impl Embedded {
 
     /// Carries the requests out in their order and appends their replies, each with the tag of its request.
     ///
-    /// All writes become durable with one sync, and no reply is there before it. When that fails they are all answered
-    /// with [`Reply::Failed`], and so is every later write. Reads are answered after the writes of the batch.
+    /// All writes become durable with one sync, and no reply is given before it. If the sync fails, the reply to each of them and
+    /// to every later write is [`Reply::Failed`]. Reads are answered after the writes of the batch.
     pub fn apply<T>(&mut self, batch: impl IntoIterator<Item = (T, Request)>, replies: &mut Vec<(T, Reply)>) {
         let mut answers: Vec<(T, Result<Reply, Read>)> = Vec::new();
         let mut commit = Commit {
@@ -208,7 +208,7 @@ impl Embedded {
     /// Takes as long as reading and writing everything that is stored.
     ///
     /// # Errors
-    /// What the engine or the disk says; nothing is lost by it.
+    /// The error of the engine or the disk; no data is lost.
     pub fn compact(&mut self) -> Result<(), Box<dyn Error + Send + Sync>> {
         // Random, or the engine would compress it.
         let mut padding = vec![0; PADDING_BYTES];

@@ -71,7 +71,7 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
-/// Keeps other processes out of a directory, by a lock that ends with the process. The file tells who has it.
+/// Keeps other processes out of a directory, by a lock that ends with the process. The file names the process that has it.
 pub(super) struct Lock {
     _file: File,
     /// [`UNSYNCED_FILE`] of the directory.
@@ -125,7 +125,7 @@ pub(super) fn open(directory: &Path, options: &Options) -> Result<(Tables, u64),
         std::fs::remove_file(&unsynced).map_err(io)?;
     }
     let tables = Tables { rows, database, lock: Arc::new(lock) };
-    // The engine syncs what it writes into its directories, but not where it made them.
+    // The engine syncs its directories, but not the directory in which it made them.
     for directory in [&engine.join(ENGINE_TABLES_DIRECTORY), &engine, directory] {
         sync_directory(directory).map_err(io)?;
     }

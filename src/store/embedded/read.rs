@@ -81,7 +81,7 @@ pub(super) fn exists(rows: &impl Rows, id: ConversationId) -> Result<bool, Fault
     Ok(rows.find(&keys::conversation(id))?.is_some())
 }
 
-/// `None` when there is no such conversation.
+/// `None` when the conversation does not exist.
 pub(super) fn find_kind(rows: &impl Rows, id: ConversationId) -> Result<Option<ConversationKind>, Fault> {
     let Some(value) = rows.find(&keys::conversation(id))? else { return Ok(None) };
     Ok(Some(values::conversation(id, &value)?.kind))

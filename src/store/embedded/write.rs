@@ -88,12 +88,12 @@ impl<'a> Commit<'a> {
             };
             results.push(result);
         }
-        // Last, so that a request that fails half-way leaves what is known of the conversation as it was.
+        // Last, so that a request that fails half-way leaves the known head as it was.
         self.heads.put(append.conversation, known);
         Ok(Some(AppendAnswer { results, head: known.head }))
     }
 
-    /// `None` when there is no such conversation.
+    /// `None` when the conversation does not exist.
     fn known(&mut self, conversation: ConversationId) -> Result<Option<Known>, Fault> {
         if let Some(known) = self.heads.find(conversation) {
             return Ok(Some(known));

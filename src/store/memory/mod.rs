@@ -1,6 +1,6 @@
 //! The reference model: the contract in plain ordered maps, as obviously right as we can make it.
 //!
-//! Other implementations are compared with it, and the simulator runs on it: a clone is what a disk would hold.
+//! Tests compare other implementations with it, and the simulator runs on it: a clone stands for the contents of a disk.
 //! View: one node. Not durable. Every request looks rows up in place, and nothing is ever purged: an expired row counts as
 //! absent.
 

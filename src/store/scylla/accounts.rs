@@ -87,7 +87,7 @@ impl Work<'_> {
         row.map(code_row).transpose()
     }
 
-    /// Writes the row if nobody changed it since `version`; 0: if nobody made it.
+    /// Writes the row unless it has changed since `version`; with 0, unless it exists.
     async fn change_code(&self, login: &str, version: i32, row: &CodeRow, now: Wall) -> Result<bool, Fault> {
         let statements = &self.connected.statements;
         // As long as the code lives, and the window in which it counts.
@@ -220,7 +220,7 @@ impl Work<'_> {
             // The same successor: this is the same request once more.
             Some(successor) => successor == *next,
             None => {
-                // Nobody has the new token before the old one is used up, which is what counts.
+                // Nobody has the new token before the old one is used up, and that decides.
                 self.note_family(row.user, row.family, expires, seconds).await?;
                 self.put_token(next, row.user, row.family, expires, seconds).await?;
                 let user = bigint(row.user.value());
@@ -255,8 +255,8 @@ impl Work<'_> {
         self.revoke_family(token.family, token.user, token.expires, now).await.map(drop)
     }
 
-    /// Whether it had not been revoked before: the first revocation counts. It is listed first: should it end there, the
-    /// family's access tokens are refused by a shard that starts, and its refresh tokens bring new ones.
+    /// Returns whether the family had not been revoked before: the first revocation counts. The revocation is listed first. If it
+    /// is interrupted there, a starting shard refuses the access tokens of the family, while its refresh tokens still work.
     pub(super) async fn revoke_family(&self, family: FamilyId, user: UserId, expires: Wall, now: Wall) -> Result<bool, Fault> {
         if !self.is_alive(family).await? {
             return Ok(false);

@@ -6,10 +6,9 @@
 //!    bucket's line in the directory, when it is the first;
 //! 2. the messages, all of one bucket in one mutation, and the senders' read marks.
 //!
-//! Nothing of step 1 is seen without the message: a key without one is taken over or released, an index is
-//! followed to the message, an empty bucket is an empty page. A crash within step 2 leaves a message with its
-//! sender's mark behind it, or the other way round a mark that waits for its message; both are mended by the
-//! repetition, the mark also by the sender's next message.
+//! Nobody sees the rows of step 1 without the message: a key without one is taken over or released, an index row is followed
+//! to the message, and an empty bucket is an empty page. A crash within step 2 leaves a message whose sender has an older mark,
+//! or a mark without its message. The repetition repairs both, and the sender's next message repairs the mark too.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,14 +28,14 @@ use super::statements::Kind;
 use super::values::{bigint, message_seconds, seconds_to_live, timeuuid, write_time};
 use super::{Fault, Work, fault};
 
-/// A key whose message is not there was claimed by a send that is still under way, or by one that came to no end. After
-/// this long it is the latter: no request lasts a third of it.
+/// A key without its message was claimed by an append that is still under way or was interrupted. After this long it was
+/// interrupted: no request lasts a third of it.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Tries to get hold of a key that others take and lose at the same time.
 const CLAIM_TRIES: u32 = 4;
 
-/// What is known of a message before it is stored.
+/// The result of looking a message up before it is stored.
 enum Found {
     /// Stored under its own id: this is a repetition.
     Itself(Arc<Message>),
@@ -68,7 +67,7 @@ impl Work<'_> {
             return Ok(vec![self.look_up(target, head, new, &[]).await?]);
         }
         let look_ups = messages.iter().enumerate().map(|(at, new)| self.look_up(target, head, new, &messages[..at]));
-        // All of them come to their end: a claim that is dropped half-way would be one more thing not known.
+        // Every look-up runs to its end: the outcome of a claim that is dropped half-way would be unknown.
         join_all(look_ups).await.into_iter().collect()
     }
 
@@ -96,7 +95,7 @@ impl Work<'_> {
             }
             let holder = match self.key(target.conversation, new.sender, client_id).await? {
                 Some((holder, _)) if holder == new.id => return Ok(Found::Nothing),
-                // What a later message has taken over says nothing of an earlier one that was decided before.
+                // A key that a later message has taken over says nothing of an earlier message that was decided before.
                 Some((holder, _)) if !is_new && new.id < holder => return Ok(Found::Nothing),
                 Some((holder, until)) if target.now < until => {
                     if let Some(message) = self.message(target.conversation, target.buckets, holder).await? {
@@ -145,7 +144,7 @@ impl Work<'_> {
         Ok(buckets.into_iter().max())
     }
 
-    /// The messages, older buckets first: what is stored is always the beginning of what was asked for.
+    /// The messages, older buckets first: the stored ones are always the beginning of the request.
     async fn append_store(&self, target: &Target, log: &Log, results: &[Appended], stored: &[Arc<Message>]) -> Result<(), Fault> {
         let parts: Vec<_> = stored.chunk_by(|a, b| target.buckets.of(a.id) == target.buckets.of(b.id)).collect();
         let (last, before) = match parts.split_last() {
@@ -155,7 +154,7 @@ impl Work<'_> {
         for part in before {
             self.put_messages(target, part).await?;
         }
-        // Also of messages that were stored by an earlier try, whose mark may be missing.
+        // Also for messages that an earlier try has stored, whose mark may be missing.
         let mut marks: Vec<ReadMark> = Vec::with_capacity(1);
         for result in results.iter().rev() {
             if let Appended::Stored(message) = result
@@ -165,7 +164,7 @@ impl Work<'_> {
             }
         }
         let marks = marks.into_iter().map(|mark| self.put_mark(target.conversation, log.departures(mark.user), mark));
-        // Both come to their end: what became of one that is dropped on its way nobody would know.
+        // Both run to their end: the outcome of a write that is dropped would be unknown.
         let (messages, marks) = tokio::join!(self.put_messages(target, last), try_all(marks));
         messages.and(marks)
     }
@@ -230,7 +229,7 @@ type Row<'a> = (
     i32,
 );
 
-/// What is not there is left out: a null would be a tombstone.
+/// Absent values are unset: a null would be a tombstone.
 fn row<'a>(target: &Target, message: &'a Message) -> Row<'a> {
     let headers = message.headers.iter().map(|(name, value)| (&**name, &**value)).collect::<Vec<_>>();
     (
@@ -248,7 +247,8 @@ fn row<'a>(target: &Target, message: &'a Message) -> Row<'a> {
     )
 }
 
-/// What becomes of each message, and which are to be stored; moves the head on. `None`: one is neither new nor stored.
+/// Returns the result for each message and the messages to store, and moves the head on. `None`: one id is neither new nor
+/// stored.
 fn decide(
     conversation: ConversationId,
     head: &mut Head,
@@ -277,7 +277,7 @@ fn decide(
                 }
             },
         };
-        // For those behind it.
+        // For the messages behind it.
         if let Some(key) = key
             && at + 1 < messages.len()
         {

@@ -1,8 +1,8 @@
-//! Conversations, who takes part in them, read marks and blocks.
+//! Conversations, their participants, read marks and blocks.
 //!
-//! The row of a conversation claims its id, then that of a pair the pair; then the participants and their lists are
-//! written, and `complete` says so. What a crash leaves before that is found by nobody, but for a pair, whose next attempt
-//! finishes it. A list entry counts only with its participant, so it is written before and removed after that.
+//! First the row of a conversation claims its id, and the row of a pair claims the pair. Then the participants and their lists
+//! are written, and `complete` says so. Nobody finds the rows that a crash leaves before that, except those of a pair: its next
+//! attempt completes them. A list entry counts only with its participant, so it is written before and removed after it.
 
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ impl Work<'_> {
         rows.into_iter().map(ParticipantRow::member).collect()
     }
 
-    /// A user's place in a conversation, also of one who never had any.
+    /// The membership of a user in a conversation, empty for a user who never took part.
     pub(super) async fn member(&self, id: ConversationId, user: UserId) -> Result<Member, Fault> {
         let key = (bigint(id.value()), bigint(user.value()));
         let row: Option<ParticipantRow> = self.first(&self.connected.statements.read_participant, key).await?;
@@ -72,7 +72,7 @@ impl Work<'_> {
         }))
     }
 
-    /// Removes the marks of messages that will never be: where there is no other message they would tell the log's end.
+    /// Removes the marks of messages that will never be stored: in a log without messages they would be taken for its end.
     async fn remove_marks(&self, id: ConversationId, members: &[Member], gone: &[MessageId]) -> Result<(), Fault> {
         for member in members {
             if let Some(mark) = member.mark.filter(|mark| gone.contains(&mark.message)) {
@@ -131,13 +131,13 @@ impl Work<'_> {
             let claimed = self.decide(&self.connected.statements.claim_pair, claim).await?;
             let holder = if claimed { conversation.id } else { self.pair(pair).await?.ok_or(Fault::Contended)? };
             if holder != conversation.id {
-                // The other was first: this one was never complete, and is nobody's.
+                // The other one was first. This one was never complete, so nobody has seen it.
                 self.decide(&self.connected.statements.remove_conversation, (bigint(conversation.id.value()),)).await?;
                 return self.create_answer(holder, conversation).await;
             }
         }
         self.complete(conversation.id, conversation).await?;
-        // In a conversation that was made just now nothing is in doubt.
+        // No append to a conversation that was created just now is in doubt.
         let state = self.state(conversation.id, made).await?.ok_or(Fault::Corrupt)?;
         Ok(CreateAnswer { state, created: true })
     }
@@ -148,7 +148,7 @@ impl Work<'_> {
         row.map(|(id,)| values::conversation_id(id)).transpose()
     }
 
-    /// Whether what is there under this id is an earlier try of the same request that came to no end.
+    /// Whether the conversation under this id comes from an earlier try of the same request that was interrupted.
     async fn is_own(&self, conversation: &Conversation) -> Result<bool, Fault> {
         let there = self.conversation(conversation.id).await?;
         Ok(there.is_some_and(|(there, _, complete)| {
@@ -156,7 +156,7 @@ impl Work<'_> {
         }))
     }
 
-    /// Answers with what is there; a pair's conversation that was begun and not completed is completed first.
+    /// Answers with the existing conversation. If its creation for a pair was interrupted, completes it first.
     async fn create_answer(&self, id: ConversationId, asked: &Conversation) -> Result<CreateAnswer, Fault> {
         if let Some((there, _, false)) = self.conversation(id).await?
             && there.kind == ConversationKind::Direct
@@ -189,7 +189,7 @@ impl Work<'_> {
             return Ok(None);
         }
         let changed = member.participant.is_none_or(|there| there.role != participant.role);
-        // Written even where nothing changes: an earlier try may have ended between the two rows.
+        // Written even if nothing changes: an earlier try may have ended between the two rows.
         let joined_at = member.participant.map_or(participant.joined_at, |there| there.joined_at);
         self.enter(id, Participant { joined_at, ..participant }).await?;
         Ok(Some(Done { changed }))
@@ -209,7 +209,7 @@ impl Work<'_> {
             self.prepare(&statements.note_left, (user_id, conversation)).await?;
             self.write(&statements.remove_participant, (departures, conversation, user_id)).await?;
         }
-        // Also when an earlier try has removed the user, and did not come as far as this.
+        // Also if an earlier try has removed the user and ended before this.
         if departures > 0
             && let Some(log) = self.store.conversations.borrow_mut().log(id)
         {
@@ -227,7 +227,7 @@ impl Work<'_> {
         }
         match member.mark {
             Some(there) if mark.message <= there.message => Ok(Some(ReadMarkAnswer { mark: there, changed: false })),
-            // Whatever else is written meanwhile: the later one stays.
+            // If another mark is written meanwhile, the later one stays.
             Some(_) | None => {
                 self.put_mark(id, member.departures, mark).await?;
                 Ok(Some(ReadMarkAnswer { mark, changed: true }))
@@ -265,7 +265,7 @@ impl Work<'_> {
         Ok(ConversationList { summaries, more })
     }
 
-    /// `None` when the user has left it, or has not come in yet.
+    /// `None` when the user has left it or has not joined yet.
     async fn summary(&self, user: UserId, id: ConversationId) -> Result<Option<ConversationSummary>, Fault> {
         let Some((conversation, buckets, members)) = self.whole(id).await? else { return Ok(None) };
         let Some(member) = members.iter().find(|member| member.user == user && member.participant.is_some()) else {
@@ -306,7 +306,7 @@ impl Work<'_> {
             (true, false) => self.write(&self.connected.statements.remove_block, key).await?,
             (false, _) => {}
         }
-        // Of a user's block of themselves, what was read is what is changed here.
+        // If the two are the same user, `back` is the row that is changed here.
         let back = back && user != other;
         Ok(BlockAnswer { direct, blocked: blocked || back, changed: was != blocked })
     }

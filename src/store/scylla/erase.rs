@@ -124,7 +124,7 @@ impl Work<'_> {
         Ok(messages.last().filter(|_| more).map(|message| message.id))
     }
 
-    /// The key first: it is the message that tells of it.
+    /// The key first: only the message leads to it.
     async fn erase_message(&self, message: &Message) -> Result<(), Fault> {
         let statements = &self.connected.statements;
         let conversation = bigint(message.conversation.value());

@@ -4,15 +4,15 @@
 //! shard; the thread and the runtime that it lives on are given to it, and so is the decision when it is lost.
 //!
 //! Invariants:
-//! - the row of a message is what stores it, together with all others of its append in the same time bucket. What is
-//!   written before it (`append.rs`) is not seen without it, and what is written with it is repaired by a repetition;
+//! - a message is stored by its row, together with the other messages of its append in the same time bucket. The rows that are
+//!   written before it (`append.rs`) are not seen without it, and a repetition repairs the rows that are written with it;
 //! - writes with one order key are carried out in the order of their requests (`order.rs`);
-//! - light-weight transactions decide who is first: a client message id, a pair, a login, a code, a token, an id.
-//!   Nothing else reads before it writes in order to be right, only in order to answer;
-//! - a request whose time is over is answered; what became of a write is then not known, and a message that may or may not
-//!   be stored is settled before its conversation goes on (`known.rs`).
+//! - light-weight transactions decide which of several requests is first, for a client message id, a pair, a login, a code, a
+//!   token or an id. Other writes read first only in order to answer;
+//! - a request whose time is over is answered. The outcome of a write is then unknown, and a message that may be stored is
+//!   settled before its conversation goes on (`known.rs`).
 //!
-//! `docs/decisions/0010-scylla.md` tells what a crash between any two writes leaves.
+//! `docs/decisions/0010-scylla.md` lists the rows that a crash between any two writes leaves.
 
 mod accounts;
 mod append;
@@ -109,7 +109,7 @@ impl Default for Options {
     }
 }
 
-/// Why there is no session.
+/// The reason that no session could be opened.
 #[derive(Debug)]
 pub enum OpenError {
     /// Nobody answers, or not in time: it may be different in a moment.
@@ -160,7 +160,7 @@ enum Fault {
     Refused(String),
     /// It may have been carried out.
     Unknown(String),
-    /// A row holds what was never written.
+    /// A row has values that the store never wrote.
     Corrupt,
     /// Too many others wanted the same at once.
     Contended,
@@ -190,7 +190,7 @@ struct Work<'a> {
 /// How long a migration waits for a sign of life.
 const MIGRATION_PATIENCE: Duration = Duration::from_secs(30);
 
-/// The text of a statement by the name that its latencies are told under, for those who compare this with the driver alone.
+/// The text of a statement by the name in its latencies, for a comparison with the driver alone.
 #[must_use]
 pub fn statement(name: &str) -> Option<&'static str> {
     Statements::text(name)
@@ -207,7 +207,7 @@ pub async fn session(options: &Options) -> Result<(Session, ExecutionProfileHand
 /// Makes the keyspace and brings its schema up to what this build needs. Returns from and to which version.
 ///
 /// # Errors
-/// [`OpenError`]; what was done until then stays, and is passed over the next time.
+/// [`OpenError`]; the finished part stays, and the next run skips it.
 pub async fn migrate(options: &Options) -> Result<(i32, i32), OpenError> {
     // Making tables takes a busy database longer than any request may.
     let patient = Options { connect_timeout: options.connect_timeout.max(MIGRATION_PATIENCE), ..options.clone() };
@@ -255,7 +255,7 @@ async fn connect(options: &Options, use_keyspace: bool) -> Result<Session, OpenE
     }
 }
 
-/// Whether there may be a session in a moment: the driver tells of what is wrong in words only.
+/// Whether another try may succeed: the driver describes its errors in words only.
 fn no_session(text: String) -> OpenError {
     let says = |part: &str| text.contains(part);
     let why = if says("uthentication") || says("credentials") {
@@ -344,9 +344,9 @@ impl Scylla {
         Rc::into_inner(self.connected.into_inner()).expect("no request is under way")
     }
 
-    /// Goes on with another session. What is under way ends on the old one.
+    /// Goes on with another session. Requests under way end on the old one.
     pub fn replace(&self, connected: Connected) {
-        // To make it took an answer, which was not heard here.
+        // Opening it took an answer, which was not counted here.
         self.answered.set(tokio::time::Instant::now());
         self.connected.replace(Rc::new(connected));
     }
@@ -356,7 +356,7 @@ impl Scylla {
         &self.options
     }
 
-    /// Takes the next epoch of a node, from 1: durable, and given to nobody else.
+    /// Takes the next epoch of a node, from 1: durable, and given out once.
     ///
     /// # Errors
     /// When the database does not answer, or too many nodes start under this number.
@@ -400,7 +400,7 @@ impl Scylla {
                 permit.granted().await;
                 work.answer(&request).await
             };
-            // An answer that is there counts, and in this order most requests look at nothing else.
+            // A ready answer counts, and in this order most requests look at nothing else.
             let outcome = tokio::select! {
                 biased;
                 outcome = answer => Some(outcome),
@@ -458,7 +458,7 @@ impl Scylla {
         assert!(std::thread::panicking() || dropped.is_ok(), "{dropped:?}");
     }
 
-    /// Forgets what it remembers of conversations.
+    /// Forgets the facts about conversations.
     #[cfg(test)]
     pub(crate) fn forget(&self) {
         self.conversations.replace(Conversations::new(self.options.conversations_max));
@@ -472,7 +472,7 @@ impl Scylla {
 impl Work<'_> {
     async fn run(&self, statement: &Statement, values: impl SerializeRow) -> Result<QueryResult, Fault> {
         let began = tokio::time::Instant::now();
-        // In a box: what the driver keeps of a statement is some thousand bytes, which every way in here would move.
+        // In a box: the driver's future has some thousand bytes, which every caller would move.
         let outcome = Box::pin(self.connected.session.execute_unpaged(&statement.prepared, values)).await;
         let ended = tokio::time::Instant::now();
         statement.latency.record(ended - began, outcome.is_err());
@@ -532,8 +532,8 @@ impl Work<'_> {
     }
 }
 
-/// Whether a statement that failed can have done anything. The driver tells of the last node that it tried; one before it may
-/// have carried out what may be tried twice.
+/// Whether a failed statement can have changed anything. The driver reports the last node that it tried; if the statement may be
+/// tried twice, an earlier node may have carried it out.
 fn fault(error: ExecutionError, kind: Kind) -> Fault {
     let certain = match &error {
         ExecutionError::EmptyPlan | ExecutionError::BadQuery(_) | ExecutionError::PrepareError(_) => true,
