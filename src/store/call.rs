@@ -87,3 +87,32 @@ macro_rules! subject {
 }
 
 pub(super) use subject;
+
+#[cfg(test)]
+mod tests {
+    use std::panic::catch_unwind;
+
+    use crate::model::ids::{ConversationId, MessageId, UserId};
+    use crate::store::accounts::ReadUser;
+    use crate::store::conversations::SetBlock;
+    use crate::store::log::FindMessage;
+    use crate::store::{Call, Failure, OrderKey, Reply, Write};
+
+    #[test]
+    fn an_answer_comes_back_to_its_own_request_only() {
+        let conversation = ConversationId::new(7).unwrap();
+        let reply = || FindMessage { message: MessageId::MIN }.reply(Some(conversation));
+        assert_eq!(FindMessage::answer(reply()), Ok(Some(conversation)));
+        assert_eq!(FindMessage::answer(Reply::Failed(Failure::Busy)), Err(Failure::Busy));
+        assert!(catch_unwind(|| ReadUser::answer(reply())).is_err());
+    }
+
+    #[test]
+    fn both_users_of_a_pair_share_an_order() {
+        let [one, two] = [1, 2].map(|value| UserId::new(value).unwrap());
+        for (user, other) in [(one, two), (two, one)] {
+            let write = Write::from(SetBlock { user, other, blocked: true });
+            assert_eq!(write.order(), Some(OrderKey::Pair(one, two)));
+        }
+    }
+}
