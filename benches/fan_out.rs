@@ -20,8 +20,9 @@ use tidings::protocol::websocket::{self, Kind};
 use tidings::session::Policy;
 use tidings::session::endpoints::Endpoints;
 use tidings::shard::{Effect, Input, ListenerKind, Shard, ShardSettings};
+use tidings::store::conversations::CreateConversation;
 use tidings::store::memory::Memory;
-use tidings::store::{Reply, Request, Ticket};
+use tidings::store::{Request, Ticket};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -152,8 +153,7 @@ impl Room {
             created_at: self.now.wall,
             participants,
         };
-        let reply = self.store.apply(&Request::CreateConversation { conversation });
-        assert!(matches!(reply, Reply::Conversation { created: true, .. }));
+        assert!(self.store.ask(CreateConversation { conversation }).is_ok_and(|answer| answer.created));
     }
 
     fn connect(&mut self, connection: ConnectionId, user: UserId) {

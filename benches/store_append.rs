@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 use tidings::model::ids::{ConversationId, MessageId, MessageIds, ShardId, UserId};
 use tidings::model::message::{Conversation, ConversationKind, Draft, Head, Participant, ParticipantRole};
 use tidings::model::time::Wall;
+use tidings::store::Call;
+use tidings::store::conversations::CreateConversation;
 use tidings::store::embedded::{Embedded, Options};
-use tidings::store::{NewMessage, Reply, Request};
+use tidings::store::log::{Append, NewMessage, ReadBefore};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -79,20 +81,20 @@ impl Load {
                 created_at: self.now,
                 participants: participants.to_vec(),
             };
-            ((), Request::CreateConversation { conversation })
+            ((), CreateConversation { conversation }.into())
         });
         store.apply(batch, &mut replies);
-        assert!(replies.iter().all(|(_, reply)| matches!(reply, Reply::Conversation { created: true, .. })));
+        assert!(replies.into_iter().all(|(_, reply)| CreateConversation::answer(reply).is_ok_and(|answer| answer.created)));
     }
 
-    fn request(&mut self) -> Request {
+    fn request(&mut self) -> Append {
         self.now = self.now.after(Duration::from_micros(100));
         let number = self.next_random() % IN_USE * (CONVERSATIONS / IN_USE);
         let words: Vec<String> = (0..28).map(|_| format!("{:x}", 0x1000 + self.next_random() % 0xEFFF)).collect();
         let client_id = format!("{:016x}-{:016x}", self.next_random(), self.next_random()).into();
         let draft = Draft { content: words.join(" ").into(), client_id: Some(client_id), headers: Vec::new() };
         let message = NewMessage { id: self.ids.next_id(self.now, None), sender: user(number, self.random % 2), draft };
-        Request::Append {
+        Append {
             conversation: conversation(number),
             head: Head::default(),
             messages: vec![message],
@@ -107,12 +109,12 @@ impl Load {
         let (started, cpu) = (Instant::now(), cpu_time());
         for _ in 0..messages / batch {
             let before = cpu_time();
-            let requests: Vec<_> = (0..batch).map(|_| ((), self.request())).collect();
+            let requests: Vec<_> = (0..batch).map(|_| ((), self.request().into())).collect();
             making += cpu_time() - before;
             let begun = Instant::now();
             store.apply(requests, &mut replies);
             commits.push(begun.elapsed());
-            assert!(replies.drain(..).all(|(_, reply)| matches!(reply, Reply::Appended { .. })));
+            assert!(replies.drain(..).all(|(_, reply)| matches!(Append::answer(reply), Ok(Some(_)))));
         }
         let (wall, cpu) = (started.elapsed(), cpu_time() - cpu - making);
         commits.sort_unstable();
@@ -132,8 +134,9 @@ impl Load {
         let (started, cpu) = (Instant::now(), cpu_time());
         for _ in 0..pages {
             let conversation = conversation(self.next_random() % IN_USE * (CONVERSATIONS / IN_USE));
-            let reply = reader.read(&Request::ReadBefore { conversation, before: MessageId::MAX, limit: 20 });
-            assert!(matches!(reply, Reply::Messages { messages, .. } if messages.len() == 20));
+            let read = ReadBefore { conversation, before: MessageId::MAX, limit: 20 };
+            let page = ReadBefore::answer(reader.read(&read.into()));
+            assert!(page.is_ok_and(|page| page.is_some_and(|page| page.messages.len() == 20)));
         }
         let each = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(pages);
         println!("newest page of 20: {:.1} us, CPU {:.1} us", each(started.elapsed()), each(cpu_time() - cpu));

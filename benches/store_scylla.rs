@@ -30,8 +30,10 @@ use tokio::task::{LocalSet, spawn_local};
 use tidings::model::ids::{ConversationId, MessageId, MessageIds, ShardId, UserId};
 use tidings::model::message::{Conversation, ConversationKind, Draft, Head, Participant, ParticipantRole};
 use tidings::model::time::Wall;
+use tidings::store::conversations::CreateConversation;
+use tidings::store::log::{Append, Appended, Messages, NewMessage, ReadBefore};
 use tidings::store::scylla::{Connected, Options, Scylla, migrate, session, statement};
-use tidings::store::{Appended, NewMessage, Reply, Request};
+use tidings::store::{Call, Failure};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -305,8 +307,7 @@ async fn prepare(ours: &Ours, log: &Log) {
         created_at: now,
         participants: participants.to_vec(),
     };
-    let reply = ours.ask(Request::CreateConversation { conversation }).await;
-    assert!(matches!(reply, Reply::Conversation { created: true, .. }), "{reply:?}");
+    assert!(ours.ask(CreateConversation { conversation }).await.expect("a working store").created);
     let messages = (0..MESSAGES).map(|_| {
         let draft = Draft { content: log.content().into(), client_id: None, headers: Vec::new() };
         let message = NewMessage { id: log.next_id(now), sender: log.sender(), draft };
@@ -314,9 +315,9 @@ async fn prepare(ours: &Ours, log: &Log) {
         message
     });
     let messages = messages.collect();
-    let request = Request::Append { conversation: log.id, head: Head::default(), messages, keys_expire: now.after(DAY), now };
-    let reply = ours.ask(request).await;
-    assert!(matches!(reply, Reply::Appended { head, .. } if head == log.head.get()), "{reply:?}");
+    let append = Append { conversation: log.id, head: Head::default(), messages, keys_expire: now.after(DAY), now };
+    let answer = ours.ask(append).await.expect("a working store").expect("a conversation");
+    assert!(answer.head == log.head.get(), "{answer:?}");
 }
 
 /// Who carries operations out. Each checks what it is told.
@@ -339,10 +340,10 @@ impl Ours {
         Self { store: Rc::new(Scylla::new(options.clone(), connected)), lost, _lose: lose }
     }
 
-    async fn ask(&self, request: Request) -> Reply {
+    async fn ask<C: Call>(&self, call: C) -> Result<C::Answer, Failure> {
         let mut lost = self.lost.clone();
         let given_up = async move { _ = lost.wait_for(|lost| *lost).await };
-        spawn_local(self.store.ask(request, given_up)).await.expect("the store does not panic")
+        C::answer(spawn_local(self.store.ask(call.into(), given_up)).await.expect("the store does not panic"))
     }
 }
 
@@ -352,34 +353,21 @@ impl Side for Ours {
         let draft = Draft { content: log.content().into(), client_id: client_id.map(Into::into), headers: Vec::new() };
         let message = NewMessage { id: log.next_id(now), sender: log.sender(), draft };
         let id = message.id;
-        let request = Request::Append {
-            conversation: log.id,
-            head: log.head.get(),
-            messages: vec![message],
-            keys_expire: now.after(DAY),
-            now,
-        };
+        let append =
+            Append { conversation: log.id, head: log.head.get(), messages: vec![message], keys_expire: now.after(DAY), now };
         let before = log.head.get();
-        match self.ask(request).await {
-            Reply::Appended { results, head } => {
-                let [Appended::Stored(message)] = &results[..] else { panic!("{results:?}") };
-                assert!((message.id, message.prev, message.sequence) == (id, before.last, before.sequence + 1), "{message:?}");
-                log.advance(id);
-                assert!(head == log.head.get());
-            }
-            other => panic!("{other:?}"),
-        }
+        let answer = self.ask(append).await.expect("a working store").expect("a conversation");
+        let [Appended::Stored(message)] = &answer.results[..] else { panic!("{answer:?}") };
+        assert!((message.id, message.prev, message.sequence) == (id, before.last, before.sequence + 1), "{message:?}");
+        log.advance(id);
+        assert!(answer.head == log.head.get());
     }
 
     async fn page(&self, log: &Log) {
-        let request = Request::ReadBefore { conversation: log.id, before: MessageId::MAX, limit: PAGE };
-        match self.ask(request).await {
-            Reply::Messages { messages, more: true } => {
-                assert!(messages.len() == usize::from(PAGE) && messages[0].id == log.last());
-                assert!(messages[0].content.starts_with(&format!("{:>10} ", log.head.get().sequence)));
-            }
-            other => panic!("{other:?}"),
-        }
+        let read = ReadBefore { conversation: log.id, before: MessageId::MAX, limit: PAGE };
+        let Messages { messages, more } = self.ask(read).await.expect("a working store").expect("a conversation");
+        assert!(more && messages.len() == usize::from(PAGE) && messages[0].id == log.last());
+        assert!(messages[0].content.starts_with(&format!("{:>10} ", log.head.get().sequence)));
     }
 }
 

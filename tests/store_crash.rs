@@ -23,8 +23,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tidings::model::ids::{ConversationId, MessageId, UserId};
 use tidings::model::message::{Conversation, ConversationKind, Draft, Head, Message, Participant, ParticipantRole};
 use tidings::model::time::Wall;
+use tidings::store::conversations::CreateConversation;
 use tidings::store::embedded::{Embedded, Options, Trace};
-use tidings::store::{Appended, Failure, NewMessage, Reply, Request};
+use tidings::store::log::{self, Append, Appended, FindMessage, NewMessage, ReadAfter};
+use tidings::store::{Call, Failure, Reply, Request};
 
 #[expect(clippy::disallowed_types, reason = "the replaced functions are called from every thread of the process")]
 type Shared<T> = std::sync::Mutex<T>;
@@ -260,16 +262,16 @@ fn create() -> Vec<(u64, Request)> {
         created_at: NOW,
         participants: participants.clone(),
     };
-    (0..CONVERSATIONS).map(|number| (0, Request::CreateConversation { conversation: group(number) })).collect()
+    (0..CONVERSATIONS).map(|number| (0, CreateConversation { conversation: group(number) }.into())).collect()
 }
 
 /// The append with this number, from 1: always the same one.
-fn append(number: u64) -> Request {
+fn append(number: u64) -> Append {
     let mut random = Random(number);
     let content: String = (0..random.below(400)).map(|_| char::from(b'a' + random.below(26) as u8)).collect();
     let draft = Draft { content: content.into(), client_id: Some(format!("key {number}").into()), headers: Vec::new() };
     let id = MessageId::from_parts(Wall(NOW.0 + number), 0, 1);
-    Request::Append {
+    Append {
         conversation: conversation(number % CONVERSATIONS),
         head: Head::default(),
         messages: vec![NewMessage { id, sender: UserId::new(1).unwrap(), draft }],
@@ -279,7 +281,8 @@ fn append(number: u64) -> Request {
 }
 
 fn is_stored(reply: &Reply) -> bool {
-    matches!(reply, Reply::Appended { results, .. } if matches!(results[..], [Appended::Stored(_)]))
+    let Reply::Log(log::Reply::Append(Some(answer))) = reply else { return false };
+    matches!(answer.results[..], [Appended::Stored(_)])
 }
 
 /// Appends in batches of one to nine up to `last`, until one is not acknowledged; the first number of each batch.
@@ -291,7 +294,7 @@ fn run(store: &mut Embedded, last: u64) -> Vec<u64> {
         begins.push(next);
         let end = next + 1 + random.below(9);
         replies.clear();
-        store.apply((next..end).map(|number| (number, append(number))), &mut replies);
+        store.apply((next..end).map(|number| (number, append(number).into())), &mut replies);
         for (number, reply) in &replies {
             if is_stored(reply) {
                 ACKNOWLEDGED.store(*number, Ordering::SeqCst);
@@ -306,21 +309,18 @@ fn run(store: &mut Embedded, last: u64) -> Vec<u64> {
 fn messages(store: &Embedded) -> Vec<u64> {
     let mut found = Vec::new();
     for number in 0..CONVERSATIONS {
-        let request = Request::ReadAfter { conversation: conversation(number), after: MessageId::MIN, limit: u16::MAX };
-        let messages = match store.reader().read(&request) {
-            Reply::Messages { messages, .. } => messages,
-            Reply::Missing => continue,
-            other => panic!("{other:?}"),
-        };
+        let request = ReadAfter { conversation: conversation(number), after: MessageId::MIN, limit: u16::MAX };
+        let Some(page) = ReadAfter::answer(store.reader().read(&request.into())).unwrap() else { continue };
+        let messages = page.messages;
         let mut prev: Option<&Message> = None;
         for message in &messages {
             let number = message.id.at().0 - NOW.0;
-            let Request::Append { messages: sent, .. } = append(number) else { unreachable!() };
+            let Append { messages: sent, .. } = append(number);
             assert_eq!((&message.content, &message.client_id), (&sent[0].draft.content, &sent[0].draft.client_id));
             assert_eq!(message.prev, prev.map(|prev| prev.id));
             assert_eq!(message.sequence, prev.map_or(1, |prev| prev.sequence + 1));
-            let index = store.reader().read(&Request::FindMessage { message: message.id });
-            assert!(matches!(index, Reply::Found(Some(found)) if found == message.conversation));
+            let index = store.reader().read(&FindMessage { message: message.id }.into());
+            assert_eq!(FindMessage::answer(index), Ok(Some(message.conversation)));
             found.push(number);
             prev = Some(message);
         }
@@ -384,15 +384,15 @@ fn a_failed_sync_acknowledges_nothing_then_or_later() {
     let mut store = Embedded::open(directory.path(), &options()).unwrap();
     let mut replies = Vec::new();
     store.apply(create(), &mut replies);
-    store.apply([(1, append(1))], &mut replies);
+    store.apply([(1, append(1).into())], &mut replies);
     Disk::watch(directory.path(), Plan { fail_from: Some(1), ..Plan::default() });
     replies.clear();
-    store.apply([(2, append(2)), (3, append(3))], &mut replies);
+    store.apply([(2, append(2).into()), (3, append(3).into())], &mut replies);
     assert!(replies.iter().all(|(_, reply)| matches!(reply, Reply::Failed(Failure::Unknown))), "{replies:?}");
     Disk::end();
     // The disk works again; the store must not trust it.
     replies.clear();
-    store.apply([(4, append(4))], &mut replies);
+    store.apply([(4, append(4).into())], &mut replies);
     assert!(matches!(replies[..], [(4, Reply::Failed(Failure::Unavailable))]), "{replies:?}");
     assert_eq!(store.purge(NOW, 100), 0);
     // Reads go on, and do not show what was not acknowledged.
@@ -401,7 +401,7 @@ fn a_failed_sync_acknowledges_nothing_then_or_later() {
     // Opened again, the unknown has happened or not, and a repetition settles it.
     let mut store = Embedded::open(directory.path(), &options()).unwrap();
     replies.clear();
-    store.apply((2..=4).map(|number| (number, append(number))), &mut replies);
+    store.apply((2..=4).map(|number| (number, append(number).into())), &mut replies);
     assert!(replies.iter().all(|(_, reply)| is_stored(reply)), "{replies:?}");
     assert_eq!(messages(&store), [1, 2, 3, 4]);
 }
@@ -416,7 +416,7 @@ fn a_full_disk_acknowledges_nothing_and_loses_nothing() {
     FULL.store(true, Ordering::SeqCst);
     let mut replies = Vec::new();
     for number in 100..103 {
-        store.apply([(number, append(number))], &mut replies);
+        store.apply([(number, append(number).into())], &mut replies);
     }
     FULL.store(false, Ordering::SeqCst);
     assert!(matches!(replies[0].1, Reply::Failed(Failure::Unknown)), "{replies:?}");
@@ -426,7 +426,7 @@ fn a_full_disk_acknowledges_nothing_and_loses_nothing() {
     let mut store = Embedded::open(directory.path(), &options()).unwrap();
     assert!(messages(&store).starts_with(&before));
     replies.clear();
-    store.apply((100..103).map(|number| (number, append(number))), &mut replies);
+    store.apply((100..103).map(|number| (number, append(number).into())), &mut replies);
     assert!(replies.iter().all(|(_, reply)| is_stored(reply)), "{replies:?}");
 }
 
@@ -455,10 +455,10 @@ fn replies_come_after_one_sync_for_the_batch() {
         // How many syncs had returned at each step.
         store.set_trace(Box::new(move |step| sender.send((step, SYNCS.load(Ordering::SeqCst))).unwrap()));
         let mut replies = Vec::new();
-        store.apply((1..=64).map(|number| (number, append(number))), &mut replies);
+        store.apply((1..=64).map(|number| (number, append(number).into())), &mut replies);
         assert!(replies.iter().all(|(_, reply)| is_stored(reply)));
         // Nothing to store, nothing to sync.
-        store.apply([(1, append(1)), (2, Request::FindMessage { message: MessageId::MIN })], &mut replies);
+        store.apply([(1, append(1).into()), (2, FindMessage { message: MessageId::MIN }.into())], &mut replies);
         let syncs = u64::from(sync);
         let steps = [(Trace::Committed, syncs), (Trace::Replied, syncs), (Trace::Replied, syncs)];
         assert_eq!(receiver.try_iter().collect::<Vec<_>>(), steps);

@@ -3,7 +3,7 @@
 use crate::access::token::Claims;
 use crate::model::message::{Conversation, ConversationKind, ParticipantRole};
 use crate::model::{Limits, Refusal, RefusalCode, UserId, Wall};
-use crate::store::FamilyId;
+use crate::store::accounts::FamilyId;
 
 /// The user that a session acts for, and how long its token is believed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::model::{UserId, Wall};
-use crate::store::FamilyId;
+use crate::store::accounts::FamilyId;
 
 /// Longer tokens are refused before any work.
 pub const TOKEN_BYTES_MAX: usize = 4 * 1024;

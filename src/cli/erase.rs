@@ -5,7 +5,8 @@ use tidings::io::bulk::Bulk;
 use tidings::io::clock;
 use tidings::log;
 use tidings::model::UserId;
-use tidings::store::{Erased, Reply, Request};
+use tidings::store::Failure;
+use tidings::store::erasure::{EraseAnswer, EraseUser, Erased};
 
 use super::{Failed, open_bulk, print};
 
@@ -24,7 +25,7 @@ pub(super) fn erase(arguments: &Arguments, loaded: &Loaded) -> Result<(), Failed
     let settings = &loaded.settings;
     log::init(settings.log.format, &settings.log.level).map_err(Failed::because)?;
     let mut store = open(settings)?;
-    erase_all(arguments.user, &mut |request| store.ask(request))?;
+    erase_all(arguments.user, &mut |erase| store.ask(erase))?;
     if store.compact().map_err(Failed::because)? {
         print("the files have been written anew without it\n")?;
     }
@@ -39,22 +40,17 @@ fn open(settings: &Settings) -> Result<Bulk, Failed> {
     open_bulk(settings, false)
 }
 
-fn erase_all(user: UserId, ask: &mut dyn FnMut(Request) -> Reply) -> Result<(), Failed> {
-    let (mut sum, mut place) = (Erased::default(), None);
+fn erase_all(user: UserId, ask: &mut dyn FnMut(EraseUser) -> Result<EraseAnswer, Failure>) -> Result<(), Failed> {
+    let (mut sum, mut cursor) = (Erased::default(), None);
     loop {
-        match ask(Request::EraseUser { user, place: place.take(), limit: STEP_ROWS, now: clock::wall() }) {
-            Reply::Erased { erased, next } => {
-                sum += erased;
-                place = next;
-            }
-            Reply::Failed(failure) => {
-                let reason =
-                    format!("the store failed ({failure:?}); run it again to erase the rest. So far: {}", counts(user, &sum));
-                return Err(Failed::because(reason));
-            }
-            other => return Err(Failed::because(format!("the store answered {other:?}"))),
-        }
-        if place.is_none() {
+        let answer = ask(EraseUser { user, cursor, limit: STEP_ROWS, now: clock::wall() });
+        let EraseAnswer { erased, next } = answer.map_err(|failure| {
+            let so_far = counts(user, &sum);
+            Failed::because(format!("the store failed ({failure:?}); run it again to erase the rest. So far: {so_far}"))
+        })?;
+        sum += erased;
+        cursor = next;
+        if cursor.is_none() {
             break;
         }
     }
@@ -75,18 +71,18 @@ fn counts(user: UserId, erased: &Erased) -> String {
 mod tests {
     use super::*;
     use tidings::config::Profile;
+    use tidings::store::accounts::LoginUser;
     use tidings::store::memory::Memory;
 
     #[test]
     fn a_user_that_nobody_knows_is_a_failure() {
         let mut store = Memory::new();
         let user = UserId::new(7).unwrap();
-        assert!(erase_all(user, &mut |request| store.apply(&request)).is_err());
+        assert!(erase_all(user, &mut |erase| store.ask(erase)).is_err());
         let roles = Vec::new();
-        store.apply(&Request::LoginUser { login: "+49".into(), candidate: user, roles, now: clock::wall() });
-        assert!(erase_all(user, &mut |request| store.apply(&request)).is_ok());
-        let mut fails = |_| Reply::Failed(tidings::store::Failure::Busy);
-        assert!(erase_all(user, &mut fails).is_err());
+        store.ask(LoginUser { login: "+49".into(), candidate: user, roles, now: clock::wall() }).unwrap();
+        assert!(erase_all(user, &mut |erase| store.ask(erase)).is_ok());
+        assert!(erase_all(user, &mut |_| Err(Failure::Busy)).is_err());
     }
 
     #[test]

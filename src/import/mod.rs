@@ -24,7 +24,9 @@ use crate::model::generations::Generations;
 use crate::model::message::{Conversation, ConversationKind, Draft, Head, Message, Participant, ParticipantRole};
 use crate::model::{ConversationId, Limits, MessageId, UserId, Wall};
 use crate::protocol::json::Reader;
-use crate::store::{Appended, NewMessage, Reply, Request};
+use crate::store::conversations::{CreateAnswer, CreateConversation, LoadConversation, PutParticipant};
+use crate::store::log::{Append, AppendAnswer, Appended, NewMessage, ReadMessage};
+use crate::store::{Call, Failure, Reply, Request};
 
 use line::{ConversationLine, Line, MessageLine};
 use places::Places;
@@ -212,14 +214,14 @@ impl Import {
             match &numbered.line {
                 Line::Conversation(line) => {
                     asked.push((numbered.number, line.id, Some(line)));
-                    requests.push(vec![Request::CreateConversation { conversation: line.conversation(now) }]);
+                    requests.push(vec![CreateConversation { conversation: line.conversation(now) }.into()]);
                     known.insert(line.id, None);
                 }
                 Line::Message(line) if !known.contains_key(&line.conversation) => {
                     let recent = self.recent.take(&line.conversation);
                     if recent.is_none() {
                         asked.push((numbered.number, line.conversation, None));
-                        requests.push(vec![Request::LoadConversation { conversation: line.conversation }]);
+                        requests.push(vec![LoadConversation { conversation: line.conversation }.into()]);
                     }
                     known.insert(line.conversation, recent);
                 }
@@ -228,12 +230,16 @@ impl Import {
         }
         let mut joining = Vec::new();
         for ((number, id, line), replies) in asked.into_iter().zip(ask(requests)) {
-            let there = match replies.into_iter().next() {
-                Some(Reply::Conversation { state, created }) => Some((state, created)),
-                Some(Reply::Missing) if line.is_none() => None,
-                other => return Err(end.fail(other.as_ref())),
+            let (state, created) = match line {
+                Some(_) => {
+                    let CreateAnswer { state, created } = end.answer::<CreateConversation>(&mut replies.into_iter())?;
+                    (state, created)
+                }
+                None => match end.answer::<LoadConversation>(&mut replies.into_iter())? {
+                    Some(state) => (state, false),
+                    None => continue,
+                },
             };
-            let Some((state, created)) = there else { continue };
             let mut participants: Vec<UserId> = state.conversation.participants.iter().map(|there| there.user).collect();
             match line.map(|line| line.missing(&state.conversation)).transpose() {
                 Err(reason) => end.refuse(number, reason),
@@ -242,7 +248,7 @@ impl Import {
                     self.counts.conversations_there += u64::from(line.is_some() && !created);
                     for user in missing.into_iter().flatten() {
                         let participant = Participant { user, role: ParticipantRole::Member, joined_at: now };
-                        joining.push(vec![Request::PutParticipant { conversation: id, participant }]);
+                        joining.push(vec![PutParticipant { conversation: id, participant }.into()]);
                         participants.push(user);
                     }
                 }
@@ -251,10 +257,9 @@ impl Import {
             known.insert(id, Some(Known { participants: participants.into(), head: state.head }));
         }
         for replies in ask(joining) {
-            match replies.into_iter().next() {
-                Some(Reply::Done { .. }) => self.counts.participants_added += 1,
-                other => return Err(end.fail(other.as_ref())),
-            }
+            let done = end.answer::<PutParticipant>(&mut replies.into_iter())?;
+            done.ok_or_else(|| end.fault("a conversation is gone"))?;
+            self.counts.participants_added += 1;
         }
         Ok(known)
     }
@@ -295,21 +300,20 @@ impl Import {
     fn compare(&mut self, placed: &[Placed], end: &mut End, ask: &mut Ask<'_>) -> Result<(), Fault> {
         let read = |placed: &Placed| {
             let (conversation, message) = (placed.conversation, placed.message.id);
-            vec![Request::ReadMessage { conversation, message }]
+            vec![ReadMessage { conversation, message }.into()]
         };
         for (placed, replies) in placed.iter().zip(ask(placed.iter().map(read).collect())) {
             if end.is_beyond(placed.number) {
                 break;
             }
-            match replies.into_iter().next() {
-                Some(Reply::Message(Some(there))) if is_same(&there, &placed.message) => self.counts.messages_there += 1,
-                Some(Reply::Message(Some(_))) => {
+            match end.answer::<ReadMessage>(&mut replies.into_iter())? {
+                Some(there) if is_same(&there, &placed.message) => self.counts.messages_there += 1,
+                Some(_) => {
                     end.refuse(placed.number, "another message is stored with this time in its conversation".into());
                 }
-                Some(Reply::Message(None)) => {
+                None => {
                     end.refuse(placed.number, "older than the last message that is stored in its conversation".into());
                 }
-                other => return Err(end.fail(other.as_ref())),
             }
         }
         Ok(())
@@ -338,10 +342,8 @@ impl Import {
         for (chain, replies) in chains.iter().zip(ask(requests)) {
             let mut replies = replies.into_iter();
             for (conversation, numbers) in &chain.sent {
-                let (results, head) = match replies.next() {
-                    Some(Reply::Appended { results, head }) => (results, head),
-                    other => return Err(end.fail(other.as_ref())),
-                };
+                let answer = end.answer::<Append>(&mut replies)?;
+                let AppendAnswer { results, head } = answer.ok_or_else(|| end.fault("a conversation is gone"))?;
                 for (number, result) in numbers.iter().zip(results) {
                     match result {
                         Appended::Stored(_) => self.counts.messages += 1,
@@ -413,13 +415,14 @@ impl End {
         matches!(&self.refused, Some(Fault::Line { number: refused, .. }) if *refused <= number)
     }
 
-    fn fail(&self, reply: Option<&Reply>) -> Fault {
-        let reason = match reply {
-            Some(Reply::Failed(failure)) => format!("the store failed ({failure:?})"),
-            Some(_) => "the store answered something else".to_owned(),
-            None => "the store did not answer".to_owned(),
-        };
-        Fault::Store { number: self.last, reason }
+    /// The answer to the next request of a chain.
+    fn answer<C: Call>(&self, replies: &mut impl Iterator<Item = Reply>) -> Result<C::Answer, Fault> {
+        let reply = replies.next().ok_or_else(|| self.fault("the store did not answer"))?;
+        C::answer(reply).map_err(|failure: Failure| self.fault(format!("the store failed ({failure:?})")))
+    }
+
+    fn fault(&self, reason: impl Into<String>) -> Fault {
+        Fault::Store { number: self.last, reason: reason.into() }
     }
 }
 
@@ -461,7 +464,7 @@ impl Chain {
             self.sent.push((conversation, append.iter().map(|placed| placed.number).collect()));
             let messages = append.into_iter().map(|placed| placed.message).collect();
             // Client ids are kept and shown, and protect from no repetition: their time is over.
-            requests.push(Request::Append { conversation, head, messages, keys_expire: now, now });
+            requests.push(Append { conversation, head, messages, keys_expire: now, now }.into());
         }
         requests
     }

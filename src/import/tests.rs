@@ -1,7 +1,9 @@
 use super::*;
 use crate::model::message::ConversationSummary;
+use crate::store::conversations::ListConversations;
+use crate::store::log::{self, NewMessage, ReadAfter};
 use crate::store::memory::Memory;
-use crate::store::{Failure, NewMessage};
+use crate::store::{Failure, Write};
 
 /// Imports lines into the model and reads it back.
 #[derive(Default)]
@@ -74,20 +76,13 @@ impl World {
     }
 
     fn messages(&self) -> Vec<std::sync::Arc<Message>> {
-        let read = Request::ReadAfter { conversation: seven(), after: MessageId::MIN, limit: u16::MAX };
-        match self.store.read(&read) {
-            Reply::Messages { messages, .. } => messages,
-            Reply::Missing => Vec::new(),
-            other => panic!("{other:?}"),
-        }
+        let read = ReadAfter { conversation: seven(), after: MessageId::MIN, limit: u16::MAX };
+        ReadAfter::answer(self.store.read(&read.into())).unwrap().map_or_else(Vec::new, |page| page.messages)
     }
 
     fn list(&self, user: u64) -> Vec<ConversationSummary> {
-        let read = Request::ReadConversations { user: UserId::new(user).unwrap(), after: None, limit: 10 };
-        match self.store.read(&read) {
-            Reply::Conversations { summaries, .. } => summaries,
-            other => panic!("{other:?}"),
-        }
+        let list = ListConversations { user: UserId::new(user).unwrap(), after: None, limit: 10 };
+        ListConversations::answer(self.store.read(&list.into())).unwrap().summaries
     }
 }
 
@@ -237,7 +232,7 @@ fn client_ids_are_kept_and_take_nothing_for_a_repetition() {
         NewMessage { id: MessageId::from_parts(at("2020-01-02T00:00:00Z"), 0, 0), sender: UserId::new(1).unwrap(), draft };
     let (head, now) = (Head::default(), at(NOW));
     let keys_expire = at("2026-01-01T12:00:00Z");
-    world.store.apply(&Request::Append { conversation: seven(), head, messages: vec![message], keys_expire, now });
+    world.store.ask(Append { conversation: seven(), head, messages: vec![message], keys_expire, now }).unwrap();
     let later = |content| keyed(content, "10").replace("2020-01-01", "2020-01-03");
     assert_eq!(world.import(&[later("live")]).unwrap().messages_there, 1);
     let fault = world.import(&[later("other")]).unwrap_err();
@@ -251,14 +246,12 @@ fn waves_are_cut_by_lines_and_appends_by_messages_and_bytes() {
     lines.extend((0..2 * WAVE_LINES).map(|_| said(1, "x", "10")));
     world.import(&lines).unwrap();
     assert_eq!(world.contents().len(), 2 * WAVE_LINES);
-    let sizes: Vec<usize> = world
-        .asked
-        .iter()
-        .filter_map(|request| match request {
-            Request::Append { messages, .. } => Some(messages.len()),
-            _ => None,
-        })
-        .collect();
+    let mut sizes = Vec::new();
+    for request in &world.asked {
+        if let Request::Write(Write::Log(log::Write::Append(append))) = request {
+            sizes.push(append.messages.len());
+        }
+    }
     assert!(sizes.iter().all(|size| *size <= 3) && sizes.len() <= 2 * WAVE_LINES / 3 + 3);
 
     let mut chain = Chain::default();

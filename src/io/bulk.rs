@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use crate::io::{clock, scylla};
 use crate::store::embedded::{self, Embedded};
 use crate::store::scylla::{Options, Scylla};
-use crate::store::{Reply, Request};
+use crate::store::{Call, Failure, Reply, Request};
 
 /// Chains that a database carries out side by side: enough to hide its answers' way, few enough that each is soon done.
 const CHAINS_MAX: usize = 128;
@@ -52,9 +52,12 @@ impl Bulk {
     }
 
     /// Carries one request out.
-    pub fn ask(&mut self, request: Request) -> Reply {
-        let replies = self.carry_out(vec![vec![request]]).pop();
-        replies.and_then(|mut replies| replies.pop()).expect("a request has a reply")
+    ///
+    /// # Errors
+    /// The last failure, when the store could not.
+    pub fn ask<C: Call>(&mut self, call: C) -> Result<C::Answer, Failure> {
+        let replies = self.carry_out(vec![vec![call.into()]]).pop();
+        C::answer(replies.and_then(|mut replies| replies.pop()).expect("a request has a reply"))
     }
 
     /// Makes sure that no file of the embedded store has rows any more that were removed or replaced. False: the store is
@@ -117,20 +120,20 @@ async fn carry_out_chain(store: &Rc<Scylla>, chain: Vec<Request>) -> Vec<Reply> 
 mod tests {
     use super::*;
     use crate::model::{ConversationId, UserId};
+    use crate::store::conversations::{BlockAnswer, ReadConversation, SetBlock};
 
     #[test]
     fn chains_are_answered_in_their_order() {
         let directory = tempfile::tempdir().unwrap();
         let mut store = Bulk::open_embedded(directory.path(), &embedded::Options::default()).unwrap();
-        let block =
-            |other, blocked| Request::SetBlock { user: UserId::new(1).unwrap(), other: UserId::new(other).unwrap(), blocked };
-        let read = Request::ReadConversation { conversation: ConversationId::new(1).unwrap() };
-        let replies = store.carry_out(vec![vec![block(2, true), block(2, false)], vec![], vec![read]]);
-        let [pair, none, one] = replies.as_slice() else { panic!("{replies:?}") };
-        let changes = [(true, true), (false, true)];
-        for (reply, expect) in pair.iter().zip(changes) {
-            assert!(matches!(reply, Reply::BlockSet { blocked, changed, .. } if (*blocked, *changed) == expect), "{reply:?}");
-        }
-        assert!(pair.len() == 2 && none.is_empty() && matches!(one.as_slice(), [Reply::Missing]));
+        let block = |blocked| SetBlock { user: UserId::new(1).unwrap(), other: UserId::new(2).unwrap(), blocked }.into();
+        let read = ReadConversation { conversation: ConversationId::new(1).unwrap() };
+        let replies = store.carry_out(vec![vec![block(true), block(false)], vec![], vec![read.into()]]);
+        let [pair, none, one]: [Vec<Reply>; 3] = replies.try_into().unwrap();
+        let pair: Vec<_> = pair.into_iter().map(|reply| SetBlock::answer(reply).unwrap()).collect();
+        let set = |blocked| BlockAnswer { direct: None, blocked, changed: true };
+        assert_eq!(pair, [set(true), set(false)]);
+        assert!(none.is_empty());
+        assert_eq!(one.into_iter().map(ReadConversation::answer).collect::<Vec<_>>(), [Ok(None)]);
     }
 }

@@ -3,7 +3,7 @@
 use crate::io::store_bridge::{Origin, Store, StoreReader};
 use crate::model::Wall;
 use crate::store::embedded::{Embedded, Reader};
-use crate::store::{Reply, Request};
+use crate::store::{Read, Reply, Write};
 
 impl Store for Embedded {
     type Reader = Reader;
@@ -12,8 +12,8 @@ impl Store for Embedded {
         Self::epoch(self)
     }
 
-    fn apply(&mut self, requests: Vec<(Origin, Request)>, replies: &mut Vec<(Origin, Reply)>) {
-        Self::apply(self, requests, replies);
+    fn apply(&mut self, writes: Vec<(Origin, Write)>, replies: &mut Vec<(Origin, Reply)>) {
+        Self::apply(self, writes.into_iter().map(|(origin, write)| (origin, write.into())), replies);
     }
 
     fn reader(&self) -> Reader {
@@ -26,7 +26,7 @@ impl Store for Embedded {
 }
 
 impl StoreReader for Reader {
-    fn read(&self, request: &Request) -> Reply {
-        Self::read(self, request)
+    fn read(&self, read: &Read) -> Reply {
+        Self::read(self, read)
     }
 }

@@ -120,7 +120,7 @@ impl Backing for Database {
 
 /// Until every lane is gone and every request answered.
 async fn serve(store: Rc<Scylla>, ends: Ends, times: Times) {
-    let Ends { requests, reads, answers, wake, .. } = ends;
+    let Ends { writes, reads, answers, wake, .. } = ends;
     let (lost, is_lost) = watch::channel(false);
     let (under_way, idle) = (Rc::new(RefCell::new(0_usize)), Rc::new(Notify::new()));
     let bells = answers.clone();
@@ -146,14 +146,14 @@ async fn serve(store: Rc<Scylla>, ends: Ends, times: Times) {
     loop {
         let mut ended = 0;
         loop {
-            match requests.try_recv() {
-                Ok(batch) => batch.into_iter().for_each(|(origin, request)| begin(origin, request)),
+            match writes.try_recv() {
+                Ok(batch) => batch.into_iter().for_each(|(origin, write)| begin(origin, write.into())),
                 Err(error) => break ended += usize::from(error.is_disconnected()),
             }
         }
         loop {
             match reads.try_recv() {
-                Ok((origin, request)) => begin(origin, request),
+                Ok((origin, read)) => begin(origin, read.into()),
                 Err(error) => break ended += usize::from(error.is_disconnected()),
             }
         }

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use crate::io::clock;
 use crate::io::mesh::Bell;
 use crate::model::{Mono, ShardId, Wall};
-use crate::store::{Failure, Reply, Request, Ticket};
+use crate::store::{Failure, Read, Reply, Request, Ticket, Write};
 
 /// Requests of one group commit.
 const BATCH_MAX: usize = 1_024;
@@ -56,8 +56,8 @@ pub trait Backing: Send + 'static {
 
 /// The store's ends of all lanes.
 pub struct Ends {
-    pub(super) requests: Receiver<Batch>,
-    pub(super) reads: Receiver<(Origin, Request)>,
+    pub(super) writes: Receiver<Batch>,
+    pub(super) reads: Receiver<(Origin, Read)>,
     pub(super) answers: Answers,
     /// Told after each request, and when a lane ends: for who waits without a thread of its own.
     pub(super) wake: Arc<Notify>,
@@ -70,8 +70,8 @@ pub trait Store: Send + 'static {
     /// Grows with every start on the same data.
     fn epoch(&self) -> u64;
 
-    /// Carries the requests out in their order, durably, and appends one reply for each.
-    fn apply(&mut self, requests: Vec<(Origin, Request)>, replies: &mut Vec<(Origin, Reply)>);
+    /// Carries the writes out in their order, durably, and appends one reply for each.
+    fn apply(&mut self, writes: Vec<(Origin, Write)>, replies: &mut Vec<(Origin, Reply)>);
 
     fn reader(&self) -> Self::Reader;
 
@@ -81,18 +81,18 @@ pub trait Store: Send + 'static {
 
 /// Answers reads beside the writer. Owner: a reading thread.
 pub trait StoreReader: Clone + Send + 'static {
-    fn read(&self, request: &Request) -> Reply;
+    fn read(&self, read: &Read) -> Reply;
 }
 
-/// Requests of one shard that one turn made.
-pub(super) type Batch = Vec<(Origin, Request)>;
+/// Writes of one shard that one turn made.
+pub(super) type Batch = Vec<(Origin, Write)>;
 
 /// A shard's way to the store. Lifetime and owner: the shard's executor. View: one shard.
 #[derive(Debug)]
 pub(super) struct StoreLane {
     shard: ShardId,
     writes: Sender<Batch>,
-    reads: Sender<(Origin, Request)>,
+    reads: Sender<(Origin, Read)>,
     replies: Receiver<(Ticket, Reply)>,
     /// Writes of this turn.
     gathered: Batch,
@@ -121,7 +121,7 @@ pub(super) fn start<S: Backing>(
     bells: &[Arc<Bell>],
     inflight_max: usize,
 ) -> std::io::Result<(StoreThreads, Vec<StoreLane>)> {
-    let (writes, requests) = unbounded();
+    let (writes_in, writes) = unbounded();
     let (reads_in, reads) = unbounded();
     let (wake, up) = (Arc::<Notify>::default(), Arc::new(AtomicBool::new(true)));
     let mut lanes = Vec::new();
@@ -131,7 +131,7 @@ pub(super) fn start<S: Backing>(
         shards.push(Answer { replies: answer, bell: Arc::clone(bell) });
         lanes.push(StoreLane {
             shard,
-            writes: writes.clone(),
+            writes: writes_in.clone(),
             reads: reads_in.clone(),
             replies,
             gathered: Vec::new(),
@@ -143,7 +143,7 @@ pub(super) fn start<S: Backing>(
             told_up: true,
         });
     }
-    let threads = store.start(Ends { requests, reads, answers: Answers { shards, up }, wake })?;
+    let threads = store.start(Ends { writes, reads, answers: Answers { shards, up }, wake })?;
     Ok((StoreThreads { threads }, lanes))
 }
 
@@ -153,14 +153,14 @@ impl<S: Store> Backing for S {
     }
 
     fn start(self, ends: Ends) -> std::io::Result<Vec<JoinHandle<()>>> {
-        let Ends { requests, reads, answers, wake: _ } = ends;
+        let Ends { writes, reads, answers, wake: _ } = ends;
         let mut threads = Vec::new();
         for number in 0..READERS {
             let (reader, reads, answers) = (self.reader(), reads.clone(), answers.clone());
             let reading = move || guarded(|| read_all(&reader, &reads, &answers));
             threads.push(Builder::new().name(format!("store-read-{number}")).spawn(reading)?);
         }
-        let writing = move || guarded(|| write_all(self, &requests, &answers));
+        let writing = move || guarded(|| write_all(self, &writes, &answers));
         threads.push(Builder::new().name("store-write".into()).spawn(writing)?);
         Ok(threads)
     }
@@ -185,11 +185,12 @@ impl StoreLane {
         }
         self.inflight += 1;
         let origin = Origin { shard: self.shard, ticket };
-        if request.is_read() {
-            assert!(self.reads.send((origin, request)).is_ok(), "the store's readers ended before the shard");
-            self.wake.notify_one();
-        } else {
-            self.gathered.push((origin, request));
+        match request {
+            Request::Read(read) => {
+                assert!(self.reads.send((origin, read)).is_ok(), "the store's readers ended before the shard");
+                self.wake.notify_one();
+            }
+            Request::Write(write) => self.gathered.push((origin, write)),
         }
     }
 
@@ -271,26 +272,26 @@ impl Answers {
     }
 }
 
-fn read_all<R: StoreReader>(reader: &R, requests: &Receiver<(Origin, Request)>, answers: &Answers) {
-    while let Ok((origin, request)) = requests.recv() {
-        answers.give(origin, reader.read(&request));
+fn read_all<R: StoreReader>(reader: &R, reads: &Receiver<(Origin, Read)>, answers: &Answers) {
+    while let Ok((origin, read)) = reads.recv() {
+        answers.give(origin, reader.read(&read));
         answers.ring(origin.shard);
     }
 }
 
-fn write_all<S: Store>(mut store: S, requests: &Receiver<Batch>, answers: &Answers) {
+fn write_all<S: Store>(mut store: S, channel: &Receiver<Batch>, answers: &Answers) {
     let mut replies = Vec::new();
     let mut rung = vec![false; answers.shards.len()];
     let mut purge_at = clock::mono();
     let mut writes = 0;
     let mut pause = Duration::ZERO;
     loop {
-        match requests.recv_timeout(purge_at.since(clock::mono())) {
+        match channel.recv_timeout(purge_at.since(clock::mono())) {
             Ok(mut batch) => {
                 gather(std::mem::take(&mut pause));
                 let began = clock::mono();
                 while batch.len() < BATCH_MAX
-                    && let Ok(more) = requests.try_recv()
+                    && let Ok(more) = channel.try_recv()
                 {
                     batch.extend(more);
                 }
@@ -351,6 +352,9 @@ pub(super) fn guarded(thread: impl FnOnce()) {
 mod tests {
     use super::*;
     use crate::model::{ConversationId, UserId};
+    use crate::store::accounts::ReadUser;
+    use crate::store::conversations::RemoveParticipant;
+    use crate::store::{Call, Done};
 
     /// Answers with how many requests each commit had, and what it was asked.
     #[derive(Clone)]
@@ -366,10 +370,10 @@ mod tests {
             1
         }
 
-        fn apply(&mut self, requests: Vec<(Origin, Request)>, replies: &mut Vec<(Origin, Reply)>) {
+        fn apply(&mut self, writes: Vec<(Origin, Write)>, replies: &mut Vec<(Origin, Reply)>) {
             self.open.recv().unwrap();
-            self.commits.send(requests.len()).unwrap();
-            replies.extend(requests.into_iter().map(|(origin, _)| (origin, Reply::Done { changed: true })));
+            self.commits.send(writes.len()).unwrap();
+            replies.extend(writes.into_iter().map(|(origin, _)| (origin, write().reply(Some(Done { changed: true })))));
         }
 
         fn reader(&self) -> Self {
@@ -382,14 +386,17 @@ mod tests {
     }
 
     impl StoreReader for Fake {
-        fn read(&self, _request: &Request) -> Reply {
-            Reply::Missing
+        fn read(&self, _read: &Read) -> Reply {
+            read().reply(None)
         }
     }
 
-    fn write() -> Request {
-        let (conversation, user) = (ConversationId::new(1).unwrap(), UserId::new(1).unwrap());
-        Request::RemoveParticipant { conversation, user }
+    fn write() -> RemoveParticipant {
+        RemoveParticipant { conversation: ConversationId::new(1).unwrap(), user: UserId::new(1).unwrap() }
+    }
+
+    fn read() -> ReadUser {
+        ReadUser { user: UserId::new(1).unwrap() }
     }
 
     fn wait_reply(lane: &mut StoreLane) -> (Ticket, Reply) {
@@ -407,7 +414,7 @@ mod tests {
         let (go, open) = unbounded();
         let bells = [Arc::<Bell>::default(), Arc::default()];
         let (threads, mut lanes) = start(Fake { commits, open }, &bells, 100).unwrap();
-        lanes[0].submit(Ticket(0), write());
+        lanes[0].submit(Ticket(0), write().into());
         lanes[0].commit();
         // The writer has the first batch once the channel is empty; the rest comes while it waits for the disk.
         while !lanes[0].writes.is_empty() {
@@ -415,7 +422,7 @@ mod tests {
         }
         for ticket in 1..=20 {
             let lane = &mut lanes[(ticket % 2) as usize];
-            lane.submit(Ticket(ticket), write());
+            lane.submit(Ticket(ticket), write().into());
             lane.commit();
         }
         go.send(()).unwrap();
@@ -434,12 +441,14 @@ mod tests {
         let (commits, _counted) = unbounded();
         let (go, open) = unbounded();
         let (threads, mut lanes) = start(Fake { commits, open }, &[Arc::default()], 100).unwrap();
-        lanes[0].submit(Ticket(1), write());
+        lanes[0].submit(Ticket(1), write().into());
         lanes[0].commit();
-        lanes[0].submit(Ticket(2), Request::ReadUser { user: UserId::new(1).unwrap() });
-        assert!(matches!(wait_reply(&mut lanes[0]), (Ticket(2), Reply::Missing)));
+        lanes[0].submit(Ticket(2), read().into());
+        let (ticket, reply) = wait_reply(&mut lanes[0]);
+        assert_eq!((ticket, ReadUser::answer(reply)), (Ticket(2), Ok(None)));
         go.send(()).unwrap();
-        assert!(matches!(wait_reply(&mut lanes[0]), (Ticket(1), Reply::Done { .. })));
+        let (ticket, reply) = wait_reply(&mut lanes[0]);
+        assert_eq!((ticket, RemoveParticipant::answer(reply)), (Ticket(1), Ok(Some(Done { changed: true }))));
         drop(lanes);
         threads.join();
     }
@@ -450,7 +459,7 @@ mod tests {
         let (go, open) = unbounded();
         let (threads, mut lanes) = start(Fake { commits, open }, &[Arc::default()], 2).unwrap();
         for ticket in 0..3 {
-            lanes[0].submit(Ticket(ticket), write());
+            lanes[0].submit(Ticket(ticket), write().into());
         }
         lanes[0].commit();
         assert!(matches!(wait_reply(&mut lanes[0]), (Ticket(2), Reply::Failed(Failure::Busy))));

@@ -18,7 +18,7 @@ use crate::model::{ConnectionId, ConversationId, MessageId, Redacted, Refusal, S
 use crate::session::endpoints::EndpointId;
 use crate::session::intent::ConnectRequest;
 use crate::session::sockjs::{Channel, RequestAddress};
-use crate::store::FamilyId;
+use crate::store::accounts::FamilyId;
 
 /// A session on its shard. The generation distinguishes the later tenants of a slot from earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

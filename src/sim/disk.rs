@@ -10,19 +10,19 @@ use crate::sim::InjectedBug;
 use crate::sim::plan::StoreFaults;
 use crate::sim::random::Random;
 use crate::store::memory::Memory;
-use crate::store::{Failure, Reply, Request, Ticket};
+use crate::store::{Failure, Read, Reply, Request, Ticket, Write};
 
 /// A request of one shard.
 #[derive(Debug)]
-pub(super) struct Job {
+pub(super) struct Job<T> {
     pub(super) shard: usize,
     pub(super) ticket: Ticket,
-    pub(super) request: Request,
+    pub(super) request: T,
 }
 
-/// What a request came to: the reply, and whether the write happened, whatever the reply says.
-pub(super) struct Done {
-    pub(super) job: Job,
+/// The reply to a request, and whether the write happened, whatever the reply says.
+pub(super) struct Done<T> {
+    pub(super) job: Job<T>,
     pub(super) reply: Reply,
     /// What the store answered itself, when it carried the write out.
     pub(super) carried_out: Option<Reply>,
@@ -34,12 +34,12 @@ pub(super) struct Disk {
     faults: StoreFaults,
     /// Until then everything is refused.
     pub(super) outage_until: Mono,
-    writes: VecDeque<Job>,
-    reads: VecDeque<Job>,
+    writes: VecDeque<Job<Write>>,
+    reads: VecDeque<Job<Read>>,
     bug: Option<InjectedBug>,
     /// With an injected fault: what a crash leaves.
     durable: Memory,
-    lagging: VecDeque<(Request, Reply)>,
+    lagging: VecDeque<(Write, Reply)>,
 }
 
 impl Disk {
@@ -72,11 +72,15 @@ impl Disk {
         if self.lags() { &self.durable } else { &self.memory }
     }
 
-    pub(super) fn submit(&mut self, job: Job) {
-        if job.request.is_read() { self.reads.push_back(job) } else { self.writes.push_back(job) }
+    pub(super) fn submit(&mut self, job: Job<Request>) {
+        let Job { shard, ticket, request } = job;
+        match request {
+            Request::Read(request) => self.reads.push_back(Job { shard, ticket, request }),
+            Request::Write(request) => self.writes.push_back(Job { shard, ticket, request }),
+        }
     }
 
-    pub(super) fn next_read(&mut self, random: &mut Random, now: Mono) -> Option<Done> {
+    pub(super) fn next_read(&mut self, random: &mut Random, now: Mono) -> Option<Done<Read>> {
         // Reads stand beside each other: any of them may be the next.
         if self.reads.is_empty() {
             return None;
@@ -89,12 +93,12 @@ impl Disk {
     }
 
     /// Everything that waits to be written, as one commit.
-    pub(super) fn commit(&mut self, random: &mut Random, now: Mono) -> Vec<Done> {
+    pub(super) fn commit(&mut self, random: &mut Random, now: Mono) -> Vec<Done<Write>> {
         let jobs = std::mem::take(&mut self.writes);
         jobs.into_iter().map(|job| self.write(random, now, job)).collect()
     }
 
-    fn write(&mut self, random: &mut Random, now: Mono, job: Job) -> Done {
+    fn write(&mut self, random: &mut Random, now: Mono, job: Job<Write>) -> Done<Write> {
         let StoreFaults { unavailable, busy, unknown_done, unknown_undone, .. } = self.faults;
         let rest = 1_000_u32.saturating_sub(unavailable + busy + unknown_done + unknown_undone);
         let outcome = random.weighted(&[rest, unavailable, busy, unknown_done, unknown_undone]);
@@ -109,10 +113,10 @@ impl Disk {
         Done { job, reply, carried_out }
     }
 
-    fn carry_out(&mut self, request: &Request) -> Reply {
-        let reply = self.memory.apply(request);
+    fn carry_out(&mut self, write: &Write) -> Reply {
+        let reply = self.memory.write(write);
         if self.lags() {
-            self.lagging.push_back((request.clone(), reply.clone()));
+            self.lagging.push_back((write.clone(), reply.clone()));
         }
         reply
     }
@@ -122,10 +126,10 @@ impl Disk {
     }
 
     /// With an injected fault: the slower disk follows. What it took in is durable from now on.
-    pub(super) fn follow(&mut self) -> Vec<(Request, Reply)> {
+    pub(super) fn follow(&mut self) -> Vec<(Write, Reply)> {
         let followed: Vec<_> = self.lagging.drain(..).collect();
-        for (request, _) in &followed {
-            self.durable.apply(request);
+        for (write, _) in &followed {
+            self.durable.write(write);
         }
         followed
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::model::message::Message;
 use crate::model::{ConversationId, MessageId, Mono, UserId, Wall};
 use crate::sim::facts::{Attempt, Block, Dto, Entry, Kind, LoginNo, Member, Send, SendNo, SessionFact, SessionNo, Sub};
-use crate::store::NewMessage;
+use crate::store::log::NewMessage;
 
 /// From the answer to a logout, or the end of a token, to the last message its sessions may get.
 const CUT_WITHIN_NS: u64 = 1_000_000_000;

@@ -4,13 +4,14 @@
 use crate::sim::InjectedBug;
 use crate::sim::disk::Job;
 use crate::sim::world::{Event, World};
-use crate::store::{self, Reply, Request};
+use crate::store::log::{Append, Appended, ReadMessage};
+use crate::store::{Call, Read, Reply, Request, Ticket, Write, conversations, log};
 
 impl World {
-    pub(super) fn ask_store(&mut self, seat: usize, ticket: store::Ticket, request: Request) {
+    pub(super) fn ask_store(&mut self, seat: usize, ticket: Ticket, request: Request) {
         self.trace.note(self.now, format_args!("shard {seat} asks {ticket:?} {request:?}"));
-        if let Request::Append { conversation, messages, .. } = &request {
-            self.oracle.append_asked(*conversation, messages);
+        if let Request::Write(Write::Log(log::Write::Append(append))) = &request {
+            self.oracle.append_asked(append.conversation, &append.messages);
         }
         let (is_read, pause) = (request.is_read(), self.random.micros(1, self.plan.store_us));
         self.disk.submit(Job { shard: seat, ticket, request });
@@ -24,8 +25,10 @@ impl World {
 
     pub(super) fn read_store(&mut self) {
         let Some(done) = self.disk.next_read(&mut self.random, self.now) else { return };
-        if let (Request::LoadConversation { conversation }, Reply::Conversation { .. }) = (&done.job.request, &done.reply) {
-            self.oracle.append_decided(*conversation);
+        if let Read::Conversations(conversations::Read::LoadConversation(load)) = &done.job.request
+            && let Reply::Conversations(conversations::Reply::LoadConversation(Some(_))) = &done.reply
+        {
+            self.oracle.append_decided(load.conversation);
         }
         self.reply(done.job.shard, done.job.ticket, done.reply);
     }
@@ -33,15 +36,15 @@ impl World {
     pub(super) fn commit(&mut self) {
         self.commit_due = false;
         for done in self.disk.commit(&mut self.random, self.now) {
-            if let Request::Append { conversation, messages, .. } = &done.job.request {
-                self.oracle.append_begun(*conversation, messages);
+            if let Write::Log(log::Write::Append(append)) = &done.job.request {
+                self.oracle.append_begun(append.conversation, &append.messages);
             }
             if let Some(carried_out) = done.carried_out {
                 if self.bug == Some(InjectedBug::AckBeforeDurable) {
                     let pause = self.random.millis(1, 50);
                     self.later(pause, Event::Follow);
                 } else {
-                    self.tell_oracle(&done.job.request, &carried_out);
+                    self.tell_oracle(&done.job.request, carried_out);
                 }
                 if self.bug == Some(InjectedBug::LyingDisk) {
                     let pause = self.random.millis(1, 400);
@@ -53,14 +56,14 @@ impl World {
     }
 
     pub(super) fn follow(&mut self) {
-        for (request, reply) in self.disk.follow() {
+        for (write, reply) in self.disk.follow() {
             if self.bug == Some(InjectedBug::AckBeforeDurable) {
-                self.tell_oracle(&request, &reply);
+                self.tell_oracle(&write, reply);
             }
         }
     }
 
-    pub(super) fn reply(&mut self, shard: usize, ticket: store::Ticket, reply: Reply) {
+    pub(super) fn reply(&mut self, shard: usize, ticket: Ticket, reply: Reply) {
         let pause = self.random.micros(1, 1 + self.plan.store_us / 4);
         let mut at = self.now.after(pause);
         if self.plan.replies_in_order {
@@ -71,26 +74,38 @@ impl World {
     }
 
     /// A write was carried out: from now on it is certain.
-    fn tell_oracle(&mut self, request: &Request, reply: &Reply) {
-        match (request, reply) {
-            (Request::Append { .. }, Reply::Appended { results, .. }) => {
-                for result in results {
-                    if let store::Appended::Stored(message) = result {
+    fn tell_oracle(&mut self, write: &Write, reply: Reply) {
+        use conversations::{PutParticipant, RemoveParticipant, SetBlock, Write as Conversations};
+        match write {
+            Write::Log(log::Write::Append(_)) => {
+                let Ok(Some(answer)) = Append::answer(reply) else { return };
+                for result in answer.results {
+                    if let Appended::Stored(message) = result {
                         let moment = self.moment();
-                        self.oracle.stored(moment, message);
+                        self.oracle.stored(moment, &message);
                     }
                 }
             }
-            (Request::PutParticipant { conversation, participant }, Reply::Done { .. }) => {
-                self.oracle.participant_stored(*conversation, participant.user, true);
+            Write::Conversations(Conversations::PutParticipant(put)) => {
+                if let Ok(Some(_)) = PutParticipant::answer(reply) {
+                    self.oracle.participant_stored(put.conversation, put.participant.user, true);
+                }
             }
-            (Request::RemoveParticipant { conversation, user }, Reply::Done { .. }) => {
-                self.oracle.participant_stored(*conversation, *user, false);
+            Write::Conversations(Conversations::RemoveParticipant(remove)) => {
+                if let Ok(Some(_)) = RemoveParticipant::answer(reply) {
+                    self.oracle.participant_stored(remove.conversation, remove.user, false);
+                }
             }
-            (Request::SetBlock { user, other, blocked }, Reply::BlockSet { .. }) => {
-                self.oracle.block_stored(*user, *other, *blocked);
+            Write::Conversations(Conversations::SetBlock(set)) => {
+                if SetBlock::answer(reply).is_ok() {
+                    self.oracle.block_stored(set.user, set.other, set.blocked);
+                }
             }
-            _ => {}
+            // The oracle does not follow these.
+            Write::Log(log::Write::SetReadMark(_))
+            | Write::Conversations(Conversations::CreateConversation(_))
+            | Write::Accounts(_)
+            | Write::Erasure(_) => {}
         }
     }
 
@@ -98,7 +113,8 @@ impl World {
     pub(super) fn check_survivors(&mut self) {
         let store = self.disk.survivor();
         self.oracle.survived(|message, conversation| {
-            matches!(store.read(&Request::ReadMessage { conversation, message }), Reply::Message(Some(_)))
+            let read = ReadMessage { conversation, message };
+            matches!(ReadMessage::answer(store.read(&read.into())), Ok(Some(_)))
         });
     }
 }

@@ -15,7 +15,9 @@ use crate::sim::plan::Plan;
 use crate::sim::random::Random;
 use crate::sim::trace::Trace;
 use crate::sim::{InjectedBug, Options};
-use crate::store::{self, Reply, Request};
+use crate::store::accounts::LoginUser;
+use crate::store::conversations::CreateConversation;
+use crate::store::{self, Reply};
 
 /// The wall clock's first reading: in the year 2026.
 const START: Wall = Wall(1_770_000_000 * Wall::TICKS_PER_SECOND);
@@ -172,7 +174,7 @@ impl World {
     fn prepare(&mut self) {
         for user in self.plan.users.clone() {
             let login = Device::phone(user).into();
-            self.disk.prepare(&Request::LoginUser { login, candidate: user, roles: Vec::new(), now: START });
+            self.disk.prepare(&LoginUser { login, candidate: user, roles: Vec::new(), now: START }.into());
         }
         for group in self.plan.conversations.clone() {
             let kind = if group.direct { ConversationKind::Direct } else { ConversationKind::Group };
@@ -182,7 +184,7 @@ impl World {
                 participants.map(|(at, user)| Participant { user: *user, role: role(at), joined_at: START }).collect();
             let created_by = group.participants[0];
             let conversation = Conversation { id: group.id, kind, title: None, created_by, created_at: START, participants };
-            self.disk.prepare(&Request::CreateConversation { conversation });
+            self.disk.prepare(&CreateConversation { conversation }.into());
             if group.direct {
                 self.oracle.pairs.insert(group.id, (group.participants[0], group.participants[1]));
                 continue;

@@ -1,7 +1,7 @@
 //! The rules of one-time codes over the row of one login, for stores that keep it as a whole.
 
 use crate::model::time::Wall;
-use crate::store::{Reply, SENT_WINDOW, SecretHash};
+use crate::store::accounts::{PutCode, PutCodeAnswer, SENT_WINDOW, SecretHash, TakeCode, TakeCodeAnswer};
 
 /// A login's one-time code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -9,7 +9,7 @@ pub(super) struct CodeRow {
     pub(super) live: Option<LiveCode>,
     /// When codes were sent within the last hour, ascending.
     pub(super) sent: Vec<Wall>,
-    /// The last attempt and whether it was right, so that its repetition is not another attempt.
+    /// The last attempt and whether it was right, so that a repetition does not count as another attempt.
     pub(super) last_attempt: Option<(Wall, SecretHash, bool)>,
 }
 
@@ -21,25 +21,31 @@ pub(super) struct LiveCode {
 }
 
 impl CodeRow {
-    /// Answers [`Request::PutCode`](crate::store::Request::PutCode); the row is to be written when it says `changed`.
-    pub(super) fn put(&mut self, code: &SecretHash, now: Wall, expires: Wall, per_hour: u32) -> Reply {
+    /// The row must be written when the answer says `changed`.
+    pub(super) fn put(&mut self, put: &PutCode) -> PutCodeAnswer {
+        let PutCode { login: _, ref code, now, expires, per_hour } = *put;
         if self.live.is_some_and(|live| live.code == *code && live.expires == expires) {
-            return Reply::Done { changed: false };
+            return PutCodeAnswer::Keep { changed: false };
         }
         self.sent.retain(|at| now < at.after(SENT_WINDOW));
         if self.sent.len() >= per_hour as usize {
             let free = self.sent.first().copied().unwrap_or(now).after(SENT_WINDOW);
             let seconds = free.0.saturating_sub(now.0).div_ceil(Wall::TICKS_PER_SECOND);
-            return Reply::Limited { retry_after: u32::try_from(seconds).unwrap_or(u32::MAX) };
+            return PutCodeAnswer::Limit { retry_after: u32::try_from(seconds).unwrap_or(u32::MAX) };
         }
         self.sent.push(now);
         self.live = Some(LiveCode { code: *code, expires, wrong_attempts: 0 });
         self.last_attempt = None;
-        Reply::Done { changed: true }
+        PutCodeAnswer::Keep { changed: true }
     }
 
-    /// Whether the code is right; the row is to be written whatever the answer.
-    pub(super) fn take(&mut self, code: &SecretHash, now: Wall, attempts_max: u32) -> bool {
+    /// The row must be written with every answer.
+    pub(super) fn take(&mut self, take: &TakeCode) -> TakeCodeAnswer {
+        if self.is_right(take) { TakeCodeAnswer::Accept } else { TakeCodeAnswer::Reject }
+    }
+
+    fn is_right(&mut self, take: &TakeCode) -> bool {
+        let TakeCode { login: _, ref code, now, attempts_max } = *take;
         if let Some((at, last, right)) = self.last_attempt
             && at == now
             && last == *code

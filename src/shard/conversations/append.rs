@@ -16,8 +16,9 @@ use crate::shard::conversations::{Conversations, OnReply, Timer};
 use crate::shard::mail::{Asker, Delivery, Subscriber, UserMail};
 use crate::shard::turn::pipeline;
 use crate::shard::turn::store_calls::RETRY_PAUSE;
-use crate::shard::turn::{Turn, busy, store_refusal};
-use crate::store::{Appended, Failure, NewMessage, Reply, Request};
+use crate::shard::turn::{Turn, busy, missing, store_refusal};
+use crate::store::log::{Append, AppendAnswer, Appended, NewMessage};
+use crate::store::{Call, Failure, Reply};
 
 impl Conversations {
     pub(super) fn send(&mut self, turn: &mut Turn, id: ConversationId, send: Send) {
@@ -54,7 +55,7 @@ impl Conversations {
         }
         let now = turn.now.wall;
         let keys_expire = now.after(turn.limits().idempotency_ttl);
-        let request = Request::Append { conversation: id, head, messages, keys_expire, now };
+        let request = Append { conversation: id, head, messages, keys_expire, now };
         entry.log.begin(Box::new(Appending { senders, request: request.clone() }), turn.now.mono);
         self.calls.ask_once(turn, request, OnReply::Appended(id));
     }
@@ -62,25 +63,29 @@ impl Conversations {
     /// The store replied: only now do the senders and the participants hear of the messages.
     pub(super) fn appended(&mut self, turn: &mut Turn, id: ConversationId, reply: Reply) {
         let entry = self.entries.find_mut(id).expect("a conversation stays while an append is under way");
-        match (entry.log.replied(&reply, turn.now.mono, |appending| appending.doubt()), reply) {
-            (pipeline::Outcome::Certain(appending), Reply::Appended { results, head }) => {
+        let appending = match entry.log.replied(&reply, turn.now.mono, |appending| appending.doubt()) {
+            pipeline::Outcome::Certain(appending) => *appending,
+            pipeline::Outcome::Retry => {
+                self.retrying += 1;
+                return self.timers.schedule(turn.after(RETRY_PAUSE), Timer::RetryAppend(id));
+            }
+            pipeline::Outcome::InDoubt(appending) => {
+                self.fail_appends(turn, id, appending.askers(), &store_refusal(Failure::Unknown));
+                return self.doubt(turn, id);
+            }
+        };
+        match Append::answer(reply) {
+            Ok(Some(AppendAnswer { results, head })) => {
                 assert!(results.len() == appending.senders.len(), "one result for each message");
                 let ready = entry.ready().expect("a conversation stays loaded while an append is under way");
                 ready.head = head;
-                for ((asker, from), result) in appending.senders.into_iter().zip(results) {
-                    self.message_appended(turn, id, (asker, from), result);
+                for (sender, result) in appending.senders.into_iter().zip(results) {
+                    self.message_appended(turn, id, sender, result);
                 }
                 self.append_next(turn, id);
             }
-            (pipeline::Outcome::Certain(appending), failure) => self.fail_appends(turn, id, appending.askers(), &failure),
-            (pipeline::Outcome::Retry, _) => {
-                self.retrying += 1;
-                self.timers.schedule(turn.after(RETRY_PAUSE), Timer::RetryAppend(id));
-            }
-            (pipeline::Outcome::InDoubt(appending), _) => {
-                self.fail_appends(turn, id, appending.askers(), &Reply::Failed(Failure::Unknown));
-                self.doubt(turn, id);
-            }
+            Ok(None) => self.fail_appends(turn, id, appending.askers(), &missing()),
+            Err(failure) => self.fail_appends(turn, id, appending.askers(), &store_refusal(failure)),
         }
     }
 
@@ -111,9 +116,8 @@ impl Conversations {
         turn: &mut Turn,
         id: ConversationId,
         askers: impl IntoIterator<Item = Asker>,
-        reply: &Reply,
+        refusal: &Refusal,
     ) {
-        let refusal = store_refusal(reply);
         let entry = self.entries.enter(id);
         for asker in askers.into_iter().chain(entry.log.take_waiting().into_iter().map(|send| send.asker)) {
             turn.refuse(asker, refusal.clone());

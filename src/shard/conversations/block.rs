@@ -8,8 +8,9 @@ use crate::model::command::Outcome;
 use crate::shard::conversations::entry::{State, Waiting};
 use crate::shard::conversations::{Conversations, OnReply};
 use crate::shard::mail::Asker;
-use crate::shard::turn::{Turn, store_refusal};
-use crate::store::{Reply, Request};
+use crate::shard::turn::{Turn, missing, store_refusal};
+use crate::store::conversations::ReadConversation;
+use crate::store::{Call, Reply};
 
 /// A read of whether a pair's conversation is blocked, under way at the store.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ impl Conversations {
                 Some(read) => read.next.push(asker),
                 None => {
                     self.block_reads.insert(id, BlockRead { askers: vec![asker], next: Vec::new(), overtaken: false });
-                    self.calls.ask_once(turn, Request::ReadConversation { conversation: id }, OnReply::BlockRead(id));
+                    self.calls.ask_once(turn, ReadConversation { conversation: id }, OnReply::BlockRead(id));
                 }
             },
             Some(State::Loading { waiting, stale }) => {
@@ -49,11 +50,12 @@ impl Conversations {
         }
     }
 
-    pub(super) fn block_read(&mut self, turn: &mut Turn, id: ConversationId, reply: &Reply) {
-        let (blocked, outcome) = match reply {
-            Reply::Conversation { state, .. } => (state.blocked, Outcome::Done),
-            // Too strict until the conversation is read again, never too lax.
-            other => (true, Outcome::Refused(store_refusal(other))),
+    pub(super) fn block_read(&mut self, turn: &mut Turn, id: ConversationId, reply: Reply) {
+        // Without an answer too strict until the conversation is read again, never too lax.
+        let (blocked, outcome) = match ReadConversation::answer(reply) {
+            Ok(Some(state)) => (state.blocked, Outcome::Done),
+            Ok(None) => (true, Outcome::Refused(missing())),
+            Err(failure) => (true, Outcome::Refused(store_refusal(failure))),
         };
         let BlockRead { askers, next, overtaken } = self.block_reads.remove(&id).expect("a read under way is known");
         if let (false, Some(ready)) = (overtaken, self.entries.ready(id)) {

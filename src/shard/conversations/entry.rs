@@ -11,7 +11,7 @@ use crate::model::{ConversationId, Placement, Refusal, ShardId, UserId};
 use crate::shard::conversations::log::Log;
 use crate::shard::conversations::membership::Changes;
 use crate::shard::mail::{Asker, Subscriber};
-use crate::store::ConversationState;
+use crate::store::conversations::ConversationState;
 
 /// One conversation. Lifetime: while in use. Owner: its shard. View: shard.
 #[derive(Debug)]

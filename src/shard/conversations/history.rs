@@ -18,8 +18,9 @@ use crate::model::message::{Head, Message};
 use crate::model::{ConversationId, MessageId};
 use crate::shard::conversations::{Conversations, OnReply};
 use crate::shard::mail::Asker;
-use crate::shard::turn::{Turn, busy, store_refusal};
-use crate::store::{Reply, Request};
+use crate::shard::turn::{Turn, busy, missing, store_refusal};
+use crate::store::log::{Messages, ReadAfter, ReadBefore};
+use crate::store::{Call, Reply, Request};
 
 /// Reads of pages under way at the store. Owner: the shard. View: shard.
 #[derive(Debug)]
@@ -88,10 +89,10 @@ impl Conversations {
         let before = self.page_reads.under_way.insert((conversation, page), read);
         assert!(before.is_none(), "a page is read once at a time");
         let limit = page.limit;
-        let request = match page.from {
-            Position::Newest => Request::ReadBefore { conversation, before: MessageId::MAX, limit },
-            Position::Before(before) => Request::ReadBefore { conversation, before, limit },
-            Position::After(after) => Request::ReadAfter { conversation, after, limit },
+        let request: Request = match page.from {
+            Position::Newest => ReadBefore { conversation, before: MessageId::MAX, limit }.into(),
+            Position::Before(before) => ReadBefore { conversation, before, limit }.into(),
+            Position::After(after) => ReadAfter { conversation, after, limit }.into(),
         };
         self.ask_store(turn, request, OnReply::PageRead(conversation, page));
     }
@@ -100,15 +101,19 @@ impl Conversations {
     pub(super) fn page_read(&mut self, turn: &mut Turn, id: ConversationId, page: Page, reply: Reply) {
         let PageRead { mut askers, mut next, .. } =
             self.page_reads.under_way.remove(&(id, page)).expect("a read that is answered is under way");
-        let outcome = match reply {
-            Reply::Messages { messages, more } => {
+        let answer = match page.from {
+            Position::Newest | Position::Before(_) => ReadBefore::answer(reply),
+            Position::After(_) => ReadAfter::answer(reply),
+        };
+        let outcome = match answer.map_err(store_refusal).and_then(|page| page.ok_or_else(missing)) {
+            Ok(Messages { messages, more }) => {
                 self.keep_newest(id, page.from, &messages);
                 Outcome::History(HistoryPage { messages, has_more: more, from: page.from })
             }
-            other => {
+            Err(refusal) => {
                 // A refusal holds for later askers too, and another one would come too late.
                 askers.append(&mut next);
-                Outcome::Refused(store_refusal(&other))
+                Outcome::Refused(refusal)
             }
         };
         self.page_reads.waiting -= askers.len();

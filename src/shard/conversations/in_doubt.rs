@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use crate::model::{ConversationId, MessageId};
 use crate::shard::conversations::{Conversations, OnReply, Timer};
-use crate::shard::turn::{Turn, store_refusal};
-use crate::store::{Reply, Request};
+use crate::shard::turn::{Turn, missing, store_refusal};
+use crate::store::log::ReadAfter;
+use crate::store::{Call, Reply};
 
 /// Between two rounds of questions to the store.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -101,15 +102,17 @@ impl Conversations {
         }
         let limit = u16::try_from(doubt.messages.len()).unwrap_or(u16::MAX);
         let after = after.unwrap_or(MessageId::MIN);
-        self.calls.ask_once(turn, Request::ReadAfter { conversation: id, after, limit }, OnReply::AppendSettled(id));
+        self.calls.ask_once(turn, ReadAfter { conversation: id, after, limit }, OnReply::AppendSettled(id));
     }
 
     /// The store returned what follows the log's end of before the doubt. The sender got an error, so its own session is
     /// notified like all others.
     pub(super) fn append_settled(&mut self, turn: &mut Turn, id: ConversationId, reply: Reply) {
         let entry = self.entries.find_mut(id).expect("a conversation stays while a write of it is in doubt");
-        let Reply::Messages { messages, .. } = reply else {
-            return self.fail_appends(turn, id, None, &reply);
+        let messages = match ReadAfter::answer(reply) {
+            Ok(Some(page)) => page.messages,
+            Ok(None) => return self.fail_appends(turn, id, None, &missing()),
+            Err(failure) => return self.fail_appends(turn, id, None, &store_refusal(failure)),
         };
         let doubtful = entry.log.settle().map(|doubt| doubt.messages).unwrap_or_default();
         self.no_longer_in_doubt(id);
@@ -121,22 +124,21 @@ impl Conversations {
     }
 
     /// The store replied to a change that was repeated.
-    pub(super) fn change_repeated(&mut self, turn: &mut Turn, id: ConversationId, reply: &Reply) {
+    pub(super) fn change_repeated(&mut self, turn: &mut Turn, id: ConversationId, reply: Reply) {
         let entry = self.entries.find_mut(id).expect("a conversation stays while a write of it is in doubt");
-        match reply {
-            Reply::Done { .. } => {
-                if let Some(change) = entry.changes.settle() {
+        let Some(change) = entry.changes.doubt().copied() else { return };
+        match change.answer(reply) {
+            Ok(made) => {
+                entry.changes.settle();
+                if made.is_some() {
                     self.follow_change(turn, id, change);
                 }
             }
-            Reply::Missing => {
-                entry.changes.settle();
-            }
-            other => {
+            Err(failure) => {
                 // Those that wait cannot begin soon.
                 entry.changes.keep_doubt();
                 for (asker, _) in entry.changes.take_waiting() {
-                    turn.refuse(asker, store_refusal(other));
+                    turn.refuse(asker, store_refusal(failure));
                 }
                 return self.doubt(turn, id);
             }

@@ -10,7 +10,9 @@ use crate::shard::conversations::log::Send;
 use crate::shard::conversations::{Conversations, OnReply};
 use crate::shard::mail::{Asker, Subscriber, UserMail};
 use crate::shard::turn::{Turn, busy, store_refusal};
-use crate::store::{Reply, Request};
+use crate::store::conversations::LoadConversation;
+use crate::store::log::{ListReadMarks, ReadMessage};
+use crate::store::{Call, Reply};
 
 impl Conversations {
     /// Carries a command out, once its conversation is loaded.
@@ -44,15 +46,15 @@ impl Conversations {
         match command {
             ConversationCommand::Send { draft, from } => self.send(turn, id, Send { asker, from, draft }),
             ConversationCommand::MarkRead { message } => {
-                let request = Request::ReadMessage { conversation: id, message };
+                let request = ReadMessage { conversation: id, message };
                 self.ask_store(turn, request, OnReply::MessageToMarkRead(asker));
             }
             ConversationCommand::ListReadMarks => {
-                self.ask_store(turn, Request::ReadMarks { conversation: id }, OnReply::MarksRead(asker));
+                self.ask_store(turn, ListReadMarks { conversation: id }, OnReply::MarksRead(asker));
             }
             ConversationCommand::ReadHistory { page } => self.read_history(turn, asker, id, page),
             ConversationCommand::ReadMessage { message } => {
-                let request = Request::ReadMessage { conversation: id, message };
+                let request = ReadMessage { conversation: id, message };
                 self.ask_store(turn, request, OnReply::MessageRead(asker));
             }
             ConversationCommand::Put { kind, participants, title } => {
@@ -89,7 +91,7 @@ impl Conversations {
 
     fn load(&mut self, turn: &mut Turn, id: ConversationId, waiting: Vec<Waiting>) {
         self.entries.enter(id).state = State::Loading { waiting, stale: false };
-        self.ask_store(turn, Request::LoadConversation { conversation: id }, OnReply::Loaded(id));
+        self.ask_store(turn, LoadConversation { conversation: id }, OnReply::Loaded(id));
     }
 
     /// Loads a conversation again, unless another load is under way.
@@ -105,19 +107,19 @@ impl Conversations {
         if stale {
             return self.load(turn, id, waiting);
         }
-        let refusal = match reply {
-            Reply::Conversation { state, .. } => {
+        let refusal = match LoadConversation::answer(reply) {
+            Ok(Some(state)) => {
                 self.overtake_block_read(id);
                 self.entries.set_ready(id, state);
                 self.settle_append(turn, id);
                 None
             }
-            Reply::Missing => {
+            Ok(None) => {
                 entry.log.settle();
                 self.no_longer_in_doubt(id);
                 Some(not_participant())
             }
-            other => Some(store_refusal(&other)),
+            Err(failure) => Some(store_refusal(failure)),
         };
         for waits in waiting {
             match (waits, &refusal) {

@@ -4,7 +4,7 @@ use crate::model::MessageId;
 use crate::model::message::{Draft, SenderSession};
 use crate::shard::mail::Asker;
 use crate::shard::turn::pipeline::Pipeline;
-use crate::store::Request;
+use crate::store::log::Append;
 
 /// Messages on their way into one log.
 pub(super) type Log = Pipeline<Send, Box<Appending>, DoubtfulAppend>;
@@ -21,7 +21,7 @@ pub(super) struct Send {
 #[derive(Debug)]
 pub(super) struct Appending {
     pub(super) senders: Vec<(Asker, Option<SenderSession>)>,
-    pub(super) request: Request,
+    pub(super) request: Append,
 }
 
 /// What is remembered of an append in doubt.
@@ -34,7 +34,7 @@ pub(super) struct DoubtfulAppend {
 
 impl Appending {
     pub(super) fn doubt(&self) -> DoubtfulAppend {
-        let Request::Append { head, messages, .. } = &self.request else { unreachable!("made as an append") };
+        let Append { head, messages, .. } = &self.request;
         DoubtfulAppend { after: head.last, messages: messages.iter().map(|message| message.id).collect() }
     }
 

@@ -13,8 +13,9 @@ use crate::shard::conversations::{Conversations, OnReply, Timer};
 use crate::shard::mail::{Asker, UserMail};
 use crate::shard::turn::pipeline::{self, Pipeline};
 use crate::shard::turn::store_calls::RETRY_PAUSE;
-use crate::shard::turn::{Turn, store_refusal};
-use crate::store::{Failure, Reply, Request};
+use crate::shard::turn::{Turn, missing, store_refusal};
+use crate::store::conversations::{CreateAnswer, CreateConversation, PutParticipant, RemoveParticipant};
+use crate::store::{Call, Done, Failure, Reply, Request};
 
 /// Changes of one conversation's participants on their way into the store.
 pub(super) type Changes = Pipeline<(Asker, ParticipantChange), (Asker, Change), Change>;
@@ -29,8 +30,16 @@ pub(super) enum Change {
 impl Change {
     pub(super) fn request(self, conversation: ConversationId) -> Request {
         match self {
-            Self::Put(participant) => Request::PutParticipant { conversation, participant },
-            Self::Remove(user) => Request::RemoveParticipant { conversation, user },
+            Self::Put(participant) => PutParticipant { conversation, participant }.into(),
+            Self::Remove(user) => RemoveParticipant { conversation, user }.into(),
+        }
+    }
+
+    /// The answer to the request; `None` when the conversation does not exist.
+    pub(super) fn answer(self, reply: Reply) -> Result<Option<Done>, Failure> {
+        match self {
+            Self::Put(_) => PutParticipant::answer(reply),
+            Self::Remove(_) => RemoveParticipant::answer(reply),
         }
     }
 }
@@ -56,21 +65,21 @@ impl Conversations {
         let conversation = may(asker.caller, Action::Import, None)
             .and_then(|()| Conversation::new(turn.limits(), turn.now.wall, id, kind, participants, title, asker.caller.user));
         match conversation {
-            Ok(conversation) => self.ask_store(turn, Request::CreateConversation { conversation }, OnReply::Put(asker, id)),
+            Ok(conversation) => self.ask_store(turn, CreateConversation { conversation }, OnReply::Put(asker, id)),
             Err(refusal) => turn.refuse(asker, refusal),
         }
     }
 
     pub(super) fn was_put(&mut self, turn: &mut Turn, asker: Asker, id: ConversationId, reply: Reply) {
-        match reply {
-            Reply::Conversation { state, .. } if state.conversation.id != id => {
+        match CreateConversation::answer(reply) {
+            Ok(CreateAnswer { state, .. }) if state.conversation.id != id => {
                 let message = format!("the pair has the direct conversation {} already", state.conversation.id);
                 turn.refuse(asker, Refusal::new(RefusalCode::Conflict, message));
             }
-            Reply::Conversation { state, created } => {
+            Ok(CreateAnswer { state, created }) => {
                 turn.answer(asker, Outcome::Conversation { conversation: Arc::new(state.conversation), created });
             }
-            other => turn.refuse(asker, store_refusal(&other)),
+            Err(failure) => turn.refuse(asker, store_refusal(failure)),
         }
     }
 
@@ -101,7 +110,7 @@ impl Conversations {
             let (blocked, conversation) = (ready.blocked, ready.conversation.clone());
             match decide(turn, asker, change, conversation, blocked) {
                 Decision::Answer(outcome) => turn.answer(asker, outcome),
-                Decision::Make(_) if turn.store_is_full() => turn.refuse(asker, store_refusal(&Reply::Failed(Failure::Busy))),
+                Decision::Make(_) if turn.store_is_full() => turn.refuse(asker, store_refusal(Failure::Busy)),
                 Decision::Make(change) => {
                     entry.changes.begin((asker, change), turn.now.mono);
                     return self.calls.ask_once(turn, change.request(id), OnReply::Changed(id));
@@ -111,16 +120,17 @@ impl Conversations {
     }
 
     /// The store replied to the change under way.
-    pub(super) fn changed(&mut self, turn: &mut Turn, id: ConversationId, reply: &Reply) {
+    pub(super) fn changed(&mut self, turn: &mut Turn, id: ConversationId, reply: Reply) {
         let entry = self.entries.find_mut(id).expect("a conversation stays while a change is under way");
-        match entry.changes.replied(reply, turn.now.mono, |(_, change)| *change) {
+        match entry.changes.replied(&reply, turn.now.mono, |(_, change)| *change) {
             pipeline::Outcome::Certain((asker, change)) => {
-                match reply {
-                    Reply::Done { .. } => {
+                match change.answer(reply) {
+                    Ok(Some(Done { .. })) => {
                         self.follow_change(turn, id, change);
                         turn.answer(asker, Outcome::Done);
                     }
-                    other => turn.refuse(asker, store_refusal(other)),
+                    Ok(None) => turn.refuse(asker, missing()),
+                    Err(failure) => turn.refuse(asker, store_refusal(failure)),
                 }
                 self.change_next(turn, id);
             }
@@ -129,7 +139,7 @@ impl Conversations {
                 self.timers.schedule(turn.after(RETRY_PAUSE), Timer::RetryChange(id));
             }
             pipeline::Outcome::InDoubt((asker, _)) => {
-                turn.refuse(asker, store_refusal(&Reply::Failed(Failure::Unknown)));
+                turn.refuse(asker, store_refusal(Failure::Unknown));
                 self.doubt(turn, id);
             }
         }

@@ -115,20 +115,20 @@ impl Conversations {
             OnReply::Loaded(id) => self.loaded(turn, id, reply),
             OnReply::Appended(id) => self.appended(turn, id, reply),
             OnReply::AppendSettled(id) => self.append_settled(turn, id, reply),
-            OnReply::Changed(id) => self.changed(turn, id, &reply),
-            OnReply::ChangeRepeated(id) => self.change_repeated(turn, id, &reply),
+            OnReply::Changed(id) => self.changed(turn, id, reply),
+            OnReply::ChangeRepeated(id) => self.change_repeated(turn, id, reply),
             OnReply::Put(asker, id) => self.was_put(turn, asker, id, reply),
             OnReply::PageRead(id, page) => self.page_read(turn, id, page, reply),
             OnReply::MessageRead(asker) => self.message_read(turn, asker, reply),
             OnReply::MessageToMarkRead(asker) => self.message_to_mark_read(turn, asker, reply),
-            OnReply::Marked(asker, id) => self.marked(turn, asker, id, &reply),
+            OnReply::Marked(asker, id) => self.marked(turn, asker, id, reply),
             OnReply::MarksRead(asker) => self.marks_read(turn, asker, reply),
-            OnReply::BlockRead(id) => self.block_read(turn, id, &reply),
+            OnReply::BlockRead(id) => self.block_read(turn, id, reply),
         }
     }
 
     /// Asks the store. When too much is under way the answer comes at once: busy.
-    fn ask_store(&mut self, turn: &mut Turn, request: Request, continuation: OnReply) {
+    fn ask_store(&mut self, turn: &mut Turn, request: impl Into<Request>, continuation: OnReply) {
         if let Err(continuation) = self.calls.ask(turn, request, continuation) {
             self.go_on(turn, continuation, Reply::Failed(Failure::Busy));
         }

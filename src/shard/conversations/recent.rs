@@ -173,8 +173,10 @@ mod tests {
     use crate::fuzz;
     use crate::model::message::{Conversation, ConversationKind, Draft};
     use crate::model::{UserId, Wall};
+    use crate::store::Call;
+    use crate::store::conversations::CreateConversation;
+    use crate::store::log::{Append, AppendAnswer, Appended, Messages, NewMessage, ReadAfter, ReadBefore};
     use crate::store::memory::Memory;
-    use crate::store::{Appended, NewMessage, Reply, Request};
 
     fn id(value: u64) -> ConversationId {
         ConversationId::new(value).unwrap()
@@ -190,7 +192,7 @@ mod tests {
             let (kind, created_by, created_at) = (ConversationKind::Group, UserId::new(1).unwrap(), Wall(0));
             let conversation =
                 Conversation { id: id(value), kind, title: None, created_by, created_at, participants: Vec::new() };
-            store.apply(&Request::CreateConversation { conversation });
+            store.ask(CreateConversation { conversation }).unwrap();
         }
         store
     }
@@ -199,19 +201,21 @@ mod tests {
         let draft = Draft { content: "some text".into(), client_id: None, headers: Vec::new() };
         let messages = vec![NewMessage { id: message_id(at), sender: UserId::new(1).unwrap(), draft }];
         let (keys_expire, now) = (Wall(u64::MAX), Wall(0));
-        let reply = store.apply(&Request::Append { conversation, head: Head::default(), messages, keys_expire, now });
-        let Reply::Appended { results, head } = reply else { panic!("{reply:?}") };
+        let append = Append { conversation, head: Head::default(), messages, keys_expire, now };
+        let AppendAnswer { results, head } = store.ask(append).unwrap().unwrap();
         let [Appended::Stored(message)] = &results[..] else { panic!("{results:?}") };
         (Arc::clone(message), head)
     }
 
     fn stored(store: &Memory, conversation: ConversationId, Page { from, limit }: Page) -> (Vec<Arc<Message>>, bool) {
-        let reply = store.read(&match from {
-            Position::Newest => Request::ReadBefore { conversation, before: MessageId::MAX, limit },
-            Position::Before(before) => Request::ReadBefore { conversation, before, limit },
-            Position::After(after) => Request::ReadAfter { conversation, after, limit },
-        });
-        let Reply::Messages { messages, more } = reply else { panic!("{reply:?}") };
+        let before = |before| ReadBefore::answer(store.read(&ReadBefore { conversation, before, limit }.into()));
+        let after = |after| ReadAfter::answer(store.read(&ReadAfter { conversation, after, limit }.into()));
+        let page = match from {
+            Position::Newest => before(MessageId::MAX),
+            Position::Before(position) => before(position),
+            Position::After(position) => after(position),
+        };
+        let Messages { messages, more } = page.unwrap().unwrap();
         (messages, more)
     }
 

@@ -22,7 +22,11 @@ use crate::shard::mail::{LoginMail, ReplyTo, UserMail};
 use crate::shard::turn::store_calls::{Part, RETRY_PAUSE, StoreCalls};
 use crate::shard::turn::timers::Timers;
 use crate::shard::turn::{Turn, store_refusal};
-use crate::store::{Failure, FamilyId, Reply, Request, SecretHash, User};
+use crate::store::accounts::{
+    FamilyId, ListRevoked, LoginAnswer, LoginUser, PutCode, PutCodeAnswer, PutRefresh, RevokeRefresh, RotateAnswer,
+    RotateRefresh, SecretHash, TakeCode, TakeCodeAnswer, User,
+};
+use crate::store::{Call, Failure, Reply, Request};
 
 /// Between two sweeps of what can be forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -114,7 +118,7 @@ impl Logins {
     }
 
     /// Asks the store. When too much is under way the answer comes at once: busy.
-    fn ask_store(&mut self, turn: &mut Turn, request: Request, continuation: OnReply) {
+    fn ask_store(&mut self, turn: &mut Turn, request: impl Into<Request>, continuation: OnReply) {
         if let Err(continuation) = self.calls.ask(turn, request, continuation) {
             self.go_on(turn, continuation, Reply::Failed(Failure::Busy));
         }
@@ -160,7 +164,7 @@ impl Logins {
             }
             AuthCommand::RequestCode { phone } => {
                 let code: Box<str> = format!("{:06}", turn.random.next_u64() % 1_000_000).into();
-                let request = Request::PutCode {
+                let request = PutCode {
                     login: phone.expose().clone(),
                     code: secret_hash("code", &[phone.expose(), &code]),
                     now,
@@ -175,7 +179,7 @@ impl Logins {
                 if fixed {
                     return self.find_user(turn, to, phone);
                 }
-                let request = Request::TakeCode {
+                let request = TakeCode {
                     login: phone.expose().clone(),
                     code: secret_hash("code", &[phone.expose(), code.expose()]),
                     now,
@@ -185,7 +189,7 @@ impl Logins {
             }
             AuthCommand::Refresh { token } => {
                 let refresh = refresh_token(turn);
-                let request = Request::RotateRefresh {
+                let request = RotateRefresh {
                     token: secret_hash("refresh", &[token.expose()]),
                     next: secret_hash("refresh", &[refresh.expose()]),
                     now,
@@ -194,61 +198,92 @@ impl Logins {
                 self.login_step(turn, to, request, LoginStep::Rotated { refresh });
             }
             AuthCommand::Logout { token } => {
-                let request = Request::RevokeRefresh { token: secret_hash("refresh", &[token.expose()]), now };
+                let request = RevokeRefresh { token: secret_hash("refresh", &[token.expose()]), now };
                 self.login_step(turn, to, request, LoginStep::LoggedOut);
             }
         }
     }
 
-    fn login_step(&mut self, turn: &mut Turn, to: (ShardId, ReplyTo), request: Request, step: LoginStep) {
+    fn login_step(&mut self, turn: &mut Turn, to: (ShardId, ReplyTo), request: impl Into<Request>, step: LoginStep) {
         self.ask_store(turn, request, OnReply::Login(Box::new(Login { to, step })));
     }
 
     fn login_goes_on(&mut self, turn: &mut Turn, login: Login, reply: Reply) {
         let Login { to, step } = login;
-        let outcome = match (step, reply) {
-            (LoginStep::CodeKept { phone, code }, Reply::Done { .. }) => {
-                turn.send_code(phone, code);
-                let seconds = u32::try_from(turn.limits().otp_ttl.as_secs()).unwrap_or(u32::MAX);
-                Outcome::CodeSent { expires_in_seconds: seconds }
+        let outcome = self.login_step_done(turn, to, step, reply);
+        match outcome {
+            Ok(Some(outcome)) => turn.reply(to.0, to.1, outcome),
+            Ok(None) => {}
+            Err(failure) => turn.reply(to.0, to.1, Outcome::Refused(store_refusal(failure))),
+        }
+    }
+
+    /// The outcome, or `None` when another step follows.
+    fn login_step_done(
+        &mut self,
+        turn: &mut Turn,
+        to: (ShardId, ReplyTo),
+        step: LoginStep,
+        reply: Reply,
+    ) -> Result<Option<Outcome>, Failure> {
+        let outcome = match step {
+            LoginStep::CodeKept { phone, code } => match PutCode::answer(reply)? {
+                PutCodeAnswer::Keep { .. } => {
+                    turn.send_code(phone, code);
+                    let seconds = u32::try_from(turn.limits().otp_ttl.as_secs()).unwrap_or(u32::MAX);
+                    Outcome::CodeSent { expires_in_seconds: seconds }
+                }
+                PutCodeAnswer::Limit { retry_after } => {
+                    let refusal = Refusal::new(RefusalCode::RateLimited, "too many codes for this phone");
+                    Outcome::Refused(refusal.retry_after(retry_after))
+                }
+            },
+            LoginStep::CodeChecked { phone } => match TakeCode::answer(reply)? {
+                TakeCodeAnswer::Accept => {
+                    self.find_user(turn, to, phone);
+                    return Ok(None);
+                }
+                TakeCodeAnswer::Reject => unauthorized("the code is wrong, used or expired"),
+            },
+            LoginStep::UserFound { phone } => {
+                match LoginUser::answer(reply)? {
+                    LoginAnswer::CandidateTaken => self.find_user(turn, to, phone),
+                    LoginAnswer::User(user) => self.begin_family(turn, to, user),
+                }
+                return Ok(None);
             }
-            (LoginStep::CodeKept { .. }, Reply::Limited { retry_after }) => {
-                let refusal = Refusal::new(RefusalCode::RateLimited, "too many codes for this phone");
-                Outcome::Refused(refusal.retry_after(retry_after))
+            LoginStep::FamilyBegun { user, family, refresh } => {
+                PutRefresh::answer(reply)?;
+                logged_in(turn, user, family, refresh)
             }
-            (LoginStep::CodeChecked { phone }, Reply::CodeTaken) => return self.find_user(turn, to, phone),
-            (LoginStep::CodeChecked { .. }, Reply::CodeWrong) => unauthorized("the code is wrong, used or expired"),
-            (LoginStep::UserFound { phone }, Reply::Taken) => return self.find_user(turn, to, phone),
-            (LoginStep::UserFound { .. }, Reply::User(user)) => return self.begin_family(turn, to, user),
-            (LoginStep::FamilyBegun { user, family, refresh }, Reply::Done { .. }) => {
-                Self::logged_in(turn, user, family, refresh)
-            }
-            (LoginStep::Rotated { refresh }, Reply::Rotated { user, family }) => Self::logged_in(turn, user, family, refresh),
-            (LoginStep::Rotated { .. }, Reply::RefreshInvalid { family }) => {
-                spread_revocation(turn, family);
-                unauthorized("the refresh token is not valid")
-            }
-            (LoginStep::LoggedOut, Reply::Revoked { family }) => {
+            LoginStep::Rotated { refresh } => match RotateRefresh::answer(reply)? {
+                RotateAnswer::Rotate { user, family } => logged_in(turn, user, family, refresh),
+                RotateAnswer::Reject { family } => {
+                    spread_revocation(turn, family);
+                    unauthorized("the refresh token is not valid")
+                }
+            },
+            LoginStep::LoggedOut => {
+                let family = RevokeRefresh::answer(reply)?;
                 spread_revocation(turn, family);
                 Outcome::Done
             }
-            (_, other) => Outcome::Refused(store_refusal(&other)),
         };
-        turn.reply(to.0, to.1, outcome);
+        Ok(Some(outcome))
     }
 
     fn find_user(&mut self, turn: &mut Turn, to: (ShardId, ReplyTo), phone: Redacted<Box<str>>) {
         let candidate = UserId::new(turn.random_id()).expect("52 bits are an id");
         let admin = turn.policy.admin_phones.contains(&phone);
         let roles = if admin { vec!["admin".into()] } else { Vec::new() };
-        let request = Request::LoginUser { login: phone.expose().clone(), candidate, roles, now: turn.now.wall };
+        let request = LoginUser { login: phone.expose().clone(), candidate, roles, now: turn.now.wall };
         self.login_step(turn, to, request, LoginStep::UserFound { phone });
     }
 
     fn begin_family(&mut self, turn: &mut Turn, to: (ShardId, ReplyTo), user: User) {
         let family = FamilyId(turn.random.next_u64());
         let refresh = refresh_token(turn);
-        let request = Request::PutRefresh {
+        let request = PutRefresh {
             token: secret_hash("refresh", &[refresh.expose()]),
             user: user.user,
             family,
@@ -258,34 +293,23 @@ impl Logins {
         self.login_step(turn, to, request, LoginStep::FamilyBegun { user, family, refresh });
     }
 
-    fn logged_in(turn: &Turn, user: User, family: FamilyId, refresh_token: Redacted<String>) -> Outcome {
-        let ttl = turn.limits().access_ttl;
-        let claims = Claims { user: user.user, roles: user.roles, expires: turn.now.wall.after(ttl), family: Some(family) };
-        Outcome::LoggedIn(LoggedIn {
-            user: claims.user,
-            access_token: Redacted::new(turn.policy.keys.sign(&claims, turn.now.wall)),
-            refresh_token,
-            expires_in_seconds: u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX),
-        })
-    }
-
     /// Reads what was revoked before this start and would still be in date.
     fn read_revoked(&mut self, turn: &mut Turn) {
         let since = Wall(turn.now.wall.0.saturating_sub(Wall(0).after(revocation_life(turn)).0));
-        self.ask_store(turn, Request::ReadRevoked { since }, OnReply::RevokedRead);
+        self.ask_store(turn, ListRevoked { since }, OnReply::RevokedRead);
     }
 
     fn revoked_read(&mut self, turn: &mut Turn, reply: Reply) {
-        match reply {
-            Reply::RevokedFamilies(families) => {
+        match ListRevoked::answer(reply) {
+            Ok(families) => {
                 turn.revocations.set_loaded();
                 for (_, family) in families {
                     turn.revocations.insert(family, turn.now.wall.after(revocation_life(turn)));
                 }
                 self.schedule_sweep(turn);
             }
-            _ => {
-                tracing::warn!(shard = turn.id.0, "revoked logins could not be read, trying again");
+            Err(failure) => {
+                tracing::warn!(shard = turn.id.0, ?failure, "revoked logins could not be read, trying again");
                 self.timers.schedule(turn.after(RETRY_PAUSE), Timer::Revoked);
             }
         }
@@ -317,6 +341,17 @@ impl Logins {
             self.schedule_sweep(turn);
         }
     }
+}
+
+fn logged_in(turn: &Turn, user: User, family: FamilyId, refresh_token: Redacted<String>) -> Outcome {
+    let ttl = turn.limits().access_ttl;
+    let claims = Claims { user: user.user, roles: user.roles, expires: turn.now.wall.after(ttl), family: Some(family) };
+    Outcome::LoggedIn(LoggedIn {
+        user: claims.user,
+        access_token: Redacted::new(turn.policy.keys.sign(&claims, turn.now.wall)),
+        refresh_token,
+        expires_in_seconds: u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX),
+    })
 }
 
 /// How long a revocation matters.

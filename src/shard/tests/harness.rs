@@ -16,8 +16,10 @@ use crate::protocol::websocket::{self, MessageLimits, Packet};
 use crate::session::Policy;
 use crate::session::endpoints::Endpoints;
 use crate::shard::{Effect, Input, ListenerKind, Mail, Shard, ShardSettings};
+use crate::store::accounts::FamilyId;
+use crate::store::conversations::CreateConversation;
 use crate::store::memory::Memory;
-use crate::store::{Failure, FamilyId, Reply, Request, Ticket};
+use crate::store::{Failure, Read, Reply, Request, Ticket, Write, log};
 
 pub(super) use super::bytes::{CONNECT, binary_packet, header, http, member, packet, send, upgrade, user_on};
 use super::bytes::{brief, line};
@@ -259,11 +261,13 @@ impl Net {
     }
 
     fn store(&mut self, shard: usize, ticket: Ticket, request: Request) {
-        if let Request::Append { messages, .. } = &request {
-            let texts: Vec<&str> = messages.iter().map(|message| &*message.draft.content).collect();
+        if let Request::Write(Write::Log(log::Write::Append(append))) = &request {
+            let texts: Vec<&str> = append.messages.iter().map(|message| &*message.draft.content).collect();
             self.appends.push(texts.join(","));
         }
-        self.pages += usize::from(matches!(request, Request::ReadBefore { .. } | Request::ReadAfter { .. }));
+        if let Request::Read(Read::Log(log::Read::ReadBefore(_) | log::Read::ReadAfter(_))) = &request {
+            self.pages += 1;
+        }
         let reply = match self.failing {
             Some(Failure::Unknown) => {
                 self.store.apply(&request);
@@ -520,7 +524,7 @@ impl Net {
         let id = ConversationId::new(id).unwrap();
         let created_by = user(users[0]);
         let conversation = Conversation { id, kind, title: None, created_by, created_at: START, participants };
-        self.store.apply(&Request::CreateConversation { conversation });
+        self.store.ask(CreateConversation { conversation }).unwrap();
     }
 
     /// A request over a connection of its own, and the answer.

@@ -28,7 +28,7 @@ use crate::model::{Limits, MessageId, Mono, Now, Placement, Redacted, Refusal, R
 use crate::session::Policy;
 use crate::shard::boundary::{Counters, Effect, ShardSettings};
 use crate::shard::mail::{Asker, ClientMail, Mail, ReplyTo, UserMail};
-use crate::store;
+use crate::store::{Call, Failure, Reply};
 
 use patterns::Patterns;
 use revocations::Revocations;
@@ -105,8 +105,7 @@ impl Turn {
     }
 
     /// The store replied: notes whether it works.
-    pub(super) fn store_replied(&mut self, reply: &store::Reply) {
-        use store::{Failure, Reply};
+    pub(super) fn store_replied(&mut self, reply: &Reply) {
         self.store.failing = matches!(reply, Reply::Failed(Failure::Unavailable | Failure::Unknown));
     }
 
@@ -153,6 +152,12 @@ impl Turn {
 
     pub(super) fn refuse(&mut self, asker: Asker, refusal: Refusal) {
         self.answer(asker, Outcome::Refused(refusal));
+    }
+
+    /// Answers a command from the store's reply to a `C`: with its outcome, or with the refusal for the failure.
+    pub(super) fn answer_from<C: Call>(&mut self, asker: Asker, reply: Reply, outcome: impl FnOnce(C::Answer) -> Outcome) {
+        let outcome = C::answer(reply).map_or_else(|failure| Outcome::Refused(store_refusal(failure)), outcome);
+        self.answer(asker, outcome);
     }
 
     pub(super) fn reply(&mut self, shard: ShardId, to: ReplyTo, outcome: Outcome) {
@@ -202,22 +207,19 @@ impl Turn {
     }
 }
 
-/// The refusal for a reply that does not answer the request.
-pub(super) fn store_refusal(reply: &store::Reply) -> Refusal {
-    use store::{Failure, Reply};
-    match reply {
-        Reply::Failed(Failure::Busy) => {
-            Refusal::new(RefusalCode::StoreBusy, "too many requests wait for the store").retry_after(1)
-        }
-        Reply::Failed(Failure::Unavailable | Failure::Unknown) => {
+/// The refusal for a request that the store could not carry out.
+pub(super) fn store_refusal(failure: Failure) -> Refusal {
+    match failure {
+        Failure::Busy => Refusal::new(RefusalCode::StoreBusy, "too many requests wait for the store").retry_after(1),
+        Failure::Unavailable | Failure::Unknown => {
             Refusal::new(RefusalCode::StoreUnavailable, "the store cannot be reached").retry_after(2)
         }
-        Reply::Missing => Refusal::new(RefusalCode::NotFound, "there is no such thing"),
-        other => {
-            tracing::error!(reply = ?std::mem::discriminant(other), "the store answered something else");
-            Refusal::new(RefusalCode::Internal, "internal error")
-        }
     }
+}
+
+/// The refusal for a request about a conversation that does not exist.
+pub(super) fn missing() -> Refusal {
+    Refusal::new(RefusalCode::NotFound, "there is no such thing")
 }
 
 /// The refusal when too many messages of a conversation wait for the store.

@@ -163,14 +163,19 @@ impl<T, B, D> Pipeline<T, B, D> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Failure;
+    use crate::model::UserId;
+    use crate::store::conversations::ListBlocks;
+    use crate::store::{Call, Failure};
 
     type Numbers = Pipeline<u32, Vec<u32>, u32>;
 
     const UNKNOWN: Reply = Reply::Failed(Failure::Unknown);
-    const DONE: Reply = Reply::Done { changed: true };
     /// Longer than any patience.
     const LATE: Mono = Mono(10_000_000_000);
+
+    fn done() -> Reply {
+        ListBlocks { user: UserId::new(1).unwrap() }.reply(Vec::new())
+    }
 
     fn begun(entries: &[u32], max: usize) -> Numbers {
         let mut pipeline = Numbers::default();
@@ -193,7 +198,7 @@ mod tests {
             pipeline.push(entry);
         }
         assert_eq!(pipeline.take(8).len(), 0, "a write is under way");
-        assert_eq!(reply(&mut pipeline, &DONE, Mono(1)), Outcome::Certain(vec![1]));
+        assert_eq!(reply(&mut pipeline, &done(), Mono(1)), Outcome::Certain(vec![1]));
         assert_eq!(pipeline.take(2).collect::<Vec<_>>(), [2, 3]);
         assert_eq!(pipeline.waiting(), 1);
     }

@@ -2,7 +2,7 @@
 
 use crate::model::map::{self, Map};
 use crate::model::{Refusal, RefusalCode, Wall};
-use crate::store::FamilyId;
+use crate::store::accounts::FamilyId;
 
 /// Owner: the shard. View: node.
 #[derive(Debug)]

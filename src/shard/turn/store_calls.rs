@@ -70,7 +70,9 @@ impl Attempts {
                 self.retries += 1;
                 Verdict::Retry
             }
-            _ => Verdict::Certain,
+            Reply::Failed(_) | Reply::Log(_) | Reply::Conversations(_) | Reply::Accounts(_) | Reply::Erasure(_) => {
+                Verdict::Certain
+            }
         }
     }
 }
@@ -112,10 +114,11 @@ impl<C> StoreCalls<C> {
     ///
     /// # Errors
     /// Gives the continuation back when `limits.store_inflight` requests are under way.
-    pub(in crate::shard) fn ask(&mut self, turn: &mut Turn, request: Request, continuation: C) -> Result<(), C> {
+    pub(in crate::shard) fn ask(&mut self, turn: &mut Turn, request: impl Into<Request>, continuation: C) -> Result<(), C> {
         if turn.store_is_full() {
             return Err(continuation);
         }
+        let request = request.into();
         let write =
             (!request.is_read()).then(|| Write { request: Box::new(request.clone()), attempts: Attempts::new(turn.now.mono) });
         self.send(turn, request, StoreCall { continuation, write });
@@ -123,8 +126,8 @@ impl<C> StoreCalls<C> {
     }
 
     /// Asks once, however much is under way: for work that has begun and must come to an end. Its owner judges the reply.
-    pub(in crate::shard) fn ask_once(&mut self, turn: &mut Turn, request: Request, continuation: C) {
-        self.send(turn, request, StoreCall { continuation, write: None });
+    pub(in crate::shard) fn ask_once(&mut self, turn: &mut Turn, request: impl Into<Request>, continuation: C) {
+        self.send(turn, request.into(), StoreCall { continuation, write: None });
     }
 
     fn send(&mut self, turn: &mut Turn, request: Request, call: StoreCall<C>) {
@@ -166,6 +169,9 @@ impl<C> StoreCalls<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::UserId;
+    use crate::store::Call;
+    use crate::store::conversations::ListBlocks;
 
     fn judge(retries: u32, waited: Duration, reply: &Reply) -> Verdict {
         Attempts { retries, since: Mono(0) }.judge(reply, Mono(0).after(waited))
@@ -181,7 +187,8 @@ mod tests {
             check(failure, 0, Verdict::Certain);
             check(failure, 1, Verdict::Retry);
         }
-        assert_eq!(judge(1, Duration::ZERO, &Reply::Done { changed: true }), Verdict::Certain);
+        let blocks = ListBlocks { user: UserId::new(1).unwrap() };
+        assert_eq!(judge(1, Duration::ZERO, &blocks.reply(Vec::new())), Verdict::Certain);
     }
 
     #[test]

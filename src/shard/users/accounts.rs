@@ -9,7 +9,10 @@ use crate::model::{ConversationId, MessageId, Refusal, RefusalCode, UserId};
 use crate::shard::mail::{Asker, ConversationMail};
 use crate::shard::turn::{Turn, store_refusal};
 use crate::shard::users::{OnReply, Users};
-use crate::store::{Reply, Request};
+use crate::store::accounts::{ReadUser, User};
+use crate::store::conversations::{CreateAnswer, CreateConversation, ListBlocks, ListConversations, SetBlock};
+use crate::store::log::FindMessage;
+use crate::store::{Call, Reply};
 
 /// A conversation to create, to be tried under another id when this one is taken.
 #[derive(Debug)]
@@ -27,36 +30,36 @@ impl Users {
         let user = asker.caller.user;
         match command {
             UserCommand::MarkRead { message } => {
-                self.ask_store(turn, Request::FindMessage { message }, OnReply::MessageFound(asker, message));
+                self.ask_store(turn, FindMessage { message }, OnReply::MessageFound(asker, message));
             }
             UserCommand::CreateConversation { kind, participants, title } => {
                 self.create_conversation(turn, asker, kind, participants, title);
             }
             UserCommand::ListConversations { after, limit } => {
-                self.ask_store(turn, Request::ReadConversations { user, after, limit }, OnReply::ConversationsRead(asker));
+                self.ask_store(turn, ListConversations { user, after, limit }, OnReply::ConversationsRead(asker));
             }
             UserCommand::SetBlock { user: other, .. } if other == user => {
                 turn.refuse(asker, Refusal::new(RefusalCode::BadRequest, "you cannot block yourself"));
             }
             UserCommand::SetBlock { user: other, blocked } => {
-                self.ask_store(turn, Request::SetBlock { user, other, blocked }, OnReply::BlockSet(asker));
+                self.ask_store(turn, SetBlock { user, other, blocked }, OnReply::BlockSet(asker));
             }
-            UserCommand::ListBlocks => self.ask_store(turn, Request::ReadBlocks { user }, OnReply::BlocksRead(asker)),
-            UserCommand::ReadMe => self.ask_store(turn, Request::ReadUser { user }, OnReply::AccountRead(asker)),
+            UserCommand::ListBlocks => self.ask_store(turn, ListBlocks { user }, OnReply::BlocksRead(asker)),
+            UserCommand::ReadMe => self.ask_store(turn, ReadUser { user }, OnReply::AccountRead(asker)),
         }
     }
 
-    pub(super) fn message_found(&mut self, turn: &mut Turn, asker: Asker, message: MessageId, reply: &Reply) {
-        match reply {
-            Reply::Found(Some(conversation)) => {
-                ask_conversation(turn, *conversation, asker, ConversationCommand::MarkRead { message });
+    pub(super) fn message_found(&mut self, turn: &mut Turn, asker: Asker, message: MessageId, reply: Reply) {
+        match FindMessage::answer(reply) {
+            Ok(Some(conversation)) => {
+                ask_conversation(turn, conversation, asker, ConversationCommand::MarkRead { message });
             }
             // A caller does not learn whether a message exists that is not theirs.
-            Reply::Found(None) => {
+            Ok(None) => {
                 let refusal = Refusal::new(RefusalCode::NotParticipant, "you are not a participant of its conversation");
                 turn.refuse(asker, refusal);
             }
-            other => turn.refuse(asker, store_refusal(other)),
+            Err(failure) => turn.refuse(asker, store_refusal(failure)),
         }
     }
 
@@ -75,7 +78,7 @@ impl Users {
         match Conversation::new(turn.limits(), turn.now.wall, candidate, kind, users, title.as_deref(), caller) {
             Ok(conversation) => {
                 let creation = Creation { asker, kind, participants, title, candidate };
-                self.ask_store(turn, Request::CreateConversation { conversation }, OnReply::Created(Box::new(creation)));
+                self.ask_store(turn, CreateConversation { conversation }, OnReply::Created(Box::new(creation)));
             }
             Err(refusal) => turn.refuse(asker, refusal),
         }
@@ -83,8 +86,8 @@ impl Users {
 
     pub(super) fn created(&mut self, turn: &mut Turn, creation: Creation, reply: Reply) {
         let Creation { asker, kind, participants, title, candidate } = creation;
-        match reply {
-            Reply::Conversation { state, created } => {
+        match CreateConversation::answer(reply) {
+            Ok(CreateAnswer { state, created }) => {
                 let conversation = state.conversation;
                 // The id was taken: one in 2^52, and answering with it would reveal a foreign conversation.
                 if !created && (kind == ConversationKind::Group || conversation.id == candidate) {
@@ -92,53 +95,39 @@ impl Users {
                 }
                 turn.answer(asker, Outcome::Conversation { conversation: Arc::new(conversation), created });
             }
-            other => turn.refuse(asker, store_refusal(&other)),
+            Err(failure) => turn.refuse(asker, store_refusal(failure)),
         }
     }
 
     pub(super) fn conversations_read(&mut self, turn: &mut Turn, asker: Asker, reply: Reply) {
-        match reply {
-            Reply::Conversations { summaries, more } => {
-                let next = summaries.last().filter(|_| more).map(|last| last.conversation.id);
-                turn.answer(asker, Outcome::Conversations { summaries, next });
-            }
-            other => turn.refuse(asker, store_refusal(&other)),
-        }
+        turn.answer_from::<ListConversations>(asker, reply, |list| {
+            let next = list.summaries.last().filter(|_| list.more).map(|last| last.conversation.id);
+            Outcome::Conversations { summaries: list.summaries, next }
+        });
     }
 
     /// A block is stored: the pair's conversation must go by it before the caller is answered.
-    pub(super) fn block_set(&mut self, turn: &mut Turn, asker: Asker, reply: &Reply) {
-        match reply {
-            Reply::BlockSet { direct: Some(conversation), .. } => {
-                let conversation = *conversation;
+    pub(super) fn block_set(&mut self, turn: &mut Turn, asker: Asker, reply: Reply) {
+        match SetBlock::answer(reply).map(|answer| answer.direct) {
+            Ok(Some(conversation)) => {
                 turn.mail(turn.placement.conversation(conversation), ConversationMail::BlockChanged { conversation, asker });
             }
-            Reply::BlockSet { direct: None, .. } => turn.answer(asker, Outcome::Done),
-            other => turn.refuse(asker, store_refusal(other)),
+            Ok(None) => turn.answer(asker, Outcome::Done),
+            Err(failure) => turn.refuse(asker, store_refusal(failure)),
         }
     }
 
     pub(super) fn blocks_read(&mut self, turn: &mut Turn, asker: Asker, reply: Reply) {
-        match reply {
-            Reply::Blocks(users) => turn.answer(asker, Outcome::Blocks(users)),
-            other => turn.refuse(asker, store_refusal(&other)),
-        }
+        turn.answer_from::<ListBlocks>(asker, reply, Outcome::Blocks);
     }
 
     pub(super) fn account_read(&mut self, turn: &mut Turn, asker: Asker, reply: Reply) {
         let Caller { user, admin } = asker.caller;
-        match reply {
-            Reply::User(account) => {
-                let (user, roles, display_name) = (account.user, account.roles, account.display_name);
-                turn.answer(asker, Outcome::Me { user, roles, display_name });
-            }
+        turn.answer_from::<ReadUser>(asker, reply, |account| match account {
+            Some(User { user, roles, display_name }) => Outcome::Me { user, roles, display_name },
             // A token made elsewhere names a user that never logged in here.
-            Reply::Missing => {
-                let roles = if admin { vec!["admin".into()] } else { Vec::new() };
-                turn.answer(asker, Outcome::Me { user, roles, display_name: None });
-            }
-            other => turn.refuse(asker, store_refusal(&other)),
-        }
+            None => Outcome::Me { user, roles: if admin { vec!["admin".into()] } else { Vec::new() }, display_name: None },
+        });
     }
 }
 

@@ -122,17 +122,17 @@ impl Users {
 
     fn go_on(&mut self, turn: &mut Turn, continuation: OnReply, reply: Reply) {
         match continuation {
-            OnReply::MessageFound(asker, message) => self.message_found(turn, asker, message, &reply),
+            OnReply::MessageFound(asker, message) => self.message_found(turn, asker, message, reply),
             OnReply::Created(creation) => self.created(turn, *creation, reply),
             OnReply::ConversationsRead(asker) => self.conversations_read(turn, asker, reply),
-            OnReply::BlockSet(asker) => self.block_set(turn, asker, &reply),
+            OnReply::BlockSet(asker) => self.block_set(turn, asker, reply),
             OnReply::BlocksRead(asker) => self.blocks_read(turn, asker, reply),
             OnReply::AccountRead(asker) => self.account_read(turn, asker, reply),
         }
     }
 
     /// Asks the store. When too much is under way the answer comes at once: busy.
-    fn ask_store(&mut self, turn: &mut Turn, request: Request, continuation: OnReply) {
+    fn ask_store(&mut self, turn: &mut Turn, request: impl Into<Request>, continuation: OnReply) {
         if let Err(continuation) = self.calls.ask(turn, request, continuation) {
             self.go_on(turn, continuation, Reply::Failed(Failure::Busy));
         }

@@ -1,25 +1,26 @@
 //! Erasing a user, a bounded step at a time.
 //!
-//! Rows are found by looking at all of a table where its keys do not lead to them: a message names its sender in its
-//! value. So nothing is missed, whatever conversations the user has left, and no index has to be kept for the day.
+//! Where the keys of a table do not lead to the rows of a user, the step looks at all rows: a message names its sender in its
+//! value. So an erasure misses nothing, whatever conversations the user has left, and no index has to be kept for it.
 
 use fjall::Slice;
 
 use crate::model::ids::{ConversationId, UserId};
 use crate::model::message::ConversationKind;
 use crate::model::time::Wall;
-use crate::store::{ErasePlace, Erased, Reply};
+use crate::store::erasure::{EraseAnswer, EraseCursor, EraseUser, Erased, Write};
+use crate::store::{Call, Reply};
 
+use super::commit::Commit;
 use super::keys::{self, Table};
 use super::tables::{Fault, Row, Rows};
 use super::values;
-use super::write::Commit;
-use super::{login, read};
+use super::{accounts, read};
 
-/// In this order: what could begin a session first.
+/// In this order: the rows that could begin a session come first.
 const TABLES: [Table; 5] = [Table::Logins, Table::Families, Table::Blocks, Table::ConversationsOf, Table::Log];
 
-/// The keys of a table among which there are rows of the user.
+/// The range of keys that contains all rows of the user in a table.
 fn range(table: Table, user: UserId) -> (Slice, Slice) {
     match table {
         Table::Blocks | Table::ConversationsOf => keys::rows_of(table, user.value()),
@@ -27,17 +28,18 @@ fn range(table: Table, user: UserId) -> (Slice, Slice) {
     }
 }
 
-/// A place is the key of the first row that was not looked at.
-pub(super) fn step(
-    commit: &mut Commit<'_>,
-    user: UserId,
-    place: Option<&ErasePlace>,
-    limit: u16,
-    now: Wall,
-) -> Result<Reply, Fault> {
+pub(super) fn write(commit: &mut Commit<'_>, write: &Write) -> Result<Reply, Fault> {
+    Ok(match write {
+        Write::EraseUser(erase) => erase.reply(step(commit, erase)?),
+    })
+}
+
+/// A cursor is the key of the first row that the step did not look at.
+fn step(commit: &mut Commit<'_>, erase: &EraseUser) -> Result<EraseAnswer, Fault> {
+    let EraseUser { user, ref cursor, limit, now } = *erase;
     let mut erased = Erased::default();
-    let from = match place {
-        Some(ErasePlace(key)) => Slice::from(&**key),
+    let from = match cursor {
+        Some(EraseCursor(key)) => Slice::from(&**key),
         None => {
             if commit.rows.find(&keys::user(user))?.is_some() {
                 commit.rows.remove(keys::user(user));
@@ -56,7 +58,7 @@ pub(super) fn step(
         Some((key, _)) => Some(key.clone()),
         None => TABLES.get(at + 1).map(|table| range(*table, user).0),
     };
-    Ok(Reply::Erased { erased, next: next.map(|key| ErasePlace(key[..].into())) })
+    Ok(EraseAnswer { erased, next: next.map(|key| EraseCursor(key[..].into())) })
 }
 
 fn erase_row(
@@ -86,7 +88,7 @@ fn erase_row(
         Table::Families => {
             erased.families += u64::from(values::family(value)?.revoked.is_none());
             let family = keys::family_of(key).ok_or(Fault::Corrupt)?;
-            login::revoke(&mut commit.rows, commit.scratch, family, now)?;
+            accounts::revoke(&mut commit.rows, commit.scratch, family, now)?;
         }
         Table::Blocks => {
             commit.rows.remove(key.clone());
@@ -115,7 +117,7 @@ fn leave(commit: &mut Commit<'_>, user: UserId, id: ConversationId) -> Result<()
     Ok(())
 }
 
-/// Whether there was anything left of it.
+/// Returns whether the message had anything left to erase.
 fn erase_message(commit: &mut Commit<'_>, key: &Slice, value: &Slice) -> Result<bool, Fault> {
     let id = keys::log_message(key).ok_or(Fault::Corrupt)?;
     let message = values::message(conversation(keys::first_id(key))?, id, value)?;

@@ -1,4 +1,4 @@
-//! What the writer knows of the conversations in use, so that an append to a hot conversation reads nothing.
+//! The ends of the logs in use, kept in memory, so that an append to a hot conversation reads nothing.
 
 use crate::model::ids::{ConversationId, UserId};
 use crate::model::map::{Map, map};
@@ -45,7 +45,7 @@ impl Known {
     }
 }
 
-/// A bounded map in two generations: what was not asked for while the younger filled up is forgotten.
+/// A bounded map in two generations: an entry that was not used while the younger generation filled up is forgotten.
 /// Owned by the writer; a conversation that is in it exists.
 pub(super) struct Heads {
     young: Map<ConversationId, Known>,
@@ -85,7 +85,7 @@ impl Heads {
         }
     }
 
-    /// Forgets everything: after a commit that failed, heads may be ahead of what is stored.
+    /// Forgets everything: after a failed commit, heads may be ahead of the stored log.
     pub(super) fn clear(&mut self) {
         self.young.clear();
         self.old.clear();

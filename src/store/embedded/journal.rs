@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// What is wrong with a journal that no crash explains.
+/// Damage of a journal that no crash explains.
 #[derive(Debug)]
 pub(super) struct Damage {
     pub(super) journal: PathBuf,
@@ -47,10 +47,10 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// The least that a disk writes whole.
 const SECTOR_BYTES: usize = 512;
 
-/// Why there is no batch at an offset.
+/// The reason that no batch begins at an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Broken {
-    /// It goes on beyond what was written.
+    /// It goes on beyond the written part.
     Short,
     Invalid,
 }
@@ -133,7 +133,7 @@ fn valid_bytes(data: &[u8], seqno: &mut u64) -> usize {
     at
 }
 
-/// Whether a crash explains that there is no batch at `at`: only the last commit can have been under way.
+/// Whether a crash explains that no batch begins at `at`: only the last commit can have been under way.
 fn is_torn(data: &[u8], at: usize, unsynced: bool) -> bool {
     let tail = &data[at..];
     let has_hole = holes(data, at);

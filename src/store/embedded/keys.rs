@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::model::ids::{ConversationId, MessageId, UserId};
 use crate::model::time::Wall;
-use crate::store::{FamilyId, SecretHash};
+use crate::store::accounts::{FamilyId, SecretHash};
 
 /// The first byte of a key. Numbers are part of the format on disk: never reused, never renumbered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

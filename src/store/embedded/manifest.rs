@@ -100,7 +100,7 @@ fn parse(current: &[u8]) -> Option<(u64, u128)> {
     (rest == [0]).then(|| (u64::from_le_bytes(*number), u128::from_le_bytes(*checksum)))
 }
 
-/// `None` when there is no such file.
+/// `None` when the file does not exist.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, Fault> {
     match std::fs::read(path) {
         Ok(data) => Ok(Some(data)),
@@ -109,7 +109,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, Fault> {
     }
 }
 
-/// Nothing when there is no such directory.
+/// Nothing when the directory does not exist.
 fn entries(directory: &Path) -> Result<impl Iterator<Item = io::Result<std::fs::DirEntry>>, Fault> {
     match read_dir(directory) {
         Ok(entries) => Ok(Some(entries).into_iter().flatten()),

@@ -1,7 +1,7 @@
 //! The embedded store: the contract on one directory of one machine, on the LSM engine fjall.
 //!
-//! Flows in: batches of requests, from the one writer; reads, from any thread. Flows out: their replies, those to writes
-//! after one sync for the whole batch. Never imports a session or a shard. Starts no thread of its own; the engine
+//! Flows in: batches of requests, from the one writer; reads, from any thread. Flows out: their replies; a batch of writes is
+//! replied to after one sync. Never imports a session or a shard. Starts no thread of its own; the engine
 //! has one that writes tables out and merges them.
 //!
 //! Invariants:
@@ -11,15 +11,18 @@
 //! - a row is read back as it was written or not at all: blocks, lists of tables and journal have checksums, and the last
 //!   two are checked before the engine may delete tables (`manifest.rs`) or cut the journal (`journal.rs`).
 //!
-//! `docs/decisions/0002-embedded-store.md` tells why this engine.
+//! `docs/decisions/0002-embedded-store.md` gives the reasons for this engine.
 
+mod accounts;
+mod commit;
 mod erase;
 mod heads;
 mod journal;
 mod keys;
-mod login;
+mod lock;
 mod manifest;
 mod open;
+mod open_error;
 mod purge;
 mod read;
 mod seen;
@@ -34,15 +37,15 @@ use std::time::Duration;
 use fjall::PersistMode;
 
 use crate::model::time::Wall;
-use crate::store::{Failure, Reply, Request};
+use crate::store::{Failure, Read, Reply, Request};
 
+use commit::Commit;
 use heads::Heads;
 use purge::Purge;
 use seen::Seen;
 use tables::{Fault, Pending, Tables};
-use write::Commit;
 
-pub use open::OpenError;
+pub use open_error::OpenError;
 
 /// How to run the store.
 #[derive(Clone, Debug)]
@@ -115,7 +118,7 @@ impl Embedded {
     /// Opens the store in `directory`, made if it is not there.
     ///
     /// # Errors
-    /// [`OpenError`]; nothing of what is there was changed but a tail of the journal that a crash tore.
+    /// [`OpenError`]. The stored data is unchanged, except that a tail of the journal which a crash tore may be cut off.
     pub fn open(directory: &Path, options: &Options) -> Result<Self, OpenError> {
         let (tables, epoch) = open::open(directory, options)?;
         let seed = getrandom::u64().map_err(|error| OpenError::Io { path: directory.into(), error: error.into() })?;
@@ -151,10 +154,10 @@ impl Embedded {
 
     /// Carries the requests out in their order and appends their replies, each with the tag of its request.
     ///
-    /// All writes become durable with one sync, and no reply is there before it. When that fails they are all answered
-    /// with [`Reply::Failed`], and so is every later write. Reads are answered after the writes of the batch.
+    /// All writes become durable with one sync, and no reply is given before it. If the sync fails, the reply to each of them and
+    /// to every later write is [`Reply::Failed`]. Reads are answered after the writes of the batch.
     pub fn apply<T>(&mut self, batch: impl IntoIterator<Item = (T, Request)>, replies: &mut Vec<(T, Reply)>) {
-        let mut answers: Vec<(T, Result<Reply, Request>)> = Vec::new();
+        let mut answers: Vec<(T, Result<Reply, Read>)> = Vec::new();
         let mut commit = Commit {
             rows: Pending::new(&self.tables),
             heads: &mut self.heads,
@@ -163,10 +166,10 @@ impl Embedded {
             stored: Vec::new(),
         };
         for (tag, request) in batch {
-            let answer = match () {
-                () if request.is_read() => Err(request),
-                () if self.failed => Ok(Reply::Failed(Failure::Unavailable)),
-                () => Ok(commit.write(&request).unwrap_or_else(|fault| unavailable(&fault))),
+            let answer = match request {
+                Request::Read(read) => Err(read),
+                Request::Write(_) if self.failed => Ok(Reply::Failed(Failure::Unavailable)),
+                Request::Write(write) => Ok(commit.write(&write).unwrap_or_else(|fault| unavailable(&fault))),
             };
             answers.push((tag, answer));
         }
@@ -178,7 +181,7 @@ impl Embedded {
             let reply = match (answer, failure) {
                 (Ok(_), Some(failure)) => Reply::Failed(failure),
                 (Ok(reply), None) => reply,
-                (Err(request), _) => read::read(&view, &request).unwrap_or_else(|fault| unavailable(&fault)),
+                (Err(read), _) => read::read(&view, &read).unwrap_or_else(|fault| unavailable(&fault)),
             };
             (tag, reply)
         }));
@@ -208,7 +211,7 @@ impl Embedded {
     /// Takes as long as reading and writing everything that is stored.
     ///
     /// # Errors
-    /// What the engine or the disk says; nothing is lost by it.
+    /// The error of the engine or the disk; no data is lost.
     pub fn compact(&mut self) -> Result<(), Box<dyn Error + Send + Sync>> {
         // Random, or the engine would compress it.
         let mut padding = vec![0; PADDING_BYTES];
@@ -265,13 +268,10 @@ impl Drop for Embedded {
 }
 
 impl Reader {
-    /// Answers a request that changes nothing, from one moment: every write that was replied to before is in it.
-    ///
-    /// # Panics
-    /// When the request is a write.
+    /// Answers a read from one moment, which includes every write that was replied to before.
     #[must_use]
-    pub fn read(&self, request: &Request) -> Reply {
-        read::read(&self.tables.view(), request).unwrap_or_else(|fault| unavailable(&fault))
+    pub fn read(&self, read: &Read) -> Reply {
+        read::read(&self.tables.view(), read).unwrap_or_else(|fault| unavailable(&fault))
     }
 }
 
@@ -286,7 +286,9 @@ mod tests {
     use crate::fuzz;
     use crate::model::ids::{ConversationId, MessageId, UserId};
     use crate::model::message::{Conversation, ConversationKind, Draft, Head};
-    use crate::store::{NewMessage, REPEAT_WINDOW};
+    use crate::store::Call;
+    use crate::store::conversations::CreateConversation;
+    use crate::store::log::{Append, NewMessage, REPEAT_WINDOW, ReadAfter};
 
     fn conversation() -> ConversationId {
         ConversationId::new(7).unwrap()
@@ -296,10 +298,10 @@ mod tests {
         Options { memtable_bytes: 8 << 10, cache_bytes: 1 << 20, sync: false, ..Options::default() }
     }
 
-    fn ask(store: &mut Embedded, request: Request) -> Reply {
+    fn ask<C: Call>(store: &mut Embedded, call: C) -> C::Answer {
         let mut replies = Vec::new();
-        store.apply([((), request)], &mut replies);
-        replies.pop().unwrap().1
+        store.apply([((), call.into())], &mut replies);
+        C::answer(replies.pop().unwrap().1).unwrap()
     }
 
     fn create(store: &mut Embedded) {
@@ -312,10 +314,10 @@ mod tests {
             created_at: Wall(0),
             participants: Vec::new(),
         };
-        ask(store, Request::CreateConversation { conversation });
+        ask(store, CreateConversation { conversation });
     }
 
-    fn append(number: u64, keys_expire: Wall) -> Request {
+    fn append(number: u64, keys_expire: Wall) -> Append {
         let draft = Draft {
             content: format!("message {number} ").repeat(20).into(),
             client_id: Some(number.to_string().into()),
@@ -323,11 +325,15 @@ mod tests {
         };
         let id = MessageId::from_parts(Wall(number), 0, 0);
         let messages = vec![NewMessage { id, sender: UserId::new(1).unwrap(), draft }];
-        Request::Append { conversation: conversation(), head: Head::default(), messages, keys_expire, now: Wall(0) }
+        Append { conversation: conversation(), head: Head::default(), messages, keys_expire, now: Wall(0) }
     }
 
-    fn everything() -> Request {
-        Request::ReadAfter { conversation: conversation(), after: MessageId::MIN, limit: u16::MAX }
+    fn everything() -> Read {
+        ReadAfter { conversation: conversation(), after: MessageId::MIN, limit: u16::MAX }.into()
+    }
+
+    fn count(reader: &Reader) -> usize {
+        ReadAfter::answer(reader.read(&everything())).unwrap().unwrap().messages.len()
     }
 
     #[test]
@@ -351,7 +357,7 @@ mod tests {
             store.purge(Wall(10).after(REPEAT_WINDOW), 4);
         }
         assert_eq!(left(&store), 0);
-        assert!(matches!(store.reader().read(&everything()), Reply::Messages { messages, .. } if messages.len() == 10));
+        assert_eq!(count(&store.reader()), 10);
     }
 
     #[test]
@@ -365,13 +371,12 @@ mod tests {
             scope.spawn(|| {
                 while !done.load(std::sync::atomic::Ordering::SeqCst) {
                     let least = replied.load(std::sync::atomic::Ordering::SeqCst);
-                    let Reply::Messages { messages, .. } = reader.read(&everything()) else { panic!() };
-                    let count = messages.len() as u64;
+                    let count = count(&reader) as u64;
                     assert!(least <= count && count.is_multiple_of(4), "{least} replied, {count} there");
                 }
             });
             for batch in 0..50 {
-                let requests = (1..=4).map(|number| ((), append(batch * 4 + number, Wall(0))));
+                let requests = (1..=4).map(|number| ((), append(batch * 4 + number, Wall(0)).into()));
                 store.apply(requests, &mut Vec::new());
                 replied.store(batch * 4 + 4, std::sync::atomic::Ordering::SeqCst);
             }

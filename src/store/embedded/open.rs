@@ -1,110 +1,22 @@
 //! Opening a directory: locked against a second process, checked, and with errors that say what to do.
 
-use std::fmt;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use fjall::config::CompressionPolicy;
 use fjall::{Database, KeyspaceCreateOptions, PersistMode};
 
+use super::lock::{Lock, UNSYNCED_FILE};
+use super::open_error::{FORMAT, OpenError};
 use super::tables::Tables;
 use super::{Options, journal, keys, manifest, values};
 
-/// Grows when rows are laid out in a way that older code cannot read.
-const FORMAT: u64 = 2;
-const LOCK_FILE: &str = "tidings.lock";
-/// There as long as the store runs, or has crashed, without syncing.
-const UNSYNCED_FILE: &str = "unsynced";
 const ENGINE_DIRECTORY: &str = "rows";
 /// Files that the engine makes in its directory.
 const ENGINE_VERSION_FILE: &str = "version";
 const ENGINE_TABLES_DIRECTORY: &str = "keyspaces";
-
-/// Why a store cannot be opened. The text says how to mend it.
-#[derive(Debug)]
-pub enum OpenError {
-    /// Another process has it.
-    InUse { directory: PathBuf, process: Option<u32> },
-    /// The file system refuses.
-    Io { path: PathBuf, error: io::Error },
-    /// Something is not as it was written, and no crash explains it.
-    Corrupt { path: PathBuf, detail: String },
-    /// Written by a newer version.
-    Newer { directory: PathBuf, format: u64 },
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::InUse { directory, process: Some(process) } => {
-                write!(f, "{} is in use by process {process}: stop it, or choose another directory", directory.display())
-            }
-            Self::InUse { directory, process: None } => {
-                write!(f, "{} is in use by another process: stop it, or choose another directory", directory.display())
-            }
-            Self::Io { path, error } => {
-                let fix = match error.kind() {
-                    io::ErrorKind::PermissionDenied => "make it writable for the user the server runs as",
-                    io::ErrorKind::ReadOnlyFilesystem => "choose a directory on a file system that is mounted for writing",
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space on its file system",
-                    io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => "choose a path that is a directory",
-                    _ => "check the path and the disk",
-                };
-                write!(f, "{}: {error}; {fix}", path.display())
-            }
-            Self::Corrupt { path, detail } => write!(
-                f,
-                "{} is damaged ({detail}); check the disk and restore the directory from a backup: \
-                 to start without it would lose acknowledged messages",
-                path.display()
-            ),
-            Self::Newer { directory, format } => write!(
-                f,
-                "{} has format {format}, this version reads up to {FORMAT}: run the version that wrote it, or a newer one",
-                directory.display()
-            ),
-        }
-    }
-}
-
-impl std::error::Error for OpenError {}
-
-/// Keeps other processes out of a directory, by a lock that ends with the process. The file tells who has it.
-pub(super) struct Lock {
-    _file: File,
-    /// [`UNSYNCED_FILE`] of the directory.
-    unsynced: PathBuf,
-}
-
-impl Lock {
-    fn take(directory: &Path) -> Result<Self, OpenError> {
-        let path = directory.join(LOCK_FILE);
-        let io = |error| OpenError::Io { path: path.clone(), error };
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                // Only for the message: without it the process is not named.
-                let _ = file.take(32).read_to_string(&mut text);
-                return Err(OpenError::InUse { directory: directory.into(), process: text.trim().parse().ok() });
-            }
-            Err(TryLockError::Error(error)) => return Err(io(error)),
-        }
-        file.set_len(0).and_then(|()| file.rewind()).map_err(io)?;
-        writeln!(file, "{}", std::process::id()).map_err(io)?;
-        Ok(Self { _file: file, unsynced: directory.join(UNSYNCED_FILE) })
-    }
-
-    /// A clean end of a run that did not sync: everything is on disk now.
-    pub(super) fn forget_unsynced(&self) {
-        if let Err(error) = std::fs::remove_file(&self.unsynced) {
-            tracing::warn!(%error, "the mark of an unsynced run stays");
-        }
-    }
-}
 
 /// The tables of a directory, and the epoch of this start.
 pub(super) fn open(directory: &Path, options: &Options) -> Result<(Tables, u64), OpenError> {
@@ -125,7 +37,7 @@ pub(super) fn open(directory: &Path, options: &Options) -> Result<(Tables, u64),
         std::fs::remove_file(&unsynced).map_err(io)?;
     }
     let tables = Tables { rows, database, lock: Arc::new(lock) };
-    // The engine syncs what it writes into its directories, but not where it made them.
+    // The engine syncs its directories, but not the directory in which it made them.
     for directory in [&engine.join(ENGINE_TABLES_DIRECTORY), &engine, directory] {
         sync_directory(directory).map_err(io)?;
     }

@@ -1,4 +1,4 @@
-//! Removing what has expired, a bounded step at a time.
+//! Removes expired rows, a bounded step at a time.
 
 use std::time::Duration;
 
@@ -6,7 +6,8 @@ use fjall::{PersistMode, Slice};
 
 use crate::model::ids::{ConversationId, MessageId};
 use crate::model::time::Wall;
-use crate::store::{REPEAT_WINDOW, SENT_WINDOW};
+use crate::store::accounts::SENT_WINDOW;
+use crate::store::log::REPEAT_WINDOW;
 
 use super::keys::{self, Table};
 use super::read::{self, LED_MAX};
@@ -17,7 +18,7 @@ use super::values::{self, MarkRow};
 /// Tables that hold rows which expire.
 const TABLES: [Table; 5] = [Table::ClientIds, Table::Codes, Table::Tokens, Table::Families, Table::Index];
 
-/// Goes round the tables for ever. A row that has expired is as good as absent, so nobody waits for this.
+/// Goes round the tables for ever. An expired row counts as absent, so no request waits for this.
 pub(super) struct Purge {
     retention: Option<Duration>,
     table: usize,
@@ -111,7 +112,7 @@ impl Purge {
     }
 }
 
-/// The end of the log and its sender's read mark stay what they are.
+/// The end of the log and the sender's read mark stay as they are.
 fn remove_message(pending: &mut Pending<'_>, conversation: ConversationId, message: MessageId) -> Result<(), Fault> {
     let key = keys::log(conversation, message);
     let Some(value) = pending.find(&key)? else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! Answers to the requests that change nothing, from any rows.
+//! Answers to reads, from any rows.
 
 use std::sync::Arc;
 
@@ -7,7 +7,10 @@ use fjall::Slice;
 use crate::model::ids::{ConversationId, MessageId, UserId};
 use crate::model::message::{Conversation, ConversationKind, ConversationSummary, Head, Message, ReadMark};
 use crate::model::time::Wall;
-use crate::store::{ConversationState, Reply, Request, User, pair_key, unread};
+use crate::store::accounts::{self, FamilyId, User};
+use crate::store::conversations::{self, ConversationList, ConversationState, ListConversations, pair_key};
+use crate::store::log::{self, Messages, ReadAfter, ReadBefore, unread};
+use crate::store::{Call, Read, Reply};
 
 use super::keys::{self, Table};
 use super::tables::{Fault, Row, RowIter, Rows};
@@ -17,37 +20,52 @@ use super::values;
 /// Part of the format on disk: it may grow, not shrink.
 pub(super) const LED_MAX: u64 = 31;
 
-/// # Panics
-/// When the request is a write.
-pub(super) fn read(rows: &impl Rows, request: &Request) -> Result<Reply, Fault> {
-    match request {
-        Request::ReadConversation { conversation } | Request::LoadConversation { conversation } => {
-            Ok(match state(rows, *conversation)? {
-                Some(state) => Reply::Conversation { state, created: false },
-                None => Reply::Missing,
-            })
-        }
-        Request::ReadConversations { user, after, limit } => conversations(rows, *user, *after, *limit),
-        Request::ReadBefore { conversation, before, limit } => {
-            let from = keys::log(*conversation, MessageId::MIN);
-            page(rows, *conversation, rows.descend((from, keys::log(*conversation, *before))), *limit)
-        }
-        Request::ReadAfter { conversation, after, limit } => {
-            let from = following(&keys::log(*conversation, *after));
-            let (_, to) = keys::rows_of(Table::Log, conversation.value());
-            page(rows, *conversation, rows.ascend((from, to)), *limit)
-        }
-        Request::ReadMessage { conversation, message } => Ok(Reply::Message(find_message(rows, *conversation, *message)?)),
-        Request::FindMessage { message } => Ok(Reply::Found(find_conversation_of(rows, *message)?)),
-        Request::ReadMarks { conversation } => read_marks(rows, *conversation),
-        Request::ReadBlocks { user } => {
-            let blocked = rows.ascend(keys::rows_of(Table::Blocks, user.value())).map(|row| second_user(&row?.0));
-            blocked.collect::<Result<_, _>>().map(Reply::Blocks)
-        }
-        Request::ReadUser { user } => Ok(find_user(rows, *user)?.map_or(Reply::Missing, Reply::User)),
-        Request::ReadRevoked { since } => read_revoked(rows, *since),
-        write => panic!("not a read: {write:?}"),
+pub(super) fn read(rows: &impl Rows, read: &Read) -> Result<Reply, Fault> {
+    match read {
+        Read::Log(read) => read_log(rows, read),
+        Read::Conversations(read) => read_conversations(rows, read),
+        Read::Accounts(read) => read_accounts(rows, read),
     }
+}
+
+fn read_log(rows: &impl Rows, read: &log::Read) -> Result<Reply, Fault> {
+    Ok(match read {
+        log::Read::ReadBefore(read) => read.reply(read_before(rows, read)?),
+        log::Read::ReadAfter(read) => read.reply(read_after(rows, read)?),
+        log::Read::ReadMessage(read) => read.reply(find_message(rows, read.conversation, read.message)?),
+        log::Read::FindMessage(find) => find.reply(find_conversation_of(rows, find.message)?),
+        log::Read::ListReadMarks(list) => list.reply(read_marks(rows, list.conversation)?),
+    })
+}
+
+fn read_conversations(rows: &impl Rows, read: &conversations::Read) -> Result<Reply, Fault> {
+    Ok(match read {
+        conversations::Read::ReadConversation(read) => read.reply(state(rows, read.conversation)?),
+        conversations::Read::LoadConversation(load) => load.reply(state(rows, load.conversation)?),
+        conversations::Read::ListConversations(list) => list.reply(list_conversations(rows, list)?),
+        conversations::Read::ListBlocks(list) => {
+            let blocked = rows.ascend(keys::rows_of(Table::Blocks, list.user.value())).map(|row| second_user(&row?.0));
+            list.reply(blocked.collect::<Result<_, _>>()?)
+        }
+    })
+}
+
+fn read_accounts(rows: &impl Rows, read: &accounts::Read) -> Result<Reply, Fault> {
+    Ok(match read {
+        accounts::Read::ReadUser(read) => read.reply(find_user(rows, read.user)?),
+        accounts::Read::ListRevoked(list) => list.reply(list_revoked(rows, list.since)?),
+    })
+}
+
+fn read_before(rows: &impl Rows, read: &ReadBefore) -> Result<Option<Messages>, Fault> {
+    let from = keys::log(read.conversation, MessageId::MIN);
+    page(rows, read.conversation, rows.descend((from, keys::log(read.conversation, read.before))), read.limit)
+}
+
+fn read_after(rows: &impl Rows, read: &ReadAfter) -> Result<Option<Messages>, Fault> {
+    let from = following(&keys::log(read.conversation, read.after));
+    let (_, to) = keys::rows_of(Table::Log, read.conversation.value());
+    page(rows, read.conversation, rows.ascend((from, to)), read.limit)
 }
 
 /// The least key above `key`.
@@ -63,7 +81,7 @@ pub(super) fn exists(rows: &impl Rows, id: ConversationId) -> Result<bool, Fault
     Ok(rows.find(&keys::conversation(id))?.is_some())
 }
 
-/// `None` when there is no such conversation.
+/// `None` when the conversation does not exist.
 pub(super) fn find_kind(rows: &impl Rows, id: ConversationId) -> Result<Option<ConversationKind>, Fault> {
     let Some(value) = rows.find(&keys::conversation(id))? else { return Ok(None) };
     Ok(Some(values::conversation(id, &value)?.kind))
@@ -116,7 +134,8 @@ pub(super) fn last_row(rows: &impl Rows, id: ConversationId) -> Result<Option<Ro
     rows.descend(keys::rows_of(Table::Log, id.value())).next().transpose()
 }
 
-fn conversations(rows: &impl Rows, user: UserId, after: Option<ConversationId>, limit: u16) -> Result<Reply, Fault> {
+fn list_conversations(rows: &impl Rows, list: &ListConversations) -> Result<ConversationList, Fault> {
+    let ListConversations { user, after, limit } = *list;
     let (mut from, to) = keys::rows_of(Table::ConversationsOf, user.value());
     if let Some(after) = after {
         from = following(&keys::conversation_of(user, after));
@@ -127,7 +146,7 @@ fn conversations(rows: &impl Rows, user: UserId, after: Option<ConversationId>, 
         let id = keys::second_id(&row?.0).and_then(|id| ConversationId::new(id).ok()).ok_or(Fault::Corrupt)?;
         summaries.push(summary(rows, user, id)?);
     }
-    Ok(Reply::Conversations { summaries, more: found.next().transpose()?.is_some() })
+    Ok(ConversationList { summaries, more: found.next().transpose()?.is_some() })
 }
 
 fn summary(rows: &impl Rows, user: UserId, id: ConversationId) -> Result<ConversationSummary, Fault> {
@@ -148,16 +167,16 @@ fn message(conversation: ConversationId, (key, value): &Row) -> Result<Arc<Messa
     Ok(Arc::new(values::message(conversation, id, value)?))
 }
 
-fn page(rows: &impl Rows, conversation: ConversationId, mut found: RowIter<'_>, limit: u16) -> Result<Reply, Fault> {
+fn page(rows: &impl Rows, conversation: ConversationId, mut found: RowIter<'_>, limit: u16) -> Result<Option<Messages>, Fault> {
     let mut messages = Vec::new();
     for row in found.by_ref().take(usize::from(limit)) {
         messages.push(message(conversation, &row?)?);
     }
     let more = found.next().transpose()?.is_some();
     if messages.is_empty() && !exists(rows, conversation)? {
-        return Ok(Reply::Missing);
+        return Ok(None);
     }
-    Ok(Reply::Messages { messages, more })
+    Ok(Some(Messages { messages, more }))
 }
 
 pub(super) fn find_message(rows: &impl Rows, conversation: ConversationId, id: MessageId) -> Result<Option<Arc<Message>>, Fault> {
@@ -204,29 +223,29 @@ fn mark(rows: &impl Rows, id: ConversationId, user: UserId, value: &[u8]) -> Res
     Ok(mark)
 }
 
-fn read_marks(rows: &impl Rows, id: ConversationId) -> Result<Reply, Fault> {
+fn read_marks(rows: &impl Rows, id: ConversationId) -> Result<Option<Vec<ReadMark>>, Fault> {
     if !exists(rows, id)? {
-        return Ok(Reply::Missing);
+        return Ok(None);
     }
     let mut marks = Vec::new();
     for row in rows.ascend(keys::rows_of(Table::Marks, id.value())) {
         let (key, value) = row?;
         marks.push(mark(rows, id, second_user(&key)?, &value)?);
     }
-    Ok(Reply::Marks(marks))
+    Ok(Some(marks))
 }
 
 pub(super) fn find_user(rows: &impl Rows, user: UserId) -> Result<Option<User>, Fault> {
     Ok(rows.find(&keys::user(user))?.map(|value| values::user(user, &value)).transpose()?)
 }
 
-fn read_revoked(rows: &impl Rows, since: Wall) -> Result<Reply, Fault> {
+fn list_revoked(rows: &impl Rows, since: Wall) -> Result<Vec<(UserId, FamilyId)>, Fault> {
     let (_, to) = keys::table(Table::Revoked);
     let mut families = Vec::new();
-    for row in rows.ascend((keys::revoked(since, crate::store::FamilyId(0)), to)) {
+    for row in rows.ascend((keys::revoked(since, FamilyId(0)), to)) {
         let (key, value) = row?;
         let user = UserId::new(values::number(&value)?).map_err(|_| Fault::Corrupt)?;
         families.push((user, keys::revoked_family(&key).ok_or(Fault::Corrupt)?));
     }
-    Ok(Reply::RevokedFamilies(families))
+    Ok(families)
 }

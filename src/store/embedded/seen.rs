@@ -1,4 +1,4 @@
-//! Which client message ids may be stored: most are new, and the engine need not be asked about those.
+//! A filter of stored client message ids: most ids are new, and the engine need not be asked about those.
 
 /// A Bloom filter of the keys of [`Table::ClientIds`](super::keys::Table), renewed by each round of the purge, so that
 /// what has expired leaves it. Owned by the writer. It has two halves: the one that is asked, and the one that the round
@@ -11,7 +11,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// `bytes` of memory for each half. `is_empty`: there are no keys in the store.
+    /// `bytes` of memory for each half. `is_empty`: the store has no keys.
     pub(super) fn new(bytes: usize, is_empty: bool) -> Self {
         let half = || vec![0; (bytes / 8).max(1)].into_boxed_slice();
         Self { current: is_empty.then(half), next: half() }

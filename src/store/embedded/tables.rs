@@ -1,4 +1,4 @@
-//! The rows as the engine keeps them, and the two ways to look at them: a snapshot, and what a commit will make of them.
+//! The rows of the engine, and two ways to read them: a snapshot, and the rows as a commit will leave them.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -8,16 +8,16 @@ use std::sync::Arc;
 
 use fjall::{Database, Keyspace, PersistMode, Readable, Slice, Snapshot};
 
-use super::open::Lock;
+use super::lock::Lock;
 use super::values::Corrupt;
 
 /// Why a request could not be carried out.
 #[derive(Debug)]
 pub(super) enum Fault {
     Engine(fjall::Error),
-    /// A row that cannot be what was written, or rows that contradict each other.
+    /// A row that the store cannot have written, or rows that contradict each other.
     Corrupt,
-    /// The request contradicts what is stored: an id that is neither new nor stored.
+    /// The request contradicts the stored log: an id is neither new nor stored.
     Refused,
 }
 
@@ -90,7 +90,7 @@ impl Rows for View<'_> {
     }
 }
 
-/// What a commit will write, over what is there. Lives for one commit; the writer is the only one that changes rows,
+/// The changes of a commit, over the stored rows. Lives for one commit; the writer is the only one that changes rows,
 /// so nothing underneath moves meanwhile.
 pub(super) struct Pending<'a> {
     tables: &'a Tables,

@@ -7,8 +7,8 @@
 use crate::model::ids::{ConversationId, MessageId, UserId};
 use crate::model::message::{Conversation, ConversationKind, Message, Participant, ParticipantRole};
 use crate::model::time::Wall;
+use crate::store::accounts::{FamilyId, SecretHash, User};
 use crate::store::one_time::{CodeRow, LiveCode};
-use crate::store::{FamilyId, SecretHash, User};
 
 use super::keys::PERIOD_BYTES;
 
@@ -93,7 +93,7 @@ impl<'a> Encoder<'a> {
     }
 }
 
-/// What is left of a value.
+/// The rest of a value.
 struct Decoder<'a>(&'a [u8]);
 
 impl<'a> Decoder<'a> {
@@ -430,7 +430,7 @@ mod tests {
 
     use super::*;
 
-    /// Reads back what was written, and nothing that is shorter or longer.
+    /// Reads back the written value, and refuses one that is shorter or longer.
     fn check<T: PartialEq + Debug>(row: &T, value: &[u8], read: impl Fn(&[u8]) -> Result<T, Corrupt>, exact: bool) {
         assert_eq!(read(value).as_ref(), Ok(row));
         for end in 0..value.len() {

@@ -2,40 +2,23 @@
 
 use std::sync::Arc;
 
-use crate::model::ids::{ConversationId, MessageId, UserId};
-use crate::model::message::{Conversation, Head, Message, Participant, ReadMark};
-use crate::model::time::Wall;
-use crate::store::{Appended, NewMessage, Reply, Request, pair_key};
+use crate::model::ids::ConversationId;
+use crate::model::message::{Conversation, Head, Message, Participant};
+use crate::store::conversations::{self, BlockAnswer, CreateAnswer, PutParticipant, RemoveParticipant, SetBlock, pair_key};
+use crate::store::log::{self, Append, AppendAnswer, Appended, NewMessage, ReadMarkAnswer, SetReadMark};
+use crate::store::{Call, Done, Reply, Write};
 
-use super::heads::{Heads, Known};
-use super::seen::Seen;
+use super::commit::Commit;
+use super::heads::Known;
 use super::tables::{Fault, Pending, Rows};
 use super::values::{self, ClientIdRow, MarkRow};
-use super::{erase, keys, login, read};
-
-/// One commit in the making. The scratch buffer is the writer's, used again and again.
-pub(super) struct Commit<'a> {
-    pub(super) rows: Pending<'a>,
-    pub(super) heads: &'a mut Heads,
-    pub(super) seen: &'a mut Seen,
-    pub(super) scratch: &'a mut Vec<u8>,
-    /// New messages, for the index.
-    pub(super) stored: Vec<(MessageId, ConversationId)>,
-}
-
-/// The part of an append that is the same for all its messages.
-#[derive(Clone, Copy)]
-struct Append {
-    conversation: ConversationId,
-    keys_expire: Wall,
-    now: Wall,
-}
+use super::{accounts, erase, keys, read};
 
 impl<'a> Commit<'a> {
-    /// Carries a write out. On a fault it has not happened.
-    pub(super) fn write(&mut self, request: &Request) -> Result<Reply, Fault> {
+    /// Carries a write out. After a fault it has not happened.
+    pub(super) fn write(&mut self, write: &Write) -> Result<Reply, Fault> {
         let stored = self.stored.len();
-        let reply = self.dispatch(request);
+        let reply = self.dispatch(write);
         match reply {
             Ok(_) => self.rows.keep(),
             Err(_) => {
@@ -58,27 +41,35 @@ impl<'a> Commit<'a> {
         self.rows
     }
 
-    fn dispatch(&mut self, request: &Request) -> Result<Reply, Fault> {
-        let Self { rows, scratch, .. } = self;
-        match request {
-            Request::Append { conversation, head: _, messages, keys_expire, now } => {
-                let append = Append { conversation: *conversation, keys_expire: *keys_expire, now: *now };
-                self.append(append, messages)
-            }
-            Request::CreateConversation { conversation } => self.create(conversation),
-            Request::PutParticipant { conversation, participant } => self.put_participant(*conversation, *participant),
-            Request::RemoveParticipant { conversation, user } => self.remove_participant(*conversation, *user),
-            Request::Mark { conversation, mark } => self.mark(*conversation, *mark),
-            Request::SetBlock { user, other, blocked } => self.set_block(*user, *other, *blocked),
-            Request::EraseUser { user, place, limit, now } => erase::step(self, *user, place.as_ref(), *limit, *now),
-            login => login::write(rows, scratch, login),
+    fn dispatch(&mut self, write: &Write) -> Result<Reply, Fault> {
+        match write {
+            Write::Log(write) => self.write_log(write),
+            Write::Conversations(write) => self.write_conversations(write),
+            Write::Accounts(write) => accounts::write(&mut self.rows, self.scratch, write),
+            Write::Erasure(write) => erase::write(self, write),
         }
     }
 
-    fn append(&mut self, append: Append, messages: &[NewMessage]) -> Result<Reply, Fault> {
-        let Some(mut known) = self.known(append.conversation)? else { return Ok(Reply::Missing) };
-        let mut results = Vec::with_capacity(messages.len());
-        for new in messages {
+    fn write_log(&mut self, write: &log::Write) -> Result<Reply, Fault> {
+        Ok(match write {
+            log::Write::Append(append) => append.reply(self.append(append)?),
+            log::Write::SetReadMark(set) => set.reply(self.set_read_mark(set)?),
+        })
+    }
+
+    fn write_conversations(&mut self, write: &conversations::Write) -> Result<Reply, Fault> {
+        Ok(match write {
+            conversations::Write::CreateConversation(create) => create.reply(self.create(&create.conversation)?),
+            conversations::Write::PutParticipant(put) => put.reply(self.put_participant(put)?),
+            conversations::Write::RemoveParticipant(remove) => remove.reply(self.remove_participant(remove)?),
+            conversations::Write::SetBlock(set) => set.reply(self.set_block(set)?),
+        })
+    }
+
+    fn append(&mut self, append: &Append) -> Result<Option<AppendAnswer>, Fault> {
+        let Some(mut known) = self.known(append.conversation)? else { return Ok(None) };
+        let mut results = Vec::with_capacity(append.messages.len());
+        for new in &append.messages {
             let is_new = known.head.last.is_none_or(|last| last < new.id);
             let result = match self.stored_before(append, new, is_new)? {
                 Some(result) => result,
@@ -87,12 +78,12 @@ impl<'a> Commit<'a> {
             };
             results.push(result);
         }
-        // Last, so that a request that fails half-way leaves what is known of the conversation as it was.
+        // Last, so that a request that fails half-way leaves the known head as it was.
         self.heads.put(append.conversation, known);
-        Ok(Reply::Appended { results, head: known.head })
+        Ok(Some(AppendAnswer { results, head: known.head }))
     }
 
-    /// `None` when there is no such conversation.
+    /// `None` when the conversation does not exist.
     fn known(&mut self, conversation: ConversationId) -> Result<Option<Known>, Fault> {
         if let Some(known) = self.heads.find(conversation) {
             return Ok(Some(known));
@@ -101,8 +92,8 @@ impl<'a> Commit<'a> {
         Ok(Some(Known::new(kind, read::head(&self.rows, conversation)?)))
     }
 
-    /// What became of this message, or of one with its client id, when it came before.
-    fn stored_before(&self, append: Append, new: &NewMessage, is_new: bool) -> Result<Option<Appended>, Fault> {
+    /// The earlier result for this message, or for one with its client id.
+    fn stored_before(&self, append: &Append, new: &NewMessage, is_new: bool) -> Result<Option<Appended>, Fault> {
         if !is_new && let Some(message) = read::find_message(&self.rows, append.conversation, new.id)? {
             return Ok(Some(Appended::Stored(message)));
         }
@@ -113,7 +104,7 @@ impl<'a> Commit<'a> {
         }
         let Some(value) = self.rows.find(&key)? else { return Ok(None) };
         let row = values::client_id(&value)?;
-        // What a later message has taken over says nothing of an earlier one.
+        // A client id that a later message has taken over says nothing of an earlier one.
         if row.expires <= append.now || new.id < row.message {
             return Ok(None);
         }
@@ -127,7 +118,7 @@ impl<'a> Commit<'a> {
         Ok(Some(if replay { Appended::Replay(first) } else { Appended::KeyReused }))
     }
 
-    fn store(&mut self, append: Append, known: &mut Known, new: &NewMessage) -> Arc<Message> {
+    fn store(&mut self, append: &Append, known: &mut Known, new: &NewMessage) -> Arc<Message> {
         let conversation = append.conversation;
         let message = Arc::new(new.link(conversation, known.head));
         assert!(message.prev.is_none_or(|prev| prev < message.id), "a log grows at its end");
@@ -152,7 +143,7 @@ impl<'a> Commit<'a> {
         message
     }
 
-    fn create(&mut self, conversation: &Conversation) -> Result<Reply, Fault> {
+    fn create(&mut self, conversation: &Conversation) -> Result<CreateAnswer, Fault> {
         let pair = pair_key(conversation).map(|(first, second)| keys::pair(first, second));
         let mut there = None;
         if let Some(pair) = &pair
@@ -171,7 +162,7 @@ impl<'a> Commit<'a> {
             }
         }
         let state = read::state(&self.rows, there.unwrap_or(conversation.id))?.ok_or(Fault::Corrupt)?;
-        Ok(Reply::Conversation { state, created: there.is_none() })
+        Ok(CreateAnswer { state, created: there.is_none() })
     }
 
     fn put_conversation(&mut self, conversation: &Conversation) {
@@ -188,9 +179,10 @@ impl<'a> Commit<'a> {
         self.rows.put(keys::conversation_of(participant.user, conversation), &[]);
     }
 
-    fn put_participant(&mut self, conversation: ConversationId, participant: Participant) -> Result<Reply, Fault> {
-        if !self.is_there(conversation)? {
-            return Ok(Reply::Missing);
+    fn put_participant(&mut self, put: &PutParticipant) -> Result<Option<Done>, Fault> {
+        let PutParticipant { conversation, participant } = *put;
+        if !self.exists(conversation)? {
+            return Ok(None);
         }
         let there = self.rows.find(&keys::participant(conversation, participant.user))?;
         let there = there.map(|value| values::participant(participant.user, &value)).transpose()?;
@@ -199,12 +191,13 @@ impl<'a> Commit<'a> {
             let joined_at = there.map_or(participant.joined_at, |there| there.joined_at);
             self.put_participant_row(conversation, &Participant { joined_at, ..participant });
         }
-        Ok(Reply::Done { changed })
+        Ok(Some(Done { changed }))
     }
 
-    fn remove_participant(&mut self, conversation: ConversationId, user: UserId) -> Result<Reply, Fault> {
-        if !self.is_there(conversation)? {
-            return Ok(Reply::Missing);
+    fn remove_participant(&mut self, remove: &RemoveParticipant) -> Result<Option<Done>, Fault> {
+        let RemoveParticipant { conversation, user } = *remove;
+        if !self.exists(conversation)? {
+            return Ok(None);
         }
         let key = keys::participant(conversation, user);
         let changed = self.rows.find(&key)?.is_some();
@@ -214,30 +207,32 @@ impl<'a> Commit<'a> {
             self.rows.remove(keys::mark(conversation, user));
             self.heads.forget_lead(conversation, user);
         }
-        Ok(Reply::Done { changed })
+        Ok(Some(Done { changed }))
     }
 
-    fn mark(&mut self, conversation: ConversationId, mark: ReadMark) -> Result<Reply, Fault> {
-        if !self.is_there(conversation)? {
-            return Ok(Reply::Missing);
+    fn set_read_mark(&mut self, set: &SetReadMark) -> Result<Option<ReadMarkAnswer>, Fault> {
+        let SetReadMark { conversation, mark } = *set;
+        if !self.exists(conversation)? {
+            return Ok(None);
         }
         match read::find_mark(&self.rows, conversation, mark.user)? {
-            Some(there) if mark.message <= there.message => Ok(Reply::Marked { mark: there, changed: false }),
-            _ => {
+            Some(there) if mark.message <= there.message => Ok(Some(ReadMarkAnswer { mark: there, changed: false })),
+            Some(_) | None => {
                 let row = MarkRow { message: mark.message, sequence: mark.sequence, leads: false };
                 values::put_mark(self.scratch, row);
                 self.rows.put(keys::mark(conversation, mark.user), self.scratch);
                 self.heads.forget_lead(conversation, mark.user);
-                Ok(Reply::Marked { mark, changed: true })
+                Ok(Some(ReadMarkAnswer { mark, changed: true }))
             }
         }
     }
 
-    fn is_there(&mut self, conversation: ConversationId) -> Result<bool, Fault> {
+    fn exists(&mut self, conversation: ConversationId) -> Result<bool, Fault> {
         Ok(self.heads.find(conversation).is_some() || read::exists(&self.rows, conversation)?)
     }
 
-    fn set_block(&mut self, user: UserId, other: UserId, blocked: bool) -> Result<Reply, Fault> {
+    fn set_block(&mut self, set: &SetBlock) -> Result<BlockAnswer, Fault> {
+        let SetBlock { user, other, blocked } = *set;
         let key = keys::block(user, other);
         let changed = self.rows.find(&key)?.is_some() != blocked;
         match (changed, blocked) {
@@ -246,6 +241,6 @@ impl<'a> Commit<'a> {
             (false, _) => {}
         }
         let direct = self.rows.find(&keys::pair(user, other))?.map(|value| read::find_id(&value)).transpose()?;
-        Ok(Reply::BlockSet { direct, blocked: read::is_blocked(&self.rows, user, other)?, changed })
+        Ok(BlockAnswer { direct, blocked: read::is_blocked(&self.rows, user, other)?, changed })
     }
 }

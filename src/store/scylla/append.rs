@@ -6,10 +6,9 @@
 //!    bucket's line in the directory, when it is the first;
 //! 2. the messages, all of one bucket in one mutation, and the senders' read marks.
 //!
-//! Nothing of step 1 is seen without the message: a key without one is taken over or released, an index is
-//! followed to the message, an empty bucket is an empty page. A crash within step 2 leaves a message with its
-//! sender's mark behind it, or the other way round a mark that waits for its message; both are mended by the
-//! repetition, the mark also by the sender's next message.
+//! Nobody sees the rows of step 1 without the message: a key without one is taken over or released, an index row is followed
+//! to the message, and an empty bucket is an empty page. A crash within step 2 leaves a message whose sender has an older mark,
+//! or a mark without its message. The repetition repairs both, and the sender's next message repairs the mark too.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,21 +21,21 @@ use scylla::value::{CqlTimeuuid, MaybeUnset};
 use crate::model::ids::{ConversationId, MessageId, UserId};
 use crate::model::message::{Head, Message, ReadMark};
 use crate::model::time::Wall;
-use crate::store::{Appended, Failure, NewMessage, Reply};
+use crate::store::log::{Append, AppendAnswer, Appended, NewMessage};
 
 use super::known::{Buckets, Log};
 use super::statements::Kind;
 use super::values::{bigint, message_seconds, seconds_to_live, timeuuid, write_time};
 use super::{Fault, Work, fault};
 
-/// A key whose message is not there was claimed by a send that is still under way, or by one that came to no end. After
-/// this long it is the latter: no request lasts a third of it.
+/// A key without its message was claimed by an append that is still under way or was interrupted. After this long it was
+/// interrupted: no request lasts a third of it.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Tries to get hold of a key that others take and lose at the same time.
 const CLAIM_TRIES: u32 = 4;
 
-/// What is known of a message before it is stored.
+/// The result of looking a message up before it is stored.
 enum Found {
     /// Stored under its own id: this is a repetition.
     Itself(Arc<Message>),
@@ -46,74 +45,66 @@ enum Found {
 }
 
 impl Work<'_> {
-    pub(super) async fn append(
-        &self,
-        conversation: ConversationId,
-        hint: Head,
-        messages: &[NewMessage],
-        keys_expire: Wall,
-        now: Wall,
-    ) -> Result<Reply, Fault> {
-        let Some((buckets, mut log)) = self.log(conversation, hint, messages).await? else { return Ok(Reply::Missing) };
-        let place = Place { conversation, buckets, keys_expire, now, retention: self.store.options.retention };
+    pub(super) async fn append(&self, append: &Append) -> Result<Option<AppendAnswer>, Fault> {
+        let Append { conversation, head, ref messages, keys_expire, now } = *append;
+        let Some((buckets, mut log)) = self.log(conversation, head, messages).await? else { return Ok(None) };
+        let target = Target { conversation, buckets, keys_expire, now, retention: self.store.options.retention };
         let (found, listed) =
-            tokio::try_join!(self.append_look_up(&place, log.head, messages), self.append_announce(&place, &log, messages))?;
-        let Some((results, stored)) = decide(conversation, &mut log.head, messages, found) else {
-            return Ok(Reply::Failed(Failure::Unavailable));
-        };
-        self.append_store(&place, &log, &results, &stored).await?;
+            tokio::try_join!(self.append_look_up(&target, log.head, messages), self.append_announce(&target, &log, messages))?;
+        let (results, stored) = decide(conversation, &mut log.head, messages, found).ok_or(Fault::NotNew)?;
+        self.append_store(&target, &log, &results, &stored).await?;
         log.listed = log.listed.max(listed);
         let head = log.head;
         let mut conversations = self.store.conversations.borrow_mut();
         conversations.put_log(conversation, log);
         conversations.believe(conversation, messages);
-        Ok(Reply::Appended { results, head })
+        Ok(Some(AppendAnswer { results, head }))
     }
 
     /// Looks each message up, and claims the keys of those that are new.
-    async fn append_look_up(&self, place: &Place, head: Head, messages: &[NewMessage]) -> Result<Vec<Found>, Fault> {
+    async fn append_look_up(&self, target: &Target, head: Head, messages: &[NewMessage]) -> Result<Vec<Found>, Fault> {
         if let [new] = messages {
-            return Ok(vec![self.look_up(place, head, new, &[]).await?]);
+            return Ok(vec![self.look_up(target, head, new, &[]).await?]);
         }
-        let look_ups = messages.iter().enumerate().map(|(at, new)| self.look_up(place, head, new, &messages[..at]));
-        // All of them come to their end: a claim that is dropped half-way would be one more thing not known.
+        let look_ups = messages.iter().enumerate().map(|(at, new)| self.look_up(target, head, new, &messages[..at]));
+        // Every look-up runs to its end: the outcome of a claim that is dropped half-way would be unknown.
         join_all(look_ups).await.into_iter().collect()
     }
 
-    async fn look_up(&self, place: &Place, head: Head, new: &NewMessage, earlier: &[NewMessage]) -> Result<Found, Fault> {
+    async fn look_up(&self, target: &Target, head: Head, new: &NewMessage, earlier: &[NewMessage]) -> Result<Found, Fault> {
         let is_new = head.last.is_none_or(|last| last < new.id);
-        if !is_new && let Some(message) = self.message(place.conversation, place.buckets, new.id).await? {
+        if !is_new && let Some(message) = self.message(target.conversation, target.buckets, new.id).await? {
             return Ok(Found::Itself(message));
         }
         let same_key = |other: &NewMessage| other.sender == new.sender && other.draft.client_id == new.draft.client_id;
         match &new.draft.client_id {
-            Some(client_id) if !earlier.iter().any(same_key) => self.claim(place, new, client_id, is_new).await,
+            Some(client_id) if !earlier.iter().any(same_key) => self.claim(target, new, client_id, is_new).await,
             // Without a key, or with that of an earlier message of the same request.
             _ => Ok(Found::Nothing),
         }
     }
 
-    async fn claim(&self, place: &Place, new: &NewMessage, client_id: &str, is_new: bool) -> Result<Found, Fault> {
+    async fn claim(&self, target: &Target, new: &NewMessage, client_id: &str, is_new: bool) -> Result<Found, Fault> {
         let statements = &self.connected.statements;
-        let (conversation, sender) = (bigint(place.conversation.value()), bigint(new.sender.value()));
-        let (id, expires) = (timeuuid(new.id), bigint(place.keys_expire.0));
-        let seconds = seconds_to_live(place.now, place.keys_expire);
+        let (conversation, sender) = (bigint(target.conversation.value()), bigint(new.sender.value()));
+        let (id, expires) = (timeuuid(new.id), bigint(target.keys_expire.0));
+        let seconds = seconds_to_live(target.now, target.keys_expire);
         for _ in 0..CLAIM_TRIES {
             if is_new && self.decide(&statements.claim_key, (conversation, sender, client_id, id, expires, seconds)).await? {
                 return Ok(Found::Nothing);
             }
-            let holder = match self.key(place.conversation, new.sender, client_id).await? {
+            let holder = match self.key(target.conversation, new.sender, client_id).await? {
                 Some((holder, _)) if holder == new.id => return Ok(Found::Nothing),
-                // What a later message has taken over says nothing of an earlier one that was decided before.
+                // A key that a later message has taken over says nothing of an earlier message that was decided before.
                 Some((holder, _)) if !is_new && new.id < holder => return Ok(Found::Nothing),
-                Some((holder, until)) if place.now < until => {
-                    if let Some(message) = self.message(place.conversation, place.buckets, holder).await? {
+                Some((holder, until)) if target.now < until => {
+                    if let Some(message) = self.message(target.conversation, target.buckets, holder).await? {
                         return Ok(Found::Earlier(message));
                     }
-                    if place.now < holder.at().after(CLAIM_PATIENCE) {
+                    if target.now < holder.at().after(CLAIM_PATIENCE) {
                         return Err(Fault::Unknown("a send with the same client message id is under way".into()));
                     }
-                    self.bury(place.conversation, place.buckets, holder).await?;
+                    self.bury(target.conversation, target.buckets, holder).await?;
                     holder
                 }
                 Some((holder, _)) => holder,
@@ -133,37 +124,37 @@ impl Work<'_> {
 
     /// The index of the messages that may be new, and the directory's lines of their buckets. Returns the last bucket
     /// that is listed now.
-    async fn append_announce(&self, place: &Place, log: &Log, messages: &[NewMessage]) -> Result<Option<i32>, Fault> {
+    async fn append_announce(&self, target: &Target, log: &Log, messages: &[NewMessage]) -> Result<Option<i32>, Fault> {
         let statements = &self.connected.statements;
-        let conversation = bigint(place.conversation.value());
+        let conversation = bigint(target.conversation.value());
         let new = || messages.iter().filter(|new| log.head.last.is_none_or(|last| last < new.id));
-        let mut buckets: Vec<i32> = new().map(|new| place.buckets.of(new.id)).collect();
+        let mut buckets: Vec<i32> = new().map(|new| target.buckets.of(new.id)).collect();
         buckets.retain(|bucket| log.listed.is_none_or(|listed| listed < *bucket));
         buckets.dedup();
         let index = new().map(|new| {
-            let seconds = message_seconds(place.now, new.id.at(), place.retention);
+            let seconds = message_seconds(target.now, new.id.at(), target.retention);
             self.prepare(&statements.put_index, (timeuuid(new.id), conversation, seconds))
         });
         let list = buckets.iter().map(|bucket| {
             // As long as the last message that may come into it.
-            let seconds = message_seconds(place.now, place.buckets.end(*bucket), place.retention);
+            let seconds = message_seconds(target.now, target.buckets.end(*bucket), target.retention);
             self.prepare(&statements.put_bucket, (conversation, *bucket, seconds))
         });
         tokio::try_join!(try_all(index), try_all(list))?;
         Ok(buckets.into_iter().max())
     }
 
-    /// The messages, older buckets first: what is stored is always the beginning of what was asked for.
-    async fn append_store(&self, place: &Place, log: &Log, results: &[Appended], stored: &[Arc<Message>]) -> Result<(), Fault> {
-        let parts: Vec<_> = stored.chunk_by(|a, b| place.buckets.of(a.id) == place.buckets.of(b.id)).collect();
+    /// The messages, older buckets first: the stored ones are always the beginning of the request.
+    async fn append_store(&self, target: &Target, log: &Log, results: &[Appended], stored: &[Arc<Message>]) -> Result<(), Fault> {
+        let parts: Vec<_> = stored.chunk_by(|a, b| target.buckets.of(a.id) == target.buckets.of(b.id)).collect();
         let (last, before) = match parts.split_last() {
             Some((last, before)) => (*last, before),
             None => (&[][..], &[][..]),
         };
         for part in before {
-            self.put_messages(place, part).await?;
+            self.put_messages(target, part).await?;
         }
-        // Also of messages that were stored by an earlier try, whose mark may be missing.
+        // Also for messages that an earlier try has stored, whose mark may be missing.
         let mut marks: Vec<ReadMark> = Vec::with_capacity(1);
         for result in results.iter().rev() {
             if let Appended::Stored(message) = result
@@ -172,20 +163,20 @@ impl Work<'_> {
                 marks.push(ReadMark { user: message.sender, message: message.id, sequence: message.sequence });
             }
         }
-        let marks = marks.into_iter().map(|mark| self.put_mark(place.conversation, log.departures(mark.user), mark));
-        // Both come to their end: what became of one that is dropped on its way nobody would know.
-        let (messages, marks) = tokio::join!(self.put_messages(place, last), try_all(marks));
+        let marks = marks.into_iter().map(|mark| self.put_mark(target.conversation, log.departures(mark.user), mark));
+        // Both run to their end: the outcome of a write that is dropped would be unknown.
+        let (messages, marks) = tokio::join!(self.put_messages(target, last), try_all(marks));
         messages.and(marks)
     }
 
     /// Messages of one bucket, in one mutation of one partition.
-    async fn put_messages(&self, place: &Place, messages: &[Arc<Message>]) -> Result<(), Fault> {
+    async fn put_messages(&self, target: &Target, messages: &[Arc<Message>]) -> Result<(), Fault> {
         let statement = &self.connected.statements.put_message;
         match messages {
             [] => Ok(()),
-            [message] => self.write(statement, row(place, message)).await,
+            [message] => self.write(statement, row(target, message)).await,
             messages => {
-                let rows: Vec<_> = messages.iter().map(|message| row(place, message)).collect();
+                let rows: Vec<_> = messages.iter().map(|message| row(target, message)).collect();
                 let statements = (0..rows.len()).map(|_| statement.prepared.clone().into()).collect();
                 let mut batch = Batch::new_with_statements(BatchType::Unlogged, statements);
                 batch.set_is_idempotent(true);
@@ -216,7 +207,7 @@ async fn try_all<F: Future<Output = Result<(), Fault>>>(mut all: impl Iterator<I
 }
 
 /// Where an append goes, and what holds for all its messages.
-struct Place {
+struct Target {
     conversation: ConversationId,
     buckets: Buckets,
     keys_expire: Wall,
@@ -238,12 +229,12 @@ type Row<'a> = (
     i32,
 );
 
-/// What is not there is left out: a null would be a tombstone.
-fn row<'a>(place: &Place, message: &'a Message) -> Row<'a> {
+/// Absent values are unset: a null would be a tombstone.
+fn row<'a>(target: &Target, message: &'a Message) -> Row<'a> {
     let headers = message.headers.iter().map(|(name, value)| (&**name, &**value)).collect::<Vec<_>>();
     (
         bigint(message.conversation.value()),
-        place.buckets.of(message.id),
+        target.buckets.of(message.id),
         timeuuid(message.id),
         bigint(message.sender.value()),
         bigint(message.sequence),
@@ -252,11 +243,12 @@ fn row<'a>(place: &Place, message: &'a Message) -> Row<'a> {
         if headers.is_empty() { MaybeUnset::Unset } else { MaybeUnset::Set(headers) },
         &message.content,
         write_time(message.id),
-        message_seconds(place.now, message.id.at(), place.retention),
+        message_seconds(target.now, message.id.at(), target.retention),
     )
 }
 
-/// What becomes of each message, and which are to be stored; moves the head on. `None`: one is neither new nor stored.
+/// Returns the result for each message and the messages to store, and moves the head on. `None`: one id is neither new nor
+/// stored.
 fn decide(
     conversation: ConversationId,
     head: &mut Head,
@@ -285,7 +277,7 @@ fn decide(
                 }
             },
         };
-        // For those behind it.
+        // For the messages behind it.
         if let Some(key) = key
             && at + 1 < messages.len()
         {
@@ -296,13 +288,11 @@ fn decide(
     Some((results, stored))
 }
 
-/// A message's id as it was given, for those who only need to know that it is there.
 impl Work<'_> {
-    pub(super) async fn find_message(&self, message: MessageId) -> Result<Reply, Fault> {
-        let Some(conversation) = self.find_index(message).await? else { return Ok(Reply::Found(None)) };
-        // The index is written first: only the message itself says that it is stored.
-        let Some(buckets) = self.buckets(conversation).await? else { return Ok(Reply::Found(None)) };
-        let there = self.message(conversation, buckets, message).await?;
-        Ok(Reply::Found(there.map(|_| conversation)))
+    pub(super) async fn find_message(&self, message: MessageId) -> Result<Option<ConversationId>, Fault> {
+        let Some(conversation) = self.find_index(message).await? else { return Ok(None) };
+        // The index is written first: only the message itself shows that it is stored.
+        let Some(buckets) = self.buckets(conversation).await? else { return Ok(None) };
+        Ok(self.message(conversation, buckets, message).await?.map(|_| conversation))
     }
 }

@@ -1,8 +1,8 @@
-//! Conversations, who takes part in them, read marks and blocks.
+//! Conversations, their participants, read marks and blocks.
 //!
-//! The row of a conversation claims its id, then that of a pair the pair; then the participants and their lists are
-//! written, and `complete` says so. What a crash leaves before that is found by nobody, but for a pair, whose next attempt
-//! finishes it. A list entry counts only with its participant, so it is written before and removed after that.
+//! First the row of a conversation claims its id, and the row of a pair claims the pair. Then the participants and their lists
+//! are written, and `complete` says so. Nobody finds the rows that a crash leaves before that, except those of a pair: its next
+//! attempt completes them. A list entry counts only with its participant, so it is written before and removed after it.
 
 use std::sync::Arc;
 
@@ -13,7 +13,12 @@ use scylla::value::MaybeUnset;
 
 use crate::model::ids::{ConversationId, MessageId, UserId};
 use crate::model::message::{Conversation, ConversationKind, ConversationSummary, Head, Message, Participant, ReadMark};
-use crate::store::{ConversationState, Reply, pair_key, unread};
+use crate::store::Done;
+use crate::store::conversations::{
+    BlockAnswer, ConversationList, ConversationState, CreateAnswer, ListConversations, PutParticipant, RemoveParticipant,
+    SetBlock, pair_key,
+};
+use crate::store::log::{ReadMarkAnswer, SetReadMark, unread};
 
 use super::known::{self, Buckets};
 use super::values::{self, Member, ParticipantRow, bigint};
@@ -49,7 +54,7 @@ impl Work<'_> {
         rows.into_iter().map(ParticipantRow::member).collect()
     }
 
-    /// A user's place in a conversation, also of one who never had any.
+    /// The membership of a user in a conversation, empty for a user who never took part.
     pub(super) async fn member(&self, id: ConversationId, user: UserId) -> Result<Member, Fault> {
         let key = (bigint(id.value()), bigint(user.value()));
         let row: Option<ParticipantRow> = self.first(&self.connected.statements.read_participant, key).await?;
@@ -67,14 +72,7 @@ impl Work<'_> {
         }))
     }
 
-    pub(super) async fn read_conversation(&self, id: ConversationId, settles: bool) -> Result<Reply, Fault> {
-        Ok(match self.state(id, settles).await? {
-            Some(state) => Reply::Conversation { state, created: false },
-            None => Reply::Missing,
-        })
-    }
-
-    /// Removes the marks of messages that will never be: where there is no other message they would tell the log's end.
+    /// Removes the marks of messages that will never be stored: in a log without messages they would be taken for its end.
     async fn remove_marks(&self, id: ConversationId, members: &[Member], gone: &[MessageId]) -> Result<(), Fault> {
         for member in members {
             if let Some(mark) = member.mark.filter(|mark| gone.contains(&mark.message)) {
@@ -86,7 +84,7 @@ impl Work<'_> {
     }
 
     /// `settles`: appends go on from this head.
-    async fn state(&self, id: ConversationId, settles: bool) -> Result<Option<ConversationState>, Fault> {
+    pub(super) async fn state(&self, id: ConversationId, settles: bool) -> Result<Option<ConversationState>, Fault> {
         let Some((conversation, buckets, members)) = self.whole(id).await? else { return Ok(None) };
         let gone = if settles { self.settle(id, buckets, &[]).await? } else { Vec::new() };
         let blocked = async {
@@ -108,7 +106,7 @@ impl Work<'_> {
         Ok(Some(ConversationState { conversation, head, blocked }))
     }
 
-    pub(super) async fn create(&self, conversation: &Conversation) -> Result<Reply, Fault> {
+    pub(super) async fn create(&self, conversation: &Conversation) -> Result<CreateAnswer, Fault> {
         let pair = pair_key(conversation);
         if let Some(pair) = pair
             && let Some(there) = self.pair(pair).await?
@@ -133,15 +131,15 @@ impl Work<'_> {
             let claimed = self.decide(&self.connected.statements.claim_pair, claim).await?;
             let holder = if claimed { conversation.id } else { self.pair(pair).await?.ok_or(Fault::Contended)? };
             if holder != conversation.id {
-                // The other was first: this one was never complete, and is nobody's.
+                // The other one was first. This one was never complete, so nobody has seen it.
                 self.decide(&self.connected.statements.remove_conversation, (bigint(conversation.id.value()),)).await?;
                 return self.create_answer(holder, conversation).await;
             }
         }
         self.complete(conversation.id, conversation).await?;
-        // In a conversation that was made just now nothing is in doubt.
+        // No append to a conversation that was created just now is in doubt.
         let state = self.state(conversation.id, made).await?.ok_or(Fault::Corrupt)?;
-        Ok(Reply::Conversation { state, created: true })
+        Ok(CreateAnswer { state, created: true })
     }
 
     async fn pair(&self, (first, second): (UserId, UserId)) -> Result<Option<ConversationId>, Fault> {
@@ -150,7 +148,7 @@ impl Work<'_> {
         row.map(|(id,)| values::conversation_id(id)).transpose()
     }
 
-    /// Whether what is there under this id is an earlier try of the same request that came to no end.
+    /// Whether the conversation under this id comes from an earlier try of the same request that was interrupted.
     async fn is_own(&self, conversation: &Conversation) -> Result<bool, Fault> {
         let there = self.conversation(conversation.id).await?;
         Ok(there.is_some_and(|(there, _, complete)| {
@@ -158,8 +156,8 @@ impl Work<'_> {
         }))
     }
 
-    /// Answers with what is there; a pair's conversation that was begun and not completed is completed first.
-    async fn create_answer(&self, id: ConversationId, asked: &Conversation) -> Result<Reply, Fault> {
+    /// Answers with the existing conversation. If its creation for a pair was interrupted, completes it first.
+    async fn create_answer(&self, id: ConversationId, asked: &Conversation) -> Result<CreateAnswer, Fault> {
         if let Some((there, _, false)) = self.conversation(id).await?
             && there.kind == ConversationKind::Direct
             && let Some(pair) = pair_key(asked)
@@ -168,7 +166,7 @@ impl Work<'_> {
             self.complete(id, asked).await?;
         }
         let state = self.state(id, false).await?.ok_or(Fault::Corrupt)?;
-        Ok(Reply::Conversation { state, created: false })
+        Ok(CreateAnswer { state, created: false })
     }
 
     async fn complete(&self, id: ConversationId, conversation: &Conversation) -> Result<(), Fault> {
@@ -184,22 +182,24 @@ impl Work<'_> {
         self.write(&self.connected.statements.put_participant, row).await
     }
 
-    pub(super) async fn put_participant(&self, id: ConversationId, participant: Participant) -> Result<Reply, Fault> {
+    pub(super) async fn put_participant(&self, put: &PutParticipant) -> Result<Option<Done>, Fault> {
+        let PutParticipant { conversation: id, participant } = *put;
         let (buckets, member) = tokio::try_join!(self.buckets(id), self.member(id, participant.user))?;
         if buckets.is_none() {
-            return Ok(Reply::Missing);
+            return Ok(None);
         }
         let changed = member.participant.is_none_or(|there| there.role != participant.role);
-        // Written even where nothing changes: an earlier try may have ended between the two rows.
+        // Written even if nothing changes: an earlier try may have ended between the two rows.
         let joined_at = member.participant.map_or(participant.joined_at, |there| there.joined_at);
         self.enter(id, Participant { joined_at, ..participant }).await?;
-        Ok(Reply::Done { changed })
+        Ok(Some(Done { changed }))
     }
 
-    pub(super) async fn remove_participant(&self, id: ConversationId, user: UserId) -> Result<Reply, Fault> {
+    pub(super) async fn remove_participant(&self, remove: &RemoveParticipant) -> Result<Option<Done>, Fault> {
+        let RemoveParticipant { conversation: id, user } = *remove;
         let (buckets, member) = tokio::try_join!(self.buckets(id), self.member(id, user))?;
         if buckets.is_none() {
-            return Ok(Reply::Missing);
+            return Ok(None);
         }
         let (conversation, user_id) = (bigint(id.value()), bigint(user.value()));
         let changed = member.participant.is_some();
@@ -209,45 +209,42 @@ impl Work<'_> {
             self.prepare(&statements.note_left, (user_id, conversation)).await?;
             self.write(&statements.remove_participant, (departures, conversation, user_id)).await?;
         }
-        // Also when an earlier try has removed the user, and did not come as far as this.
+        // Also if an earlier try has removed the user and ended before this.
         if departures > 0
             && let Some(log) = self.store.conversations.borrow_mut().log(id)
         {
             log.departures.insert(user, departures);
         }
         self.write(&self.connected.statements.unlist_conversation, (user_id, conversation)).await?;
-        Ok(Reply::Done { changed })
+        Ok(Some(Done { changed }))
     }
 
-    pub(super) async fn mark(&self, id: ConversationId, mark: ReadMark) -> Result<Reply, Fault> {
+    pub(super) async fn set_read_mark(&self, set: &SetReadMark) -> Result<Option<ReadMarkAnswer>, Fault> {
+        let SetReadMark { conversation: id, mark } = *set;
         let (buckets, member) = tokio::try_join!(self.buckets(id), self.member(id, mark.user))?;
         if buckets.is_none() {
-            return Ok(Reply::Missing);
+            return Ok(None);
         }
         match member.mark {
-            Some(there) if mark.message <= there.message => Ok(Reply::Marked { mark: there, changed: false }),
-            // Whatever else is written meanwhile: the later one stays.
-            _ => {
+            Some(there) if mark.message <= there.message => Ok(Some(ReadMarkAnswer { mark: there, changed: false })),
+            // If another mark is written meanwhile, the later one stays.
+            Some(_) | None => {
                 self.put_mark(id, member.departures, mark).await?;
-                Ok(Reply::Marked { mark, changed: true })
+                Ok(Some(ReadMarkAnswer { mark, changed: true }))
             }
         }
     }
 
-    pub(super) async fn read_marks(&self, id: ConversationId) -> Result<Reply, Fault> {
+    pub(super) async fn list_read_marks(&self, id: ConversationId) -> Result<Option<Vec<ReadMark>>, Fault> {
         let (buckets, members) = tokio::try_join!(self.buckets(id), self.members(id))?;
         if buckets.is_none() {
-            return Ok(Reply::Missing);
+            return Ok(None);
         }
-        Ok(Reply::Marks(members.into_iter().filter_map(|member| member.mark).collect()))
+        Ok(Some(members.into_iter().filter_map(|member| member.mark).collect()))
     }
 
-    pub(super) async fn read_conversations(
-        &self,
-        user: UserId,
-        after: Option<ConversationId>,
-        limit: u16,
-    ) -> Result<Reply, Fault> {
+    pub(super) async fn list_conversations(&self, list: &ListConversations) -> Result<ConversationList, Fault> {
+        let ListConversations { user, after, limit } = *list;
         let wanted = usize::from(limit) + 1;
         let mut from = after.map_or(0, |after| bigint(after.value()));
         let mut summaries = Vec::new();
@@ -265,10 +262,10 @@ impl Work<'_> {
         }
         let more = summaries.len() >= wanted;
         summaries.truncate(usize::from(limit));
-        Ok(Reply::Conversations { summaries, more })
+        Ok(ConversationList { summaries, more })
     }
 
-    /// `None` when the user has left it, or has not come in yet.
+    /// `None` when the user has left it or has not joined yet.
     async fn summary(&self, user: UserId, id: ConversationId) -> Result<Option<ConversationSummary>, Fault> {
         let Some((conversation, buckets, members)) = self.whole(id).await? else { return Ok(None) };
         let Some(member) = members.iter().find(|member| member.user == user && member.participant.is_some()) else {
@@ -296,7 +293,8 @@ impl Work<'_> {
         Ok(one || other)
     }
 
-    pub(super) async fn set_block(&self, user: UserId, other: UserId, blocked: bool) -> Result<Reply, Fault> {
+    pub(super) async fn set_block(&self, set: &SetBlock) -> Result<BlockAnswer, Fault> {
+        let SetBlock { user, other, blocked } = *set;
         let (was, back, direct) = tokio::try_join!(
             self.has_block(user, other),
             self.has_block(other, user),
@@ -308,13 +306,13 @@ impl Work<'_> {
             (true, false) => self.write(&self.connected.statements.remove_block, key).await?,
             (false, _) => {}
         }
-        // Of a user's block of themselves, what was read is what is changed here.
+        // If the two are the same user, `back` is the row that is changed here.
         let back = back && user != other;
-        Ok(Reply::BlockSet { direct, blocked: blocked || back, changed: was != blocked })
+        Ok(BlockAnswer { direct, blocked: blocked || back, changed: was != blocked })
     }
 
-    pub(super) async fn read_blocks(&self, user: UserId) -> Result<Reply, Fault> {
+    pub(super) async fn list_blocks(&self, user: UserId) -> Result<Vec<UserId>, Fault> {
         let rows: Vec<(i64,)> = self.rows(&self.connected.statements.read_blocks, (bigint(user.value()),)).await?;
-        rows.into_iter().map(|(user,)| values::user_id(user)).collect::<Result<_, _>>().map(Reply::Blocks)
+        rows.into_iter().map(|(user,)| values::user_id(user)).collect()
     }
 }

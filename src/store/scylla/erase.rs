@@ -1,9 +1,9 @@
 //! Erasing a user, a bounded step at a time.
 //!
-//! First what could begin a session: login and families. Then one conversation after the other, in the order of their
+//! First the rows that could begin a session: login and families. Then one conversation after the other, in the order of their
 //! ids, of those that the user takes part in and those that the user has left, which `conversations_left` lists for this:
-//! the messages, then the place in it. A conversation that was gone through stays listed there, so that a second run finds
-//! what was sent meanwhile by a session that had not ended.
+//! the messages, then the membership. A conversation stays listed there after its step, so that a second run finds the
+//! messages that a session has sent meanwhile.
 //!
 //! What is removed is removed at the time of its own write, so that no late repetition of that write brings it back; of
 //! two writes with one time, the removal counts.
@@ -15,7 +15,8 @@ use futures_util::future::try_join_all;
 use crate::model::ids::{ConversationId, MessageId, UserId};
 use crate::model::message::{ConversationKind, Message};
 use crate::model::time::Wall;
-use crate::store::{ErasePlace, Erased, Reply};
+use crate::store::erasure::{EraseAnswer, EraseCursor, EraseUser, Erased};
+use crate::store::log::{Messages, ReadAfter};
 
 use super::values::{self, MarkValue, bigint, message_id, timeuuid, write_time};
 use super::{Fault, Work};
@@ -25,49 +26,44 @@ const WINDOW: usize = 16;
 
 /// Behind this message of this conversation; no conversation has the number 0.
 #[derive(Clone, Copy)]
-struct Place {
+struct Cursor {
     conversation: u64,
     message: MessageId,
 }
 
-impl Place {
+impl Cursor {
     const FIRST: Self = Self { conversation: 0, message: MessageId::MIN };
 
-    fn read(place: &ErasePlace) -> Option<Self> {
-        let (conversation, message) = place.0.split_first_chunk::<8>()?;
+    fn read(cursor: &EraseCursor) -> Option<Self> {
+        let (conversation, message) = cursor.0.split_first_chunk::<8>()?;
         let message = MessageId::from_key(message.try_into().ok()?).ok()?;
         Some(Self { conversation: u64::from_be_bytes(*conversation), message })
     }
 
-    fn write(self) -> ErasePlace {
-        ErasePlace([&self.conversation.to_be_bytes()[..], &self.message.to_key()].concat().into())
+    fn write(self) -> EraseCursor {
+        EraseCursor([&self.conversation.to_be_bytes()[..], &self.message.to_key()].concat().into())
     }
 }
 
 impl Work<'_> {
-    pub(super) async fn erase_user(
-        &self,
-        user: UserId,
-        place: Option<&ErasePlace>,
-        limit: u16,
-        now: Wall,
-    ) -> Result<Reply, Fault> {
+    pub(super) async fn erase_user(&self, erase: &EraseUser) -> Result<EraseAnswer, Fault> {
+        let EraseUser { user, ref cursor, limit, now } = *erase;
         let mut erased = Erased::default();
-        let Some(place) = place else {
+        let Some(cursor) = cursor else {
             self.erase_account(user, now, &mut erased).await?;
-            return Ok(Reply::Erased { erased, next: Some(Place::FIRST.write()) });
+            return Ok(EraseAnswer { erased, next: Some(Cursor::FIRST.write()) });
         };
-        let Place { conversation, message } = Place::read(place).ok_or(Fault::Corrupt)?;
+        let Cursor { conversation, message } = Cursor::read(cursor).ok_or(Fault::Corrupt)?;
         if let Ok(id) = ConversationId::new(conversation) {
             if let Some(message) = self.erase_messages(user, id, message, limit.max(1), &mut erased).await? {
-                let next = Place { conversation, message };
-                return Ok(Reply::Erased { erased, next: Some(next.write()) });
+                let next = Cursor { conversation, message };
+                return Ok(EraseAnswer { erased, next: Some(next.write()) });
             }
             self.erase_membership(user, id, &mut erased).await?;
         }
         let next = self.next_conversation(user, conversation).await?;
-        let next = next.map(|conversation| Place { conversation: conversation.value(), message: MessageId::MIN }.write());
-        Ok(Reply::Erased { erased, next })
+        let next = next.map(|conversation| Cursor { conversation: conversation.value(), message: MessageId::MIN }.write());
+        Ok(EraseAnswer { erased, next })
     }
 
     async fn erase_account(&self, user: UserId, now: Wall, erased: &mut Erased) -> Result<(), Fault> {
@@ -115,8 +111,9 @@ impl Work<'_> {
         limit: u16,
         erased: &mut Erased,
     ) -> Result<Option<MessageId>, Fault> {
-        // There is none when its making came to no end: then there are no messages either.
-        let Reply::Messages { messages, more } = self.read_after(id, after, limit).await? else { return Ok(None) };
+        // A conversation whose creation was interrupted does not exist, and has no messages either.
+        let Some(page) = self.read_after(&ReadAfter { conversation: id, after, limit }).await? else { return Ok(None) };
+        let Messages { messages, more } = page;
         let own: Vec<_> = messages.iter().filter(|message| message.sender == user).collect();
         erased.found += own.len() as u64;
         let left: Vec<_> = own.into_iter().filter(|message| !message.is_erased()).collect();
@@ -127,7 +124,7 @@ impl Work<'_> {
         Ok(messages.last().filter(|_| more).map(|message| message.id))
     }
 
-    /// The key first: it is the message that tells of it.
+    /// The key first: only the message leads to it.
     async fn erase_message(&self, message: &Message) -> Result<(), Fault> {
         let statements = &self.connected.statements;
         let conversation = bigint(message.conversation.value());
@@ -140,8 +137,8 @@ impl Work<'_> {
         self.write(&statements.erase_message, row).await
     }
 
-    /// The place in a conversation: of a group as by leaving it, of a direct one only what was read. What a stay of the
-    /// user had read counts no more once another one has begun, and is removed then.
+    /// Ends the membership in a group, as by leaving it, and in a direct conversation removes the read mark only. A mark of an
+    /// earlier stay counts no more once another stay has begun, and is removed too.
     async fn erase_membership(&self, user: UserId, id: ConversationId, erased: &mut Erased) -> Result<(), Fault> {
         let statements = &self.connected.statements;
         let (conversation, user_id) = (bigint(id.value()), bigint(user.value()));

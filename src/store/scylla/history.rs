@@ -12,7 +12,7 @@ use scylla::serialize::row::SerializeRow;
 
 use crate::model::ids::{ConversationId, MessageId};
 use crate::model::message::Message;
-use crate::store::Reply;
+use crate::store::log::{Messages, ReadAfter, ReadBefore, ReadMessage};
 
 use super::known::Buckets;
 use super::statements::Statement;
@@ -55,19 +55,20 @@ impl Page {
         self.messages.extend(found.into_iter().take(room));
     }
 
-    fn reply(mut self) -> Reply {
+    fn finish(mut self) -> Messages {
         let more = self.is_full();
         self.messages.truncate(self.wanted - 1);
-        Reply::Messages { messages: self.messages, more }
+        Messages { messages: self.messages, more }
     }
 }
 
 impl Work<'_> {
-    pub(super) async fn read_before(&self, id: ConversationId, before: MessageId, limit: u16) -> Result<Reply, Fault> {
-        let Some(buckets) = self.buckets(id).await? else { return Ok(Reply::Missing) };
+    pub(super) async fn read_before(&self, read: &ReadBefore) -> Result<Option<Messages>, Fault> {
+        let ReadBefore { conversation: id, before, limit } = *read;
+        let Some(buckets) = self.buckets(id).await? else { return Ok(None) };
         let mut page = Page::new(id, buckets, limit);
         self.fill_before(&mut page, before).await?;
-        Ok(page.reply())
+        Ok(Some(page.finish()))
     }
 
     /// The newest message.
@@ -130,11 +131,12 @@ impl Work<'_> {
         self.messages(&self.connected.statements.page_before, page, values).await
     }
 
-    pub(super) async fn read_after(&self, id: ConversationId, after: MessageId, limit: u16) -> Result<Reply, Fault> {
-        let Some(buckets) = self.buckets(id).await? else { return Ok(Reply::Missing) };
+    pub(super) async fn read_after(&self, read: &ReadAfter) -> Result<Option<Messages>, Fault> {
+        let ReadAfter { conversation: id, after, limit } = *read;
+        let Some(buckets) = self.buckets(id).await? else { return Ok(None) };
         let mut page = Page::new(id, buckets, limit);
         self.fill_after(&mut page, after).await?;
-        Ok(page.reply())
+        Ok(Some(page.finish()))
     }
 
     async fn fill_after(&self, page: &mut Page, after: MessageId) -> Result<(), Fault> {
@@ -185,9 +187,9 @@ impl Work<'_> {
         Ok(messages)
     }
 
-    pub(super) async fn read_message(&self, id: ConversationId, message: MessageId) -> Result<Reply, Fault> {
-        let Some(buckets) = self.buckets(id).await? else { return Ok(Reply::Message(None)) };
-        self.message(id, buckets, message).await.map(Reply::Message)
+    pub(super) async fn read_message(&self, read: &ReadMessage) -> Result<Option<Arc<Message>>, Fault> {
+        let Some(buckets) = self.buckets(read.conversation).await? else { return Ok(None) };
+        self.message(read.conversation, buckets, read.message).await
     }
 
     pub(super) async fn message(

@@ -1,9 +1,8 @@
-//! What is remembered of conversations, so that an append to one in use reads nothing.
+//! Facts about the conversations in use, kept in memory, so that an append to one of them reads nothing.
 //!
-//! Only what cannot become wrong while one node writes to a conversation: that it exists and how its messages are
-//! parted, the end of its log, which buckets are listed, and how often its users have left. The end may be behind when
-//! another node wrote meanwhile; the shard that takes the conversation over reads it first, and that brings this up to
-//! date.
+//! Only facts that stay right while one node writes to a conversation: its existence, the span of its buckets, the end of its
+//! log, which buckets are listed, and how often its users have left. The end may be behind if another node wrote meanwhile. The
+//! shard that takes the conversation over loads it first, which updates this.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +12,7 @@ use crate::model::generations::Generations;
 use crate::model::ids::{ConversationId, MessageId, UserId};
 use crate::model::message::{Head, Message};
 use crate::model::time::Wall;
-use crate::store::NewMessage;
+use crate::store::log::NewMessage;
 
 use super::values::{Member, bigint, message_id, timeuuid};
 use super::{Fault, Work};
@@ -46,7 +45,7 @@ impl Buckets {
     }
 }
 
-/// What an append needs to know.
+/// The facts that an append needs.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
     pub(super) head: Head,
@@ -62,8 +61,8 @@ impl Log {
     }
 }
 
-/// The end of a log whose newest message is `last`. Where all messages are gone the read marks tell it, as who sends a
-/// message has read it; but of a mark at `before` or behind, the message may be on its way.
+/// The end of a log whose newest message is `last`. If all messages are gone, the read marks show the end, as a sender has read
+/// its own message. A mark at `before` or later does not count: its message may not be stored.
 pub(super) fn head(last: Option<&Message>, members: &[Member], before: MessageId) -> Head {
     match last {
         Some(message) => Head { last: Some(message.id), sequence: message.sequence },
@@ -85,7 +84,7 @@ struct Known {
 struct Doubt {
     id: MessageId,
     key: Option<(UserId, Box<str>)>,
-    /// It was not there when it was looked for, and is being removed: it does not count even if it comes up meanwhile.
+    /// A look-up did not find it, and it is being removed: it does not count even if it appears meanwhile.
     condemned: bool,
 }
 
@@ -116,7 +115,7 @@ impl Conversations {
         self.known.find(id)?.log.as_mut()
     }
 
-    /// Takes over what was read or written. A head never goes back: the read may have been overtaken by an append.
+    /// Remembers a log that was read or written. A head never moves back: an append may have overtaken the read.
     pub(super) fn put_log(&mut self, id: ConversationId, mut log: Log) {
         let Some(known) = self.known.find(id) else { return };
         if let Some(there) = &known.log {
@@ -148,7 +147,7 @@ impl Conversations {
         doubts.filter(|doubt| first <= doubt.id).for_each(|doubt| doubt.condemned = true);
     }
 
-    /// What became of these is known, or is no matter any more.
+    /// These messages are not in doubt any more.
     fn settled(&mut self, id: ConversationId, known: impl Fn(MessageId) -> bool) {
         if let Some(doubts) = self.doubts.get_mut(&id) {
             doubts.retain(|doubt| !known(doubt.id));
@@ -169,7 +168,7 @@ impl Conversations {
 }
 
 impl Work<'_> {
-    /// How a conversation's messages are parted; `None` when there is no such conversation.
+    /// The buckets of a conversation; `None` when it does not exist.
     pub(super) async fn buckets(&self, id: ConversationId) -> Result<Option<Buckets>, Fault> {
         if let Some(buckets) = self.store.conversations.borrow_mut().buckets(id) {
             return Ok(Some(buckets));
@@ -177,8 +176,8 @@ impl Work<'_> {
         Ok(self.conversation(id).await?.map(|(_, buckets, _)| buckets))
     }
 
-    /// The end of the log before an append of `messages`, and what else that needs; `None` when there is no such
-    /// conversation. `hint` is what the shard believes, which may be ahead of what is remembered here.
+    /// The end of the log before an append of `messages`, and the other facts that it needs; `None` when the conversation does
+    /// not exist. `hint` is the head that the shard knows, which may be ahead of the remembered one.
     pub(super) async fn log(
         &self,
         id: ConversationId,
@@ -214,9 +213,9 @@ impl Work<'_> {
         Ok(log)
     }
 
-    /// Finds out what became of messages whose append was given up: one that is there has its place in the log, one
-    /// that is not must not come up later, when others have been numbered after it. What is stored of an append is its
-    /// beginning. Returns those that will never be.
+    /// Settles the messages whose append was given up. A stored one belongs to the log. A missing one must not appear later, when
+    /// others have been numbered after it, so it is removed. The stored messages of an append are always its beginning. Returns
+    /// the removed messages.
     pub(super) async fn settle(&self, id: ConversationId, buckets: Buckets, but: &[NewMessage]) -> Result<Vec<MessageId>, Fault> {
         let conversations = &self.store.conversations;
         let doubts = conversations.borrow().doubts(id, but);
@@ -225,7 +224,7 @@ impl Work<'_> {
         let (stored, gone) = doubts.split_at(are_gone.iter().position(|is_gone| *is_gone).unwrap_or(doubts.len()));
         conversations.borrow_mut().settled(id, |message| stored.iter().any(|doubt| doubt.id == message));
         let Some(first) = gone.first() else { return Ok(Vec::new()) };
-        // Before the first is removed: a removal that is not heard of may yet be carried out.
+        // Before the first is removed: a removal without an answer may yet be carried out.
         conversations.borrow_mut().condemn(id, first.id);
         try_join_all(gone.iter().map(|doubt| self.remove(id, buckets, doubt))).await?;
         let gone: Vec<MessageId> = gone.iter().map(|doubt| doubt.id).collect();

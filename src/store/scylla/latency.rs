@@ -10,7 +10,7 @@ const BUCKETS: usize = 26;
 #[derive(Debug, Default)]
 pub(super) struct Latency {
     whole: Counts,
-    /// What of it was told by [`Latency::read_new`].
+    /// The part that [`Latency::read_new`] has returned.
     told: Counts,
 }
 

@@ -4,23 +4,25 @@
 //! shard; the thread and the runtime that it lives on are given to it, and so is the decision when it is lost.
 //!
 //! Invariants:
-//! - the row of a message is what stores it, together with all others of its append in the same time bucket. What is
-//!   written before it (`append.rs`) is not seen without it, and what is written with it is repaired by a repetition;
-//! - writes to one subject are carried out in the order of their requests (`order.rs`);
-//! - light-weight transactions decide who is first: a client message id, a pair, a login, a code, a token, an id.
-//!   Nothing else reads before it writes in order to be right, only in order to answer;
-//! - a request whose time is over is answered; what became of a write is then not known, and a message that may or may not
-//!   be stored is settled before its conversation goes on (`known.rs`).
+//! - a message is stored by its row, together with the other messages of its append in the same time bucket. The rows that are
+//!   written before it (`append.rs`) are not seen without it, and a repetition repairs the rows that are written with it;
+//! - writes with one order key are carried out in the order of their requests (`order.rs`);
+//! - light-weight transactions decide which of several requests is first, for a client message id, a pair, a login, a code, a
+//!   token or an id. Other writes read first only in order to answer;
+//! - a request whose time is over is answered. The outcome of a write is then unknown, and a message that may be stored is
+//!   settled before its conversation goes on (`known.rs`).
 //!
-//! `docs/decisions/0010-scylla.md` tells what a crash between any two writes leaves.
+//! `docs/decisions/0010-scylla.md` lists the rows that a crash between any two writes leaves.
 
+mod accounts;
 mod append;
+mod connect;
 mod conversations;
+mod dispatch;
 mod erase;
 mod history;
 mod known;
 mod latency;
-mod login;
 mod order;
 mod schema;
 mod statements;
@@ -34,28 +36,21 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::LocalBoxFuture;
-use scylla::client::PoolSize;
-use scylla::client::execution_profile::{ExecutionProfile, ExecutionProfileHandle};
 use scylla::client::session::Session;
-use scylla::client::session_builder::SessionBuilder;
 use scylla::deserialize::row::DeserializeRow;
 use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
-use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
-use scylla::policies::timestamp_generator::MonotonicTimestampGenerator;
 use scylla::response::query_result::{QueryResult, QueryRowsResult};
 use scylla::serialize::row::SerializeRow;
-use scylla::statement::{Consistency, SerialConsistency};
 
-use crate::store::{Failure, Reply, Request};
+use crate::store::{Failure, Reply, Request, Write, log};
 
 use known::Conversations;
-use order::Orders;
-use statements::{Kind, Profile, Statement, Statements};
+use order::Queues;
+use statements::{Kind, Statement, Statements};
 
+pub use connect::{OpenError, migrate, session};
 pub use latency::Latencies;
 pub use tls::{Tls, TlsFault};
 
@@ -109,34 +104,6 @@ impl Default for Options {
     }
 }
 
-/// Why there is no session.
-#[derive(Debug)]
-pub enum OpenError {
-    /// Nobody answers, or not in time: it may be different in a moment.
-    Unreachable(String),
-    /// The schema is older than this build needs, or not there: `tidings migrate` mends it.
-    Schema { found: i32, needed: i32 },
-    /// One of the two refuses the other: a wrong password, a wrong option, a certificate that is not trusted.
-    Refused(String),
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreachable(reason) => write!(f, "the database cannot be reached: {reason}"),
-            Self::Schema { found: 0, needed } => {
-                write!(f, "there is no schema yet, version {needed} is needed: run `tidings migrate`")
-            }
-            Self::Schema { found, needed } => {
-                write!(f, "the schema has version {found}, {needed} is needed: run `tidings migrate`")
-            }
-            Self::Refused(reason) => write!(f, "the database cannot be used: {reason}"),
-        }
-    }
-}
-
-impl Error for OpenError {}
-
 /// A session with its prepared statements. Lifetime: until the database is lost. Owner: the bridge's thread.
 pub struct Connected {
     session: Session,
@@ -148,7 +115,7 @@ pub struct Scylla {
     options: Options,
     connected: RefCell<Rc<Connected>>,
     conversations: RefCell<Conversations>,
-    orders: Orders,
+    queues: Queues,
     /// When the database last answered anything.
     answered: Cell<tokio::time::Instant>,
 }
@@ -160,10 +127,12 @@ enum Fault {
     Refused(String),
     /// It may have been carried out.
     Unknown(String),
-    /// A row holds what was never written.
+    /// A row has values that the store never wrote.
     Corrupt,
     /// Too many others wanted the same at once.
     Contended,
+    /// The id of a message is neither new nor stored.
+    NotNew,
 }
 
 impl fmt::Display for Fault {
@@ -172,6 +141,7 @@ impl fmt::Display for Fault {
             Self::Refused(reason) | Self::Unknown(reason) => f.write_str(reason),
             Self::Corrupt => f.write_str("a row cannot be understood"),
             Self::Contended => f.write_str("too many want the same at once"),
+            Self::NotNew => f.write_str("a message id is neither new nor stored"),
         }
     }
 }
@@ -184,133 +154,10 @@ struct Work<'a> {
     wrote: Cell<bool>,
 }
 
-/// How long a migration waits for a sign of life.
-const MIGRATION_PATIENCE: Duration = Duration::from_secs(30);
-
-/// The text of a statement by the name that its latencies are told under, for those who compare this with the driver alone.
+/// The text of a statement by the name in its latencies, for a comparison with the driver alone.
 #[must_use]
 pub fn statement(name: &str) -> Option<&'static str> {
     Statements::text(name)
-}
-
-/// A session as the store has it and the profile of its statements, for the same comparison.
-///
-/// # Errors
-/// [`OpenError`].
-pub async fn session(options: &Options) -> Result<(Session, ExecutionProfileHandle), OpenError> {
-    Ok((connect(options, true).await?, profile(options).profile))
-}
-
-/// Makes the keyspace and brings its schema up to what this build needs. Returns from and to which version.
-///
-/// # Errors
-/// [`OpenError`]; what was done until then stays, and is passed over the next time.
-pub async fn migrate(options: &Options) -> Result<(i32, i32), OpenError> {
-    // Making tables takes a busy database longer than any request may.
-    let patient = Options { connect_timeout: options.connect_timeout.max(MIGRATION_PATIENCE), ..options.clone() };
-    let session = connect(&patient, false).await?;
-    schema::make_keyspace(&session, &options.keyspace, &options.replication, &options.keyspace_options).await.map_err(refused)?;
-    session.use_keyspace(&options.keyspace, true).await.map_err(|error| OpenError::Refused(error.to_string()))?;
-    schema::migrate(&session).await.map_err(refused)
-}
-
-fn refused(error: ExecutionError) -> OpenError {
-    match fault(error, Kind::Transaction) {
-        Fault::Unknown(reason) => OpenError::Unreachable(reason),
-        other => OpenError::Refused(other.to_string()),
-    }
-}
-
-async fn connect(options: &Options, use_keyspace: bool) -> Result<Session, OpenError> {
-    let mut builder = SessionBuilder::new()
-        .known_nodes(&options.nodes)
-        .connection_timeout(options.connect_timeout)
-        .pool_size(PoolSize::PerShard(std::num::NonZeroUsize::MIN))
-        .timestamp_generator(Arc::new(MonotonicTimestampGenerator::new()))
-        // A node that hangs is found out by these, also where no request waits for it.
-        .keepalive_interval(Duration::from_secs(1))
-        .keepalive_timeout(options.connect_timeout)
-        .tcp_nodelay(true)
-        .keyspaces_to_fetch([&options.keyspace]);
-    if use_keyspace {
-        builder = builder.use_keyspace(&options.keyspace, true);
-    }
-    if let Some((user, password)) = &options.user {
-        builder = builder.user(user, password);
-    }
-    if let Some(Tls(config)) = &options.tls {
-        builder = builder.tls_context(Some(Arc::clone(config)));
-    }
-    if let Some(datacenter) = &options.datacenter {
-        builder = builder.prefer_datacenter(datacenter.clone());
-    }
-    // A peer that accepts and stays silent would hold this up for ever.
-    match tokio::time::timeout(options.connect_timeout * 2, builder.build()).await {
-        Ok(Ok(session)) => Ok(session),
-        Ok(Err(error)) => Err(no_session(error.to_string())),
-        Err(_) => Err(OpenError::Unreachable("a node accepts connections and does not answer".into())),
-    }
-}
-
-/// Whether there may be a session in a moment: the driver tells of what is wrong in words only.
-fn no_session(text: String) -> OpenError {
-    let says = |part: &str| text.contains(part);
-    let why = if says("uthentication") || says("credentials") {
-        ""
-    } else if says("invalid peer certificate") {
-        "a node's certificate is not trusted (scylla.tls_ca, scylla.tls_name): "
-    } else if says("received fatal alert") {
-        "a node does not accept this server's TLS (scylla.tls_certificate): "
-    } else if says("received corrupt message") {
-        "a node does not speak TLS (scylla.tls): "
-    } else {
-        return OpenError::Unreachable(text);
-    };
-    OpenError::Refused(format!("{why}{text}"))
-}
-
-impl Connected {
-    /// A session of the keyspace, whose schema is at least what this build needs.
-    ///
-    /// # Errors
-    /// [`OpenError`].
-    pub async fn open(options: &Options) -> Result<Self, OpenError> {
-        let session = connect(options, true).await;
-        let session = session.map_err(|error| match error {
-            // The keyspace is made by the migration.
-            OpenError::Unreachable(text) if text.contains("does not exist") => {
-                OpenError::Schema { found: 0, needed: schema::VERSION }
-            }
-            other => other,
-        })?;
-        let prepared = async {
-            let found = schema::version(&session).await.unwrap_or(0);
-            if found < schema::VERSION {
-                return Err(OpenError::Schema { found, needed: schema::VERSION });
-            }
-            let statements = Statements::prepare(&session, &profile(options)).await;
-            statements.map_err(|error| OpenError::Unreachable(error.to_string()))
-        };
-        match tokio::time::timeout(options.connect_timeout * 2, prepared).await {
-            Ok(statements) => Ok(Self { statements: statements?, session }),
-            Err(_) => Err(OpenError::Unreachable("a node does not answer".into())),
-        }
-    }
-}
-
-fn profile(options: &Options) -> Profile {
-    let (consistency, serial, serial_read) = if options.local {
-        (Consistency::LocalQuorum, SerialConsistency::LocalSerial, Consistency::LocalSerial)
-    } else {
-        (Consistency::Quorum, SerialConsistency::Serial, Consistency::Serial)
-    };
-    let speculative = SimpleSpeculativeExecutionPolicy { max_retry_count: 2, retry_interval: options.speculative_delay };
-    let profile = ExecutionProfile::builder()
-        .consistency(consistency)
-        .serial_consistency(Some(serial))
-        .request_timeout(Some(options.request_timeout))
-        .speculative_execution_policy(Some(Arc::new(speculative)));
-    Profile { profile: profile.build().into_handle(), serial: serial_read, timeout: options.request_timeout }
 }
 
 impl Scylla {
@@ -321,7 +168,7 @@ impl Scylla {
             options,
             connected: RefCell::new(Rc::new(connected)),
             conversations,
-            orders: Orders::default(),
+            queues: Queues::default(),
             answered: Cell::new(tokio::time::Instant::now()),
         }
     }
@@ -341,9 +188,9 @@ impl Scylla {
         Rc::into_inner(self.connected.into_inner()).expect("no request is under way")
     }
 
-    /// Goes on with another session. What is under way ends on the old one.
+    /// Goes on with another session. Requests under way end on the old one.
     pub fn replace(&self, connected: Connected) {
-        // To make it took an answer, which was not heard here.
+        // Opening it took an answer, which was not counted here.
         self.answered.set(tokio::time::Instant::now());
         self.connected.replace(Rc::new(connected));
     }
@@ -353,7 +200,7 @@ impl Scylla {
         &self.options
     }
 
-    /// Takes the next epoch of a node, from 1: durable, and given to nobody else.
+    /// Takes the next epoch of a node, from 1: durable, and given out once.
     ///
     /// # Errors
     /// When the database does not answer, or too many nodes start under this number.
@@ -381,23 +228,23 @@ impl Scylla {
         matches!(tokio::time::timeout(patience, ping).await, Ok(Ok(Some(_))))
     }
 
-    /// Carries a request out. Its place among those to the same subject is taken now, not when it is first polled.
+    /// Carries a request out. It enters the queue of its key now, not when it is first polled.
     ///
-    /// When `given_up` comes to its end first, so does the request, as if its time were over.
+    /// When `given_up` ends first, the request ends too, as if its time were over.
     pub fn ask(
         self: &Rc<Self>,
         request: Request,
         given_up: impl Future<Output = ()> + 'static,
     ) -> impl Future<Output = Reply> + 'static {
-        let mut turn = self.orders.enter(&request);
+        let mut permit = self.queues.enter(&request);
         let store = Rc::clone(self);
         async move {
             let work = store.work();
             let answer = async {
-                turn.begin().await;
+                permit.granted().await;
                 work.answer(&request).await
             };
-            // An answer that is there counts, and in this order most requests look at nothing else.
+            // A ready answer counts, and in this order most requests look at nothing else.
             let outcome = tokio::select! {
                 biased;
                 outcome = answer => Some(outcome),
@@ -407,6 +254,8 @@ impl Scylla {
             let is_read = request.is_read();
             match outcome {
                 Some(Ok(reply)) => reply,
+                // Certain, so that no message is in doubt: an earlier one of the same request may well be stored.
+                Some(Err(Fault::NotNew)) => Reply::Failed(Failure::Unavailable),
                 Some(Err(fault)) => {
                     tracing::warn!(%fault, "a request to the store failed");
                     store.doubt(&request);
@@ -427,8 +276,8 @@ impl Scylla {
 
     /// A request is given up whose write may yet arrive.
     fn doubt(&self, request: &Request) {
-        if let Request::Append { conversation, messages, .. } = request {
-            self.conversations.borrow_mut().doubt(*conversation, messages);
+        if let Request::Write(Write::Log(log::Write::Append(append))) = request {
+            self.conversations.borrow_mut().doubt(append.conversation, &append.messages);
         }
     }
 
@@ -453,7 +302,7 @@ impl Scylla {
         assert!(std::thread::panicking() || dropped.is_ok(), "{dropped:?}");
     }
 
-    /// Forgets what it remembers of conversations.
+    /// Forgets the facts about conversations.
     #[cfg(test)]
     pub(crate) fn forget(&self) {
         self.conversations.replace(Conversations::new(self.options.conversations_max));
@@ -465,45 +314,9 @@ impl Scylla {
 }
 
 impl Work<'_> {
-    /// Each in a box of its own: in one piece every request would take the memory of the largest.
-    fn answer<'a>(&'a self, request: &'a Request) -> LocalBoxFuture<'a, Result<Reply, Fault>> {
-        match request {
-            Request::Append { conversation, head, messages, keys_expire, now } => {
-                Box::pin(self.append(*conversation, *head, messages, *keys_expire, *now))
-            }
-            Request::CreateConversation { conversation } => Box::pin(self.create(conversation)),
-            Request::PutParticipant { conversation, participant } => Box::pin(self.put_participant(*conversation, *participant)),
-            Request::RemoveParticipant { conversation, user } => Box::pin(self.remove_participant(*conversation, *user)),
-            Request::Mark { conversation, mark } => Box::pin(self.mark(*conversation, *mark)),
-            Request::SetBlock { user, other, blocked } => Box::pin(self.set_block(*user, *other, *blocked)),
-            Request::PutCode { login, code, now, expires, per_hour } => {
-                Box::pin(self.put_code(login, code, *now, *expires, *per_hour))
-            }
-            Request::TakeCode { login, code, now, attempts_max } => Box::pin(self.take_code(login, code, *now, *attempts_max)),
-            Request::LoginUser { login, candidate, roles, now } => Box::pin(self.login_user(login, *candidate, roles, *now)),
-            Request::PutRefresh { token, user, family, now, expires } => {
-                Box::pin(self.put_refresh(token, *user, *family, *now, *expires))
-            }
-            Request::RotateRefresh { token, next, now, expires } => Box::pin(self.rotate_refresh(token, next, *now, *expires)),
-            Request::RevokeRefresh { token, now } => Box::pin(self.revoke_refresh(token, *now)),
-            Request::EraseUser { user, place, limit, now } => Box::pin(self.erase_user(*user, place.as_ref(), *limit, *now)),
-            Request::ReadConversation { conversation } => Box::pin(self.read_conversation(*conversation, false)),
-            Request::LoadConversation { conversation } => Box::pin(self.read_conversation(*conversation, true)),
-            Request::ReadConversations { user, after, limit } => Box::pin(self.read_conversations(*user, *after, *limit)),
-            Request::ReadBefore { conversation, before, limit } => Box::pin(self.read_before(*conversation, *before, *limit)),
-            Request::ReadAfter { conversation, after, limit } => Box::pin(self.read_after(*conversation, *after, *limit)),
-            Request::ReadMessage { conversation, message } => Box::pin(self.read_message(*conversation, *message)),
-            Request::FindMessage { message } => Box::pin(self.find_message(*message)),
-            Request::ReadMarks { conversation } => Box::pin(self.read_marks(*conversation)),
-            Request::ReadBlocks { user } => Box::pin(self.read_blocks(*user)),
-            Request::ReadUser { user } => Box::pin(self.read_user(*user)),
-            Request::ReadRevoked { since } => Box::pin(self.read_revoked(*since)),
-        }
-    }
-
     async fn run(&self, statement: &Statement, values: impl SerializeRow) -> Result<QueryResult, Fault> {
         let began = tokio::time::Instant::now();
-        // In a box: what the driver keeps of a statement is some thousand bytes, which every way in here would move.
+        // In a box: the driver's future has some thousand bytes, which every caller would move.
         let outcome = Box::pin(self.connected.session.execute_unpaged(&statement.prepared, values)).await;
         let ended = tokio::time::Instant::now();
         statement.latency.record(ended - began, outcome.is_err());
@@ -563,8 +376,8 @@ impl Work<'_> {
     }
 }
 
-/// Whether a statement that failed can have done anything. The driver tells of the last node that it tried; one before it may
-/// have carried out what may be tried twice.
+/// Whether a failed statement can have changed anything. The driver reports the last node that it tried; if the statement may be
+/// tried twice, an earlier node may have carried it out.
 fn fault(error: ExecutionError, kind: Kind) -> Fault {
     let certain = match &error {
         ExecutionError::EmptyPlan | ExecutionError::BadQuery(_) | ExecutionError::PrepareError(_) => true,

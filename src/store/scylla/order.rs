@@ -1,4 +1,4 @@
-//! Writes to the same subject one after the other, in the order of their requests; all others at once.
+//! Carries out writes with the same key one after the other, in the order of their requests; all others at once.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -6,150 +6,122 @@ use std::rc::Rc;
 
 use tokio::sync::oneshot;
 
-use crate::model::ids::{ConversationId, UserId};
-use crate::store::{Request, SecretHash};
+use crate::store::{OrderKey, Request};
 
-/// What writes of a kind must not overtake each other about.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Subject {
-    /// Its messages, and its making.
-    Log(ConversationId),
-    /// A participant's place and mark in it.
-    Member(ConversationId, UserId),
-    Pair(UserId, UserId),
-    Login(Box<str>),
-    Token(SecretHash),
-}
-
-impl Subject {
-    /// `None` for reads, which wait for nobody: a read sees what was replied to before it was asked.
-    fn of(request: &Request) -> Option<Self> {
-        Some(match request {
-            Request::Append { conversation, .. } => Self::Log(*conversation),
-            Request::CreateConversation { conversation } => Self::Log(conversation.id),
-            Request::PutParticipant { conversation, participant } => Self::Member(*conversation, participant.user),
-            Request::RemoveParticipant { conversation, user } => Self::Member(*conversation, *user),
-            Request::Mark { conversation, mark } => Self::Member(*conversation, mark.user),
-            Request::SetBlock { user, other, .. } => Self::Pair(*user.min(other), *user.max(other)),
-            Request::PutCode { login, .. } | Request::TakeCode { login, .. } | Request::LoginUser { login, .. } => {
-                Self::Login(login.clone())
-            }
-            Request::PutRefresh { token, .. } | Request::RotateRefresh { token, .. } | Request::RevokeRefresh { token, .. } => {
-                Self::Token(*token)
-            }
-            _ => return None,
-        })
-    }
-}
-
-/// Who waits, by subject; a subject without work has no entry.
-type Queues = Rc<RefCell<BTreeMap<Subject, VecDeque<oneshot::Sender<()>>>>>;
+/// The writes that wait, by key; a key without a write under way has no entry.
+type Waiting = BTreeMap<OrderKey, VecDeque<oneshot::Sender<()>>>;
 
 /// Lifetime and owner: the store's.
 #[derive(Debug, Default)]
-pub(super) struct Orders {
-    queues: Queues,
+pub(super) struct Queues {
+    waiting: Rc<RefCell<Waiting>>,
 }
 
-/// A place in a queue; given up when dropped.
+/// Allows a request to begin, once it is granted. Dropping it, granted or not, lets the next request begin.
 #[derive(Debug)]
-pub(super) struct Turn {
-    queues: Queues,
-    subject: Option<Subject>,
-    waiting: Option<oneshot::Receiver<()>>,
+pub(super) struct Permit {
+    queues: Rc<RefCell<Waiting>>,
+    key: Option<OrderKey>,
+    grant: Option<oneshot::Receiver<()>>,
 }
 
-impl Orders {
-    pub(super) fn enter(&self, request: &Request) -> Turn {
-        let subject = Subject::of(request);
-        let mut waiting = None;
-        if let Some(subject) = &subject {
-            let mut queues = self.queues.borrow_mut();
-            match queues.get_mut(subject) {
+impl Queues {
+    /// Reads never wait: a read sees what was replied to before it was asked.
+    pub(super) fn enter(&self, request: &Request) -> Permit {
+        let key = match request {
+            Request::Read(_) => None,
+            Request::Write(write) => write.order(),
+        };
+        let mut grant = None;
+        if let Some(key) = &key {
+            let mut queues = self.waiting.borrow_mut();
+            match queues.get_mut(key) {
                 Some(queue) => {
-                    let (call, called) = oneshot::channel();
-                    queue.push_back(call);
-                    waiting = Some(called);
+                    let (sender, receiver) = oneshot::channel();
+                    queue.push_back(sender);
+                    grant = Some(receiver);
                 }
-                None => _ = queues.insert(subject.clone(), VecDeque::new()),
+                None => _ = queues.insert(key.clone(), VecDeque::new()),
             }
         }
-        Turn { queues: Rc::clone(&self.queues), subject, waiting }
+        Permit { queues: Rc::clone(&self.waiting), key, grant }
     }
 }
 
-impl Turn {
-    /// Waits until all before it are done.
-    pub(super) async fn begin(&mut self) {
-        if let Some(called) = &mut self.waiting {
+impl Permit {
+    /// Waits until all requests before this one are done.
+    pub(super) async fn granted(&mut self) {
+        if let Some(grant) = &mut self.grant {
             // The sender is dropped only with the whole queue.
-            let _called = called.await;
-            self.waiting = None;
+            let _granted = grant.await;
+            self.grant = None;
         }
     }
 }
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
-        let Some(subject) = &self.subject else { return };
-        // Given up while it waited: whoever is before it passes it over, as nobody receives.
-        if self.waiting.as_mut().is_some_and(|waiting| waiting.try_recv().is_err()) {
+        let Some(key) = &self.key else { return };
+        // Dropped while it waited: the request before it skips it, as nobody receives.
+        if self.grant.as_mut().is_some_and(|grant| grant.try_recv().is_err()) {
             return;
         }
         let mut queues = self.queues.borrow_mut();
-        let Some(queue) = queues.get_mut(subject) else { return };
+        let Some(queue) = queues.get_mut(key) else { return };
         while let Some(next) = queue.pop_front() {
             if next.send(()).is_ok() {
                 return;
             }
         }
-        queues.remove(subject);
+        queues.remove(key);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ids::{ConversationId, UserId};
+    use crate::store::conversations::RemoveParticipant;
     use std::future::Future;
     use std::pin::pin;
     use std::task::{Context, Waker};
 
     fn write(conversation: u64, user: u64) -> Request {
         let (conversation, user) = (ConversationId::new(conversation).unwrap(), UserId::new(user).unwrap());
-        Request::RemoveParticipant { conversation, user }
+        RemoveParticipant { conversation, user }.into()
     }
 
-    fn begins(turn: &mut Turn) -> bool {
-        pin!(turn.begin()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
-    }
-
-    #[test]
-    fn one_subject_is_served_in_order_and_others_at_once() {
-        let orders = Orders::default();
-        let turns: Vec<_> = (0..3).map(|_| orders.enter(&write(1, 1))).collect();
-        let [mut first, mut second, mut third] = turns.try_into().unwrap();
-        assert!(begins(&mut orders.enter(&write(1, 2))) && begins(&mut first));
-        assert!(!begins(&mut second) && !begins(&mut third));
-        drop(first);
-        assert!(begins(&mut second) && !begins(&mut third));
-        drop(second);
-        assert!(begins(&mut third));
-        drop(third);
-        assert!(orders.queues.borrow().is_empty());
+    fn is_granted(permit: &mut Permit) -> bool {
+        pin!(permit.granted()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     #[test]
-    fn who_gives_up_is_passed_over() {
-        let orders = Orders::default();
-        let turns: Vec<_> = (0..4).map(|_| orders.enter(&write(1, 1))).collect();
-        let [mut first, second, third, mut fourth] = turns.try_into().unwrap();
-        drop(second);
-        assert!(begins(&mut first));
+    fn one_key_is_served_in_order_and_others_at_once() {
+        let queues = Queues::default();
+        let permits: Vec<_> = (0..3).map(|_| queues.enter(&write(1, 1))).collect();
+        let [mut first, mut second, mut third] = permits.try_into().unwrap();
+        assert!(is_granted(&mut queues.enter(&write(1, 2))) && is_granted(&mut first));
+        assert!(!is_granted(&mut second) && !is_granted(&mut third));
         drop(first);
-        // Called, and given up before it began: its call goes on to the next.
+        assert!(is_granted(&mut second) && !is_granted(&mut third));
+        drop(second);
+        assert!(is_granted(&mut third));
         drop(third);
-        assert!(begins(&mut fourth));
+        assert!(queues.waiting.borrow().is_empty());
+    }
+
+    #[test]
+    fn a_dropped_permit_is_skipped() {
+        let queues = Queues::default();
+        let permits: Vec<_> = (0..4).map(|_| queues.enter(&write(1, 1))).collect();
+        let [mut first, second, third, mut fourth] = permits.try_into().unwrap();
+        drop(second);
+        assert!(is_granted(&mut first));
+        drop(first);
+        // Granted, and dropped before it began: the grant goes on to the next.
+        drop(third);
+        assert!(is_granted(&mut fourth));
         drop(fourth);
-        assert!(orders.queues.borrow().is_empty());
+        assert!(queues.waiting.borrow().is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! The tables, as numbered migrations.
 //!
-//! A migration is never changed once it was released; what it says may be carried out again, so that a run that ended
-//! half-way is repeated, and two that run at once do not harm each other. Times are ticks of 100 ns since 1970, as in
+//! A migration never changes after its release. Its statements may be carried out again, so that an interrupted run can be
+//! repeated, and two runs at once do not harm each other. Times are ticks of 100 ns since 1970, as in
 //! the model.
 
 use scylla::client::session::Session;
@@ -45,7 +45,7 @@ const FIRST: &[&str] = &[
      PRIMARY KEY (day, revoked_at, family))",
 ];
 
-/// What leads from a user to what the user has sent and begun.
+/// Tables that lead from a user to its conversations and its families of tokens.
 const ERASURE: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS conversations_left (user_id bigint, conversation_id bigint, \
      PRIMARY KEY (user_id, conversation_id))",
@@ -68,7 +68,7 @@ pub(super) async fn make_keyspace(
     session.query_unpaged(cql, ()).await.map(drop)
 }
 
-/// Carries out what is missing, and returns from and to which version. The session uses the keyspace.
+/// Carries out the missing migrations, and returns from and to which version. The session uses the keyspace.
 pub(super) async fn migrate(session: &Session) -> Result<(i32, i32), ExecutionError> {
     session.query_unpaged("CREATE TABLE IF NOT EXISTS schema_version (part int PRIMARY KEY, version int)", ()).await?;
     let from = version(session).await?;
@@ -83,7 +83,7 @@ pub(super) async fn migrate(session: &Session) -> Result<(i32, i32), ExecutionEr
     Ok((from, VERSION.max(from)))
 }
 
-/// The version in force; 0 when there is none yet, an error when there is not even the table.
+/// The version in force; 0 when no migration was carried out, an error when the table does not exist.
 pub(super) async fn version(session: &Session) -> Result<i32, ExecutionError> {
     let result = session.query_unpaged("SELECT version FROM schema_version WHERE part = 0", ()).await?;
     let rows = result.into_rows_result().ok();

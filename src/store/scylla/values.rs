@@ -11,7 +11,8 @@ use crate::model::ids::{ConversationId, MessageId, UserId};
 use crate::model::limits::LIFE_MAX;
 use crate::model::message::{ConversationKind, Head, Message, Participant, ParticipantRole, PassedHeaders, ReadMark};
 use crate::model::time::Wall;
-use crate::store::{FamilyId, REPEAT_WINDOW};
+use crate::store::accounts::FamilyId;
+use crate::store::log::REPEAT_WINDOW;
 
 use super::Fault;
 

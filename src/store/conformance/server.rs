@@ -1,5 +1,5 @@
-//! The store on a real server. `TIDINGS_CQL` names one (`tests/run cql` starts it); without it the other stores are
-//! tested alone.
+//! The store on a real server, which `TIDINGS_CQL` names: `tests/run cql` starts one. The tests that use it are ignored unless
+//! they are asked for, and fail without a server.
 
 use std::future::pending;
 use std::rc::Rc;
@@ -22,18 +22,18 @@ pub(crate) struct OnServer {
 }
 
 /// Buckets are short, so that pages cross them, and time-outs long: the machine may have other work.
-pub(crate) fn open() -> Option<OnServer> {
+pub(crate) fn open() -> OnServer {
     open_with(|_| {})
 }
 
 /// With other options.
-pub(crate) fn open_with(change: impl FnOnce(&mut Options)) -> Option<OnServer> {
+pub(crate) fn open_with(change: impl FnOnce(&mut Options)) -> OnServer {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let nodes = std::env::var("TIDINGS_CQL").ok()?;
+    let nodes = std::env::var("TIDINGS_CQL").expect("TIDINGS_CQL names a CQL server: tests/run cql");
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let mut options = Options {
         nodes: nodes.split(',').map(String::from).collect(),
-        keyspace: format!("contract_{}_{number}", std::process::id()),
+        keyspace: format!("conformance_{}_{number}", std::process::id()),
         request_timeout: Duration::from_secs(30),
         connect_timeout: Duration::from_secs(30),
         speculative_delay: Duration::from_secs(5),
@@ -45,7 +45,7 @@ pub(crate) fn open_with(change: impl FnOnce(&mut Options)) -> Option<OnServer> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(migrate(&options)).expect("a schema");
     let store = Rc::new(Scylla::new(options.clone(), runtime.block_on(Connected::open(&options)).expect("a session")));
-    Some(OnServer { runtime, store, options })
+    OnServer { runtime, store, options }
 }
 
 impl OnServer {
@@ -63,10 +63,10 @@ impl Drop for OnServer {
 }
 
 impl Store for OnServer {
-    fn ask(&mut self, request: Request) -> Reply {
+    fn apply(&mut self, request: Request) -> Reply {
         self.runtime.block_on(self.store.ask(request, pending()))
     }
 
-    /// The database drops by itself what has ended, and until then nobody is shown it.
+    /// The database itself drops expired rows, and the store shows none of them until then.
     fn purge_all(&mut self, _: Wall) {}
 }

@@ -1,7 +1,7 @@
 //! Logins, one-time codes and refresh tokens.
 //!
-//! Who is first matters in all of them, so the deciding write of each is a light-weight transaction, and rows that one
-//! has written are never deleted or rewritten by a plain write.
+//! In all of them the first one wins, so the deciding write of each is a light-weight transaction. A plain write never deletes
+//! or rewrites a row that a transaction has written.
 
 use std::collections::BTreeSet;
 
@@ -9,8 +9,12 @@ use scylla::value::MaybeUnset;
 
 use crate::model::ids::UserId;
 use crate::model::time::Wall;
+use crate::store::Done;
+use crate::store::accounts::{
+    FamilyId, LoginAnswer, LoginUser, PutCode, PutCodeAnswer, PutRefresh, RevokeRefresh, RotateAnswer, RotateRefresh,
+    SENT_WINDOW, SecretHash, TakeCode, TakeCodeAnswer, User,
+};
 use crate::store::one_time::{CodeRow, LiveCode};
-use crate::store::{FamilyId, Reply, SENT_WINDOW, SecretHash, User};
 
 use super::values::{self, bigint, family_value, seconds_to_live};
 use super::{Fault, Work};
@@ -54,31 +58,25 @@ fn code_row(columns: CodeColumns) -> Result<(i32, CodeRow), Fault> {
 }
 
 impl Work<'_> {
-    pub(super) async fn put_code(
-        &self,
-        login: &str,
-        code: &SecretHash,
-        now: Wall,
-        expires: Wall,
-        per_hour: u32,
-    ) -> Result<Reply, Fault> {
+    pub(super) async fn put_code(&self, put: &PutCode) -> Result<PutCodeAnswer, Fault> {
         for _ in 0..CODE_TRIES {
-            let there = self.find_code(login).await?;
+            let there = self.find_code(&put.login).await?;
             let (version, mut row) = there.unwrap_or_default();
-            let reply = row.put(code, now, expires, per_hour);
-            if !matches!(reply, Reply::Done { changed: true }) || self.change_code(login, version, &row, now).await? {
-                return Ok(reply);
+            let answer = row.put(put);
+            let is_new = answer == PutCodeAnswer::Keep { changed: true };
+            if !is_new || self.change_code(&put.login, version, &row, put.now).await? {
+                return Ok(answer);
             }
         }
         Err(Fault::Contended)
     }
 
-    pub(super) async fn take_code(&self, login: &str, code: &SecretHash, now: Wall, attempts_max: u32) -> Result<Reply, Fault> {
+    pub(super) async fn take_code(&self, take: &TakeCode) -> Result<TakeCodeAnswer, Fault> {
         for _ in 0..CODE_TRIES {
-            let Some((version, mut row)) = self.find_code(login).await? else { return Ok(Reply::CodeWrong) };
-            let right = row.take(code, now, attempts_max);
-            if self.change_code(login, version, &row, now).await? {
-                return Ok(if right { Reply::CodeTaken } else { Reply::CodeWrong });
+            let Some((version, mut row)) = self.find_code(&take.login).await? else { return Ok(TakeCodeAnswer::Reject) };
+            let answer = row.take(take);
+            if self.change_code(&take.login, version, &row, take.now).await? {
+                return Ok(answer);
             }
         }
         Err(Fault::Contended)
@@ -89,7 +87,7 @@ impl Work<'_> {
         row.map(code_row).transpose()
     }
 
-    /// Writes the row if nobody changed it since `version`; 0: if nobody made it.
+    /// Writes the row unless it has changed since `version`; with 0, unless it exists.
     async fn change_code(&self, login: &str, version: i32, row: &CodeRow, now: Wall) -> Result<bool, Fault> {
         let statements = &self.connected.statements;
         // As long as the code lives, and the window in which it counts.
@@ -114,18 +112,19 @@ impl Work<'_> {
         self.note(changed)
     }
 
-    pub(super) async fn login_user(&self, login: &str, candidate: UserId, roles: &[Box<str>], now: Wall) -> Result<Reply, Fault> {
+    pub(super) async fn login_user(&self, request: &LoginUser) -> Result<LoginAnswer, Fault> {
+        let LoginUser { ref login, candidate, ref roles, now } = *request;
         let user = match self.user_of(login).await? {
             Some(user) => user,
             None => {
                 let statements = &self.connected.statements;
                 // The user first: a login must never lead to an id that another login could still take.
-                let row = (bigint(candidate.value()), login, bigint(now.0));
+                let row = (bigint(candidate.value()), &**login, bigint(now.0));
                 let made = self.decide(&statements.make_user, row).await?;
-                if !made && self.user(candidate).await?.is_none_or(|(of, _)| of.as_deref() != Some(login)) {
-                    return Ok(Reply::Taken);
+                if !made && self.user(candidate).await?.is_none_or(|(of, _)| of.as_deref() != Some(&**login)) {
+                    return Ok(LoginAnswer::CandidateTaken);
                 }
-                match self.decide(&statements.claim_login, (login, bigint(candidate.value()))).await? {
+                match self.decide(&statements.claim_login, (&**login, bigint(candidate.value()))).await? {
                     true => candidate,
                     false => self.user_of(login).await?.ok_or(Fault::Contended)?,
                 }
@@ -133,12 +132,12 @@ impl Work<'_> {
         };
         let there = self.user(user).await?.map(|(_, user)| user);
         let mut known = there.unwrap_or(User { user, roles: Vec::new(), display_name: None });
-        if *known.roles != *roles {
+        if known.roles != *roles {
             let texts: Vec<&str> = roles.iter().map(|role| &**role).collect();
             self.write(&self.connected.statements.put_roles, (texts, bigint(user.value()))).await?;
-            known.roles = roles.to_vec();
+            known.roles.clone_from(roles);
         }
-        Ok(Reply::User(known))
+        Ok(LoginAnswer::User(known))
     }
 
     async fn user_of(&self, login: &str) -> Result<Option<UserId>, Fault> {
@@ -156,27 +155,21 @@ impl Work<'_> {
         }))
     }
 
-    pub(super) async fn read_user(&self, user: UserId) -> Result<Reply, Fault> {
-        Ok(self.user(user).await?.map_or(Reply::Missing, |(_, user)| Reply::User(user)))
+    pub(super) async fn read_user(&self, user: UserId) -> Result<Option<User>, Fault> {
+        Ok(self.user(user).await?.map(|(_, user)| user))
     }
 
-    pub(super) async fn put_refresh(
-        &self,
-        token: &SecretHash,
-        user: UserId,
-        family: FamilyId,
-        now: Wall,
-        expires: Wall,
-    ) -> Result<Reply, Fault> {
+    pub(super) async fn put_refresh(&self, put: &PutRefresh) -> Result<Done, Fault> {
+        let PutRefresh { ref token, user, family, now, expires } = *put;
         if self.token(token).await?.is_some() {
-            return Ok(Reply::Done { changed: false });
+            return Ok(Done { changed: false });
         }
         let seconds = seconds_to_live(now, expires);
         self.note_family(user, family, expires, seconds).await?;
         let made = (family_value(family), bigint(user.value()), seconds);
         self.decide(&self.connected.statements.make_family, made).await?;
         self.put_token(token, user, family, expires, seconds).await?;
-        Ok(Reply::Done { changed: true })
+        Ok(Done { changed: true })
     }
 
     /// So that the user's families are found when they are to be revoked together.
@@ -214,16 +207,11 @@ impl Work<'_> {
         Ok(row.is_some_and(|(user,)| user.is_some()))
     }
 
-    pub(super) async fn rotate_refresh(
-        &self,
-        token: &SecretHash,
-        next: &SecretHash,
-        now: Wall,
-        expires: Wall,
-    ) -> Result<Reply, Fault> {
+    pub(super) async fn rotate_refresh(&self, rotate: &RotateRefresh) -> Result<RotateAnswer, Fault> {
+        let RotateRefresh { ref token, ref next, now, expires } = *rotate;
         let statements = &self.connected.statements;
         let Some(row) = self.token(token).await?.filter(|row| now < row.expires) else {
-            return Ok(Reply::RefreshInvalid { family: None });
+            return Ok(RotateAnswer::Reject { family: None });
         };
         let alive = self.is_alive(row.family).await?;
         let seconds = seconds_to_live(now, expires);
@@ -232,7 +220,7 @@ impl Work<'_> {
             // The same successor: this is the same request once more.
             Some(successor) => successor == *next,
             None => {
-                // Nobody has the new token before the old one is used up, which is what counts.
+                // Nobody has the new token before the old one is used up, and that decides.
                 self.note_family(row.user, row.family, expires, seconds).await?;
                 self.put_token(next, row.user, row.family, expires, seconds).await?;
                 let user = bigint(row.user.value());
@@ -250,27 +238,25 @@ impl Work<'_> {
         };
         if !rotated {
             self.revoke(row, now).await?;
-            return Ok(Reply::RefreshInvalid { family: Some((row.user, row.family)) });
+            return Ok(RotateAnswer::Reject { family: Some((row.user, row.family)) });
         }
         let user = self.user(row.user).await?.map(|(_, user)| user);
         let user = user.unwrap_or(User { user: row.user, roles: Vec::new(), display_name: None });
-        Ok(Reply::Rotated { user, family: row.family })
+        Ok(RotateAnswer::Rotate { user, family: row.family })
     }
 
-    pub(super) async fn revoke_refresh(&self, token: &SecretHash, now: Wall) -> Result<Reply, Fault> {
-        let Some(row) = self.token(token).await?.filter(|row| now < row.expires) else {
-            return Ok(Reply::Revoked { family: None });
-        };
-        self.revoke(row, now).await?;
-        Ok(Reply::Revoked { family: Some((row.user, row.family)) })
+    pub(super) async fn revoke_refresh(&self, request: &RevokeRefresh) -> Result<Option<(UserId, FamilyId)>, Fault> {
+        let Some(row) = self.token(&request.token).await?.filter(|row| request.now < row.expires) else { return Ok(None) };
+        self.revoke(row, request.now).await?;
+        Ok(Some((row.user, row.family)))
     }
 
     async fn revoke(&self, token: Token, now: Wall) -> Result<(), Fault> {
         self.revoke_family(token.family, token.user, token.expires, now).await.map(drop)
     }
 
-    /// Whether it had not been revoked before: the first revocation counts. It is listed first: should it end there, the
-    /// family's access tokens are refused by a shard that starts, and its refresh tokens bring new ones.
+    /// Returns whether the family had not been revoked before: the first revocation counts. The revocation is listed first. If it
+    /// is interrupted there, a starting shard refuses the access tokens of the family, while its refresh tokens still work.
     pub(super) async fn revoke_family(&self, family: FamilyId, user: UserId, expires: Wall, now: Wall) -> Result<bool, Fault> {
         if !self.is_alive(family).await? {
             return Ok(false);
@@ -284,7 +270,7 @@ impl Work<'_> {
         self.decide(&statements.revoke_family, (family_value(family),)).await
     }
 
-    pub(super) async fn read_revoked(&self, since: Wall) -> Result<Reply, Fault> {
+    pub(super) async fn list_revoked(&self, since: Wall) -> Result<Vec<(UserId, FamilyId)>, Fault> {
         let first = i32::try_from(since.0 / TICKS_PER_DAY).unwrap_or(i32::MAX);
         let mut revoked = Vec::new();
         for (day,) in self.rows::<(i32,)>(&self.connected.statements.read_revocation_days, (first,)).await? {
@@ -297,6 +283,6 @@ impl Work<'_> {
         // Two that revoked it at once have both listed it.
         let mut seen = BTreeSet::new();
         revoked.retain(|(_, family, _)| seen.insert(*family));
-        Ok(Reply::RevokedFamilies(revoked.into_iter().map(|(_, family, user)| (user, family)).collect()))
+        Ok(revoked.into_iter().map(|(_, family, user)| (user, family)).collect())
     }
 }
