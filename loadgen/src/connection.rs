@@ -194,7 +194,7 @@ impl Connection {
         let mut received = client.as_mut().expect(UP).receive(role, bytes);
         loop {
             // The event borrows from what was received: it must be gone before an answer is sent.
-            let reached = match received.next().map_err(|error| error.to_string())? {
+            let reached = match received.next_event().map_err(|error| error.to_string())? {
                 None => return Ok(()),
                 Some(Event::Open) => Some(LoginState::Connecting),
                 Some(Event::Frame(frame)) if frame.command == Command::Error => return Err(describe_error(&frame)),

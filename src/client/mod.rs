@@ -11,7 +11,7 @@
 //! client.send_frame(Command::Connect, &headers, None);
 //! loop:  while let Some(output) = client.next_output() { open, write or close }
 //!        let mut received = client.receive(role, &mut bytes);
-//!        while let Some(event) = received.next()? { ... }
+//!        while let Some(event) = received.next_event()? { ... }
 //! ```
 //!
 //! Invariants: whatever a server sends ends in an [`Error`] at worst, never in a panic; events do not depend on where the bytes
@@ -405,7 +405,7 @@ impl Client {
         self.send_packet(Kind::Close, &1000_u16.to_be_bytes());
     }
 
-    /// Takes what one of the connections brought. Nothing is read before [`Received::next`] is called, and what is left when it
+    /// Takes what one of the connections brought. Nothing is read before [`Received::next_event`] is called, and what is left when it
     /// is dropped is lost.
     pub fn receive<'c>(&'c mut self, role: Role, bytes: &'c mut [u8]) -> Received<'c> {
         Received::new(self, role, bytes)

@@ -63,7 +63,7 @@ impl<'c> Received<'c> {
     ///
     /// # Errors
     /// The client cannot go on. All later calls return `None`.
-    pub fn next(&mut self) -> Result<Option<Event<'_>>, Error> {
+    pub fn next_event(&mut self) -> Result<Option<Event<'_>>, Error> {
         while !self.unframed && self.pending.is_none() && self.has_read_stream() && !self.client.ended {
             self.unframe();
         }

@@ -119,7 +119,7 @@ fn http_packet(transport: Transport, packet: &[u8], out: &mut Vec<u8>) {
 fn read(client: &mut Client, role: Role, bytes: &[u8], seen: &mut Vec<String>) -> Result<(), Error> {
     let mut bytes = bytes.to_vec();
     let mut received = client.receive(role, &mut bytes);
-    while let Some(event) = received.next()? {
+    while let Some(event) = received.next_event()? {
         seen.push(match event {
             Event::Open => "open".into(),
             Event::Frame(frame) => format!("{} {}", frame.command.name(), String::from_utf8_lossy(frame.body)),

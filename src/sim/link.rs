@@ -305,7 +305,7 @@ impl Link {
         let mut received = self.client.receive(role, &mut bytes);
         let mut heard = Vec::new();
         loop {
-            heard.push(match received.next() {
+            heard.push(match received.next_event() {
                 Ok(None) => return heard,
                 Ok(Some(Event::Open)) => Heard::Open,
                 Ok(Some(Event::Frame(frame))) => Heard::Frame(Owned {

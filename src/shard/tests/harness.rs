@@ -430,7 +430,7 @@ impl Net {
         let read = bytes.len() - rest.len();
         let mut received = wire.client.receive(Role::Receiver, &mut bytes[read..]);
         loop {
-            let (line, is_frame) = match received.next().expect("the server's packets and frames are sound") {
+            let (line, is_frame) = match received.next_event().expect("the server's packets and frames are sound") {
                 None => break,
                 Some(Event::Open) => continue,
                 Some(Event::Frame(frame)) => (line(&frame), true),
