@@ -1,9 +1,9 @@
 //! The server's own work for a delivery, without the kernel's: `cargo bench --bench fan_out`.
 //!
-//! A room of 1,000 subscribers of one topic on one shard, played through the boundary as the pump does it: the SENDs arrive
+//! 1,000 subscribers of one topic on one shard, played through the boundary as the pump does it: the SENDs arrive
 //! in one read, the store (a map in memory) answers a turn later, every connection that has something to write is then
 //! written once, gathering up to 64 frames, by a socket that takes everything. CPU time of the thread for a delivery,
-//! medians of five and their spread; `cargo bench -p loadgen` tells the kernel's part, one `send()`, on the same machine.
+//! medians of five and their spread; `cargo bench -p loadgen` measures the kernel's part, one `send()`, on the same machine.
 
 use std::hint::black_box;
 use std::io::IoSlice;
@@ -67,7 +67,7 @@ fn main() {
     }
 }
 
-/// What was written to the subscribers.
+/// The writes to the subscribers.
 #[derive(Default)]
 struct Count {
     deliveries: usize,

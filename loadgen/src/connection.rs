@@ -42,7 +42,7 @@ pub enum LoginState {
     Ready,
 }
 
-/// The bytes that a read brought were taken by a client that is up.
+/// A broken assumption: reads, writes and heart-beats are for connections that are not down.
 const UP: &str = "a connection that is not down has a client";
 
 pub struct Connection {
@@ -176,7 +176,7 @@ impl Connection {
         socket.as_ref().map(|socket| socket.fd.as_raw_fd())
     }
 
-    /// Takes what one of the sockets read; frames that are not part of logging in go to `on_frame`.
+    /// Takes bytes that one of the sockets read; frames that are not part of logging in go to `on_frame`.
     ///
     /// # Errors
     /// Why the connection must end.
@@ -193,7 +193,7 @@ impl Connection {
         }
         let mut received = client.as_mut().expect(UP).receive(role, bytes);
         loop {
-            // The event borrows from what was received: it must be gone before an answer is sent.
+            // The event borrows from the client: it must be gone before an answer is sent.
             let reached = match received.next_event().map_err(|error| error.to_string())? {
                 None => return Ok(()),
                 Some(Event::Open) => Some(LoginState::Connecting),
@@ -232,7 +232,7 @@ impl Connection {
         self.client.as_ref().is_some_and(|client| client.has_output()) || waits(&self.receiver) || waits(&self.sender)
     }
 
-    /// Does what the client wants done; `watch` is called for each socket whose readiness must be watched otherwise than before.
+    /// Carries the client's outputs out; calls `watch` for each socket whose readiness must be watched otherwise than before.
     ///
     /// # Errors
     /// Those of the sockets, and of `watch`.

@@ -27,7 +27,7 @@ use crate::topic;
 pub struct CostArgs {
     #[command(flatten)]
     server: ServerArgs,
-    /// Rounds of each measurement; the median is told.
+    /// Rounds of each measurement; the median is printed.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
     /// Subscribers of the topic, and sockets of the floor.
@@ -259,7 +259,7 @@ impl Bench<'_> {
         });
         // Frames and not bytes are counted: what is cut by the end of a read is not there yet.
         let frames = bytes.windows(8).filter(|window| window == b"MESSAGE\n").count();
-        let mut reader = FloorReader { per_round: (count * frames) as u64, read: 0, rounds: 0, ended: 0, tell: read };
+        let mut reader = FloorReader { per_round: (count * frames) as u64, read: 0, rounds: 0, ended: 0, ended_rounds: read };
         let finished = engine.run(&mut reader, self.deadline).map_err(|error| error.to_string())?;
         drop(reader);
         let ns = sender.join().map_err(|_| "the floor's sender panicked")?.map_err(|error| format!("the floor: {error}"))?;
@@ -280,7 +280,7 @@ struct FloorReader {
     read: u64,
     rounds: u64,
     ended: u64,
-    tell: Sender<()>,
+    ended_rounds: Sender<()>,
 }
 
 impl Scenario for FloorReader {
@@ -298,7 +298,7 @@ impl Scenario for FloorReader {
         if self.read == self.per_round * (self.rounds + 1) {
             self.rounds += 1;
             // The sender may have failed; then its sockets close, and that ends the round too.
-            let _ = self.tell.send(());
+            let _ = self.ended_rounds.send(());
         }
         let all = u64::from(FLOOR_ROUNDS / 10 + FLOOR_ROUNDS);
         if self.rounds == all || self.ended > 0 { Proceed::Done } else { Proceed::Until(u64::MAX) }

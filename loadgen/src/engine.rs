@@ -106,12 +106,12 @@ impl Engine {
         mark(&mut self.dirty, slot, connection);
     }
 
-    /// Drops the connection, by a reset or by closing it cleanly. The scenario is not told: it asked for it.
+    /// Drops the connection, by a reset or by closing it cleanly. The scenario's `closed` is not called: it asked for this.
     pub fn drop_connection(&mut self, slot: usize, reset: bool) {
         let connection = &mut self.connections[slot];
         if reset {
             connection.reset();
-        } else if connection.state != LoginState::Down {
+        } else if connection.state == LoginState::Ready && !connection.login.transport.is_http() {
             connection.client().close();
             // A socket that has no room, or has ended, ends without the close frame.
             let _ = connection.flush(&self.target, 0, |_, _, _| Ok(()));
@@ -131,7 +131,7 @@ impl Engine {
     /// Runs until the scenario is done; false when `deadline` came first.
     ///
     /// # Errors
-    /// Those of epoll; what goes wrong with one connection is the scenario's to know.
+    /// Those of epoll; faults of one connection go to the scenario.
     pub fn run(&mut self, scenario: &mut impl Scenario, deadline: u64) -> io::Result<bool> {
         let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS];
         let mut scratch = vec![0; SCRATCH_BYTES];
@@ -177,7 +177,7 @@ impl Engine {
         }
     }
 
-    /// One read an event: what is left makes the descriptor ready again, and nobody waits behind a busy one.
+    /// One read an event: the rest makes the descriptor ready again, and no connection waits behind a busy one.
     fn read(&mut self, slot: usize, role: Role, scratch: &mut [u8], scenario: &mut impl Scenario) -> Result<(), Box<str>> {
         let connection = &mut self.connections[slot];
         let Some(fd) = connection.fd(role) else { return Ok(()) };

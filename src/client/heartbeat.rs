@@ -12,8 +12,8 @@ pub struct HeartBeat {
 }
 
 impl HeartBeat {
-    /// What holds after the server's `heart-beat` header: in each direction the slower of both, or none. A header that cannot be
-    /// read asks for none.
+    /// The heart-beats after the server's `heart-beat` header: in each direction the slower of both, or none. A header that cannot
+    /// be read asks for none.
     #[must_use]
     pub fn agree(self, header: Option<&str>) -> Self {
         let (sends, wants) = parse_heart_beat(header).unwrap_or_default();

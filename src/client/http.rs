@@ -230,7 +230,7 @@ impl Responses {
     /// Moves input to `held`, up to the end of `end`; false when `end` has not come.
     fn hold_until(&mut self, end: &[u8], input: &mut &[u8]) -> Result<bool, Error> {
         let before = self.held.len();
-        // No more than the longest head: what stands behind it is not copied.
+        // No more than the longest head: a body behind it is not copied.
         let taken = input.len().min(HEAD_BYTES_MAX + end.len());
         self.held.extend_from_slice(input.get(..taken).unwrap_or_default());
         let from = before.saturating_sub(end.len() - 1);

@@ -10,11 +10,12 @@
 //! let mut client = Client::new(Transport::WebSocket, &options);
 //! client.send_frame(Command::Connect, &headers, None);
 //! loop:  while let Some(output) = client.next_output() { open, write or close }
+//!        read bytes from the connection of a role
 //!        let mut received = client.receive(role, &mut bytes);
 //!        while let Some(event) = received.next_event()? { ... }
 //! ```
 //!
-//! Invariants: whatever a server sends ends in an [`Error`] at worst, never in a panic; events do not depend on where the bytes
+//! Invariants: hostile bytes end in an [`Error`], never in a panic; events do not depend on where the bytes
 //! were cut; a frame that came whole over TCP or a WebSocket is borrowed, not copied to the heap; after an error or
 //! [`Event::Closed`] nothing more comes out.
 
@@ -117,7 +118,7 @@ pub enum Role {
     Sender,
 }
 
-/// What a client needs to know at its start.
+/// The settings of a client.
 #[derive(Clone, Copy, Debug)]
 pub struct Options<'a> {
     /// Value of `Host`.
@@ -140,7 +141,7 @@ impl Default for Options<'_> {
     }
 }
 
-/// What the server did. Borrows from the bytes that came.
+/// An action of the server. Borrows from the bytes that came.
 #[derive(Debug, PartialEq, Eq)]
 #[expect(
     clippy::large_enum_variant,
@@ -162,7 +163,7 @@ pub enum Event<'a> {
     },
 }
 
-/// What is to be done to a connection.
+/// An instruction for one of the connections.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Output<'a> {
     /// Open it, to the server's TCP listener for [`Transport::Tcp`] and to its HTTP listener otherwise.
@@ -239,7 +240,7 @@ pub struct Client {
     frame: Vec<u8>,
 }
 
-/// What is around STOMP on the wire.
+/// The protocol around STOMP on the wire.
 #[derive(Debug)]
 enum Framing {
     Tcp,
@@ -258,7 +259,7 @@ struct Wire {
 }
 
 impl Wire {
-    /// Has the connection closed. What is written from now on leaves on the next.
+    /// Has the connection closed. Bytes written from now on leave on the next one.
     fn close(&mut self) -> Result<(), Error> {
         if !self.open {
             return Err(Error::broken("a response on a connection that was not opened"));
@@ -405,13 +406,14 @@ impl Client {
         self.send_packet(Kind::Close, &1000_u16.to_be_bytes());
     }
 
-    /// Takes what one of the connections brought. Nothing is read before [`Received::next_event`] is called, and what is left when it
-    /// is dropped is lost.
+    /// Takes bytes of one of the connections. Call [`Received::next_event`] until it returns `None`: dropping it earlier loses the
+    /// rest.
     pub fn receive<'c>(&'c mut self, role: Role, bytes: &'c mut [u8]) -> Received<'c> {
         Received::new(self, role, bytes)
     }
 
-    /// Takes that the server has closed one of the connections. Between two requests it is opened again when it is needed.
+    /// Notes that the server has closed one of the connections. A connection that ends between two requests is opened again when it
+    /// is needed.
     ///
     /// # Errors
     /// The client needed it.
@@ -438,7 +440,7 @@ impl Client {
         matches!(self.framing, Framing::Tcp) && !self.receiver.open && !self.ended
     }
 
-    /// What is to be done next; `None` when nothing is left.
+    /// The next output; `None` when there is none.
     pub fn next_output(&mut self) -> Option<Output<'_>> {
         if let Framing::Http(session) = &mut self.framing {
             session.send_unsent(&mut self.sender);

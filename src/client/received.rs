@@ -1,8 +1,8 @@
 //! A connection's bytes to events.
 //!
-//! Bytes are read in two steps. First the framing around STOMP is taken off, up to the next event of its own: what is left of a
-//! WebSocket's messages is moved together where it lies, packets of SockJS are decoded into the client's buffer. Then STOMP is
-//! read from there, frame by frame, and last comes the event of the framing.
+//! Bytes are read in two steps. First the framing around STOMP is taken off, up to the next event of its own: messages of a
+//! WebSocket are moved together within the input, packets of SockJS are decoded into the client's buffer. Then STOMP is read from
+//! there, frame by frame. The event of the framing comes last.
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -167,7 +167,7 @@ fn open(websocket: &mut WebSocket, transport: Transport, input: &[u8], at: &mut 
     Ok((opened && transport == Transport::WebSocket).then_some(Pending::Open))
 }
 
-/// What control frames of a WebSocket change.
+/// The parts of a client that control frames of a WebSocket change.
 struct Controls<'c> {
     text: &'c mut Vec<u8>,
     receiver: &'c mut Wire,

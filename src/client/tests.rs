@@ -20,7 +20,7 @@ fn frame(command: Command, headers: &[(&str, &str)], body: Option<&[u8]>) -> Vec
     out
 }
 
-/// Everything that the client wants to have done: opened and closed roles, and the bytes of each.
+/// All outputs: opened and closed roles, and the bytes of each.
 fn outputs(client: &mut Client) -> (Vec<String>, [Vec<u8>; 2]) {
     let (mut changes, mut bytes) = (Vec::new(), [Vec::new(), Vec::new()]);
     assert_eq!(client.has_output(), client.next_output().is_some_and(|output| note(output, &mut changes, &mut bytes)));
@@ -47,7 +47,7 @@ fn request(bytes: &[u8]) -> http::Request {
     }
 }
 
-/// What a server writes to a receiver that has asked with `asked`: the opening, a few frames, and a close where there is one.
+/// The bytes of a server for a receiver that wrote `asked`: the opening, a few frames, and a close where there is one.
 fn server_bytes(transport: Transport, asked: &[u8]) -> Vec<u8> {
     let connected = frame(Command::Connected, &[("version", "1.2"), ("heart-beat", "0,0")], None);
     let message = frame(Command::Message, &MESSAGE, Some("{\"a\":\"é\"}".as_bytes()));
@@ -187,7 +187,7 @@ fn every_transport_reads_the_same_at_every_cut() {
     }
 }
 
-/// What a server reads of a client's frames.
+/// The frames of a client as the server's decoder reads them.
 fn server_reads(stomp: &[u8]) -> Vec<String> {
     let (mut decoder, mut rest, mut read) = (Decoder::new(Side::Server), stomp, Vec::new());
     decoder.set_version(Version::V12);
@@ -200,7 +200,7 @@ fn server_reads(stomp: &[u8]) -> Vec<String> {
     read
 }
 
-/// The STOMP in masked WebSocket frames, and how often each kind of packet came.
+/// The STOMP in masked WebSocket frames.
 fn unmask(bytes: &[u8]) -> Vec<u8> {
     let (mut bytes, mut decoder, mut out) = (bytes.to_vec(), websocket::Decoder::server(), Vec::new());
     let mut input = &mut bytes[..];
@@ -329,7 +329,7 @@ fn a_connection_that_ends_between_requests_is_opened_again() {
     let (changes, [polled, sent]) = outputs(&mut client);
     assert_eq!(changes, ["close receiver", "open receiver", "close sender", "open sender"]);
     assert!(polled.starts_with(b"POST /ws/") && sent.ends_with(b"[\"b\"]"));
-    // An idle connection may be told why it is closed.
+    // A server may say why it closes an idle connection.
     read(&mut client, Role::Sender, &response(204, true, ""), &mut Vec::new()).unwrap();
     read(&mut client, Role::Sender, &response(408, false, ""), &mut Vec::new()).unwrap();
     assert_eq!(client.disconnected(Role::Sender), Ok(()));

@@ -175,7 +175,7 @@ impl Link {
         }
     }
 
-    /// Does what the client wants done.
+    /// Carries the client's outputs out.
     fn carry_out(&mut self, ctx: &mut Ctx<'_>) {
         let tcp = self.client.transport() == Transport::Tcp;
         let kind = if tcp { ListenerKind::Stomp } else { ListenerKind::Http };
@@ -193,8 +193,7 @@ impl Link {
         self.carry_out(ctx);
     }
 
-    /// Takes the loss of the line that brings messages; true when it is the end of the link. What became of a message on its way
-    /// nobody knows.
+    /// Notes the loss of the line that brings messages; true when it ends the link. The outcome of a message on its way is unknown.
     pub(super) fn sender_ended(&mut self, ctx: &mut Ctx<'_>) -> bool {
         let is_over = self.client.disconnected(Role::Sender).is_err();
         self.carry_out(ctx);

@@ -11,7 +11,7 @@ use crate::sim::facts::{LoginNo, SendNo, SessionNo};
 use crate::sim::network::Line;
 use crate::sim::pages::Asked;
 
-/// What was asked, for the answer to be understood.
+/// The purpose of a request, to understand its response.
 #[derive(Clone, Debug)]
 pub(super) enum Question {
     Login,
@@ -68,7 +68,7 @@ impl Rest {
                 Ok(None) => return answers,
                 Ok(Some(response)) => match self.asked.pop_front() {
                     Some(question) => answers.push((question, response)),
-                    // A connection that is ended for its silence may be told so.
+                    // A server may say why it closes an idle connection.
                     None if matches!(response.status, 408 | 503) => {}
                     None => ctx.oracle.violate(format!("an answer without a question: {response:?}")),
                 },

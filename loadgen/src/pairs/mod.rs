@@ -95,7 +95,7 @@ pub struct Drive {
     pub deadline: u64,
 }
 
-/// What one thread brings home.
+/// The counts and times of one thread.
 pub struct Share {
     pub finished: bool,
     pub counts: Counts,
@@ -108,7 +108,7 @@ pub struct Share {
     reasons: BTreeMap<Box<str>, u64>,
 }
 
-/// Runs the load and prints what was found; true when nothing was lost, doubled or reordered, and no
+/// Runs the load and prints its counts and times; true when nothing was lost, doubled or reordered, and no
 /// connection or session ended that the churn did not end.
 ///
 /// # Errors
@@ -208,7 +208,7 @@ fn split(args: &PairsArgs, mix: &Mix, run: &RunArgs, pace: Pace, run_id: u32) ->
     plans
 }
 
-/// Connects everybody, sends all messages, and gives what was found.
+/// Connects all users, sends all messages, and returns the counts and times.
 ///
 /// # Errors
 /// Those of epoll, and of the histories when they are to be read.

@@ -1,4 +1,4 @@
-//! One user of a pair: what was sent and what became of it, what came in and in which order. No sockets, no time.
+//! One user of a pair: the messages sent with their outcomes, the messages received with their order. No sockets, no time.
 
 use std::collections::VecDeque;
 

@@ -134,7 +134,7 @@ impl Net {
         self.settle();
     }
 
-    /// From now on the store carries out at once and answers when it is told to.
+    /// From now on the store carries out at once and answers when a test says so.
     pub(super) fn hold_replies(&mut self) {
         self.replies_held.get_or_insert_default();
     }
@@ -142,9 +142,9 @@ impl Net {
     /// The store answers reads, or writes, that it was asked for until now.
     pub(super) fn release_replies(&mut self, reads: bool) {
         let held = self.replies_held.as_mut().map(std::mem::take).unwrap_or_default();
-        let (told, kept) = held.into_iter().partition(|(is_read, ..)| *is_read == reads);
+        let (due, kept) = held.into_iter().partition(|(is_read, ..)| *is_read == reads);
         self.replies_held = Some(kept);
-        for (_, shard, ticket, reply) in told {
+        for (_, shard, ticket, reply) in due {
             self.input(shard, Input::Stored { ticket, reply });
         }
         self.settle();
@@ -407,12 +407,12 @@ impl Net {
         wire.upgraded || wire.received.windows(12).any(|window| window == b"HTTP/1.1 101")
     }
 
-    /// What was received and not yet looked at, as it came.
+    /// The bytes received since the last look, as they came.
     pub(super) fn raw(&mut self, client: Client) -> String {
         String::from_utf8_lossy(&std::mem::take(&mut self.clients[client.0].received)).into_owned()
     }
 
-    /// What was received since the last look, each response, frame and close in a line.
+    /// The responses, frames and closes received since the last look, each in a line.
     pub(super) fn heard(&mut self, client: Client) -> Vec<String> {
         let wire = &mut self.clients[client.0];
         let mut lines = Vec::new();
