@@ -1,9 +1,9 @@
 //! The server's own work for a delivery, without the kernel's: `cargo bench --bench fan_out`.
 //!
-//! A room of 1,000 subscribers of one topic on one shard, played through the boundary as the pump does it: the SENDs arrive
+//! 1,000 subscribers of one topic on one shard, played through the boundary as the pump does it: the SENDs arrive
 //! in one read, the store (a map in memory) answers a turn later, every connection that has something to write is then
 //! written once, gathering up to 64 frames, by a socket that takes everything. CPU time of the thread for a delivery,
-//! medians of five and their spread; `cargo bench -p loadgen` tells the kernel's part, one `send()`, on the same machine.
+//! medians of five and their spread; `cargo bench -p loadgen` measures the kernel's part, one `send()`, on the same machine.
 
 use std::hint::black_box;
 use std::io::IoSlice;
@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use tidings::access::origins::Origins;
 use tidings::access::token::{Claims, Keys};
+use tidings::client::{Client, Options, Output, Transport};
 use tidings::model::message::{Conversation, ConversationKind, Participant, ParticipantRole};
 use tidings::model::{ConnectionId, ConversationId, Limits, Mono, Now, Redacted, ShardId, UserId, Wall};
-use tidings::protocol::websocket::{self, Kind};
+use tidings::protocol::stomp::Command;
 use tidings::session::Policy;
 use tidings::session::endpoints::Endpoints;
 use tidings::shard::{Effect, Input, ListenerKind, Shard, ShardSettings};
@@ -67,7 +68,7 @@ fn main() {
     }
 }
 
-/// What was written to the subscribers.
+/// The writes to the subscribers.
 #[derive(Default)]
 struct Count {
     deliveries: usize,
@@ -122,17 +123,13 @@ impl Room {
             dirty: Vec::new(),
             receipts: 0,
             count: Count::default(),
-            send: send_packet(),
+            send: sent(&mut Client::upgraded(&Options::default()), send),
             scratch: Vec::new(),
         };
         room.put_conversation(subscribers);
         for index in 0..=subscribers {
             let connection = ConnectionId { index, generation: 0 };
             room.connect(connection, user(index));
-            if connection != SENDER {
-                let subscribe = format!("SUBSCRIBE\nid:sub-0\ndestination:/topic/conversation/{CONVERSATION}\n\n\0");
-                room.receive(connection, &packet(&subscribe));
-            }
             while room.is_busy() {
                 room.turn();
             }
@@ -161,12 +158,15 @@ impl Room {
         self.input(Input::Opened { connection, peer, kind: ListenerKind::Http });
         let expires = self.now.wall.after(Duration::from_secs(86_400));
         let token = self.keys.sign(&Claims { user, roles: Vec::new(), expires, family: None }, self.now.wall);
-        let mut bytes = format!(
-            "GET /ws?token={token} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
-        .into_bytes();
-        bytes.extend(packet("CONNECT\naccept-version:1.2\nhost:x\n\n\0"));
+        let query = format!("?token={token}");
+        let mut client = Client::new(Transport::WebSocket, &Options { query: &query, ..Options::default() });
+        let bytes = sent(&mut client, |client| {
+            client.send_frame(Command::Connect, &[("accept-version", "1.2"), ("host", "x")], None);
+            if connection != SENDER {
+                let topic = format!("/topic/conversation/{CONVERSATION}");
+                client.send_frame(Command::Subscribe, &[("id", "sub-0"), ("destination", &topic)], None);
+            }
+        });
         self.receive(connection, &bytes);
     }
 
@@ -256,18 +256,24 @@ fn user(index: u32) -> UserId {
 }
 
 /// A SEND with a receipt.
-fn send_packet() -> Vec<u8> {
+fn send(client: &mut Client) {
     let (open, close) = (r#"{"content":""#, r#""}"#);
     let content = ".".repeat(BODY_BYTES - open.len() - close.len());
-    let headers = format!("destination:/app/conversations/{CONVERSATION}/send\ncontent-type:application/json\nreceipt:r");
-    packet(&format!("SEND\n{headers}\n\n{open}{content}{close}\0"))
+    let destination = format!("/app/conversations/{CONVERSATION}/send");
+    let headers = [("destination", destination.as_str()), ("content-type", "application/json"), ("receipt", "r")];
+    client.send_frame(Command::Send, &headers, Some(format!("{open}{content}{close}").as_bytes()));
 }
 
-/// One masked text packet.
-fn packet(frame: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    websocket::masked_frame(Kind::Text, [7, 1, 0, 200], frame.as_bytes(), &mut out);
-    out
+/// The bytes that a client writes.
+fn sent(client: &mut Client, act: impl FnOnce(&mut Client)) -> Vec<u8> {
+    act(client);
+    let mut bytes = Vec::new();
+    while let Some(output) = client.next_output() {
+        if let Output::Write(_, piece) = output {
+            bytes.extend_from_slice(piece);
+        }
+    }
+    bytes
 }
 
 /// User and system time of this thread.

@@ -1,23 +1,24 @@
-//! One client: its non-blocking sockets, the way from TCP to a subscribed STOMP session, and what is queued to be written.
+//! One client of the load: its login, from TCP to a subscribed STOMP session, and its non-blocking sockets.
 
+use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+use tidings::client::{Client, Event, HeartBeat, Options, Output, Role, Transport};
 use tidings::protocol::stomp::{Command, Frame};
 
-use crate::codec::{Codec, Event, Outbox};
 use crate::random::Random;
 use crate::socket;
-use crate::sockjs::{self, Role, Session, Transport};
 use crate::target::{Auth, Target};
 
-const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// The key of RFC 6455 section 1.3: the answer to it proves nothing here, so any will do.
-const WEBSOCKET_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-/// Receipts that the connection itself asked for begin with this.
+/// Bytes that [`Connection::capture`] keeps at least, if they come.
+const CAPTURE_BYTES: usize = 16 * 1024;
+/// An idle connection holds no buffers, so that ten thousand of them stay small.
+const KEPT_BYTES_MAX: usize = 4_096;
+/// Receipts of the login's subscriptions begin with this.
 const SUBSCRIBE_RECEIPT: &str = "subscribed-";
 
-/// Who logs in, and what the session subscribes to: subscription ids are the indexes of `destinations`.
+/// A user, and the destinations that the session subscribes to: subscription ids are their indexes.
 #[derive(Clone, Debug, Default)]
 pub struct Login {
     pub user: u64,
@@ -27,319 +28,311 @@ pub struct Login {
     pub transport: Transport,
 }
 
+/// How far a login is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum LoginState {
     Down,
-    Connecting,
-    Upgrading,
-    /// SockJS has yet to say that the session is open.
+    /// The transport is not open: TCP, the upgrade, or SockJS's opening are under way.
     Opening,
-    /// CONNECT is on its way.
-    Greeting,
+    /// CONNECT is under way.
+    Connecting,
     Subscribing {
         left: usize,
     },
     Ready,
 }
 
+/// A broken assumption: reads, writes and heart-beats are for connections that are not down.
+const UP: &str = "a connection that is not down has a client";
+
 pub struct Connection {
     pub login: Login,
-    pub stage: Stage,
-    /// The WebSocket's; none over HTTP.
-    pub fd: Option<OwnedFd>,
-    /// What is in the WebSocket's place over HTTP.
-    pub http: Option<Box<Session>>,
-    /// Tells the events of this socket from those of the slot's earlier ones.
+    pub state: LoginState,
+    /// Tells the events of these sockets from those of the slot's earlier ones.
     pub generation: u32,
-    pub out: Outbox,
     /// In the engine's list of connections to be flushed.
     pub dirty: bool,
-    /// Registered for writability.
-    pub blocked: bool,
     pub opened_at: u64,
     pub read_at: u64,
     pub written_at: u64,
-    /// Negotiated heart-beats in nanoseconds, 0 for none.
-    pub beat_out_ns: u64,
-    pub beat_in_ns: u64,
+    /// As agreed on with the server.
+    pub heart_beat: HeartBeat,
     /// The first raw bytes read once ready, when asked for.
     pub capture: Option<Vec<u8>>,
-    head: Vec<u8>,
-    codec: Codec,
+    client: Option<Box<Client>>,
+    receiver: Option<Socket>,
+    sender: Option<Socket>,
+}
+
+/// One non-blocking socket, and the bytes that it had no room for.
+struct Socket {
+    fd: OwnedFd,
+    unsent: Vec<u8>,
+    /// Registered for writability.
+    watched: bool,
+}
+
+impl Socket {
+    fn new(fd: OwnedFd) -> Self {
+        Self { fd, unsent: Vec::new(), watched: false }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        // Nothing overtakes the bytes that wait.
+        let sent = if self.unsent.is_empty() { send_some(self.fd.as_raw_fd(), bytes)? } else { 0 };
+        self.unsent.extend_from_slice(bytes.get(sent..).unwrap_or_default());
+        Ok(())
+    }
+
+    fn write_unsent(&mut self) -> io::Result<()> {
+        let sent = send_some(self.fd.as_raw_fd(), &self.unsent)?;
+        self.unsent.drain(..sent);
+        if self.unsent.is_empty() && self.unsent.capacity() > KEPT_BYTES_MAX {
+            self.unsent = Vec::new();
+        }
+        Ok(())
+    }
+}
+
+/// Sends until the socket has no room, as it has none while it connects; returns how many bytes went.
+fn send_some(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    let mut sent = 0;
+    while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
+        match socket::send(fd, rest) {
+            Ok(count) => sent += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sent)
+}
+
+/// A change of the sockets that the caller must watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    Add { writable: bool },
+    Change { writable: bool },
 }
 
 impl Connection {
     pub fn new(login: Login) -> Self {
         Self {
             login,
-            stage: Stage::Down,
-            fd: None,
-            http: None,
+            state: LoginState::Down,
             generation: 0,
-            out: Outbox::default(),
             dirty: false,
-            blocked: false,
             opened_at: 0,
             read_at: 0,
             written_at: 0,
-            beat_out_ns: 0,
-            beat_in_ns: 0,
+            heart_beat: HeartBeat::default(),
             capture: None,
-            head: Vec::new(),
-            codec: Codec::new(Transport::Websocket),
+            client: None,
+            receiver: None,
+            sender: None,
         }
     }
 
-    /// Begins to connect.
+    /// Begins to log in.
     ///
     /// # Errors
-    /// Those of `socket`, `bind` and `connect`, or a token that cannot be signed.
+    /// A token that cannot be signed.
     pub fn open(&mut self, target: &Target, random: &mut Random, now: u64) -> Result<(), Box<str>> {
-        assert_eq!(self.stage, Stage::Down);
-        let Login { transport, source, .. } = self.login;
-        if transport.is_http() {
-            let streaming = transport == Transport::XhrStreaming;
-            self.http = Some(Box::new(Session::open(target.address, self.query(target)?, streaming, random)));
-            self.begin(None, Stage::Opening, now);
-        } else {
-            let fd = socket::connect(target.address, source).map_err(|error| format!("connect: {error}"))?;
-            self.begin(Some(fd), Stage::Connecting, now);
-        }
-        Ok(())
-    }
-
-    fn query(&self, target: &Target) -> Result<String, String> {
-        Ok(match target.auth {
+        let query = match target.auth {
             Auth::Query => format!("?token={}", target.token(self.login.user, &[])?),
             Auth::Connect => String::new(),
-        })
+        };
+        let host = target.address.to_string();
+        let options =
+            Options { host: &host, query: &query, protocols: "v12.stomp", seed: random.next_u64(), ..Options::default() };
+        self.begin(Client::new(self.login.transport, &options), LoginState::Opening, now);
+        Ok(())
     }
 
     /// Takes a connected socket that already speaks STOMP over WebSocket frames.
     pub fn adopt(&mut self, fd: OwnedFd, now: u64) {
-        assert_eq!(self.stage, Stage::Down);
-        self.begin(Some(fd), Stage::Ready, now);
+        self.begin(Client::upgraded(&Options::default()), LoginState::Ready, now);
+        self.receiver = Some(Socket::new(fd));
     }
 
-    fn begin(&mut self, fd: Option<OwnedFd>, stage: Stage, now: u64) {
-        self.fd = fd;
-        self.stage = stage;
+    fn begin(&mut self, client: Client, state: LoginState, now: u64) {
+        assert_eq!(self.state, LoginState::Down);
+        self.client = Some(Box::new(client));
+        self.state = state;
         self.generation = self.generation.wrapping_add(1);
-        self.out = Outbox::new(self.login.transport);
-        self.head.clear();
-        self.codec = Codec::new(self.login.transport);
-        self.blocked = false;
         (self.opened_at, self.read_at, self.written_at) = (now, now, now);
-        (self.beat_out_ns, self.beat_in_ns) = (0, 0);
+        self.heart_beat = HeartBeat::default();
     }
 
-    /// The TCP connection stands: asks for the upgrade.
+    /// The client of a connection that is not down.
     ///
-    /// # Errors
-    /// The socket's own error, or a token that cannot be signed.
-    pub fn connected(&mut self, target: &Target, random: &mut Random) -> Result<(), Box<str>> {
-        let fd = self.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd);
-        socket::take_error(fd).map_err(|error| format!("connect: {error}"))?;
-        let (path, protocol) = if self.login.transport == Transport::SockjsWebsocket {
-            (format!("{}/websocket", sockjs::session_path(random)), "")
-        } else {
-            ("/ws".to_owned(), "Sec-WebSocket-Protocol: v12.stomp\r\n")
-        };
-        let query = self.query(target)?;
-        let request = format!(
-            "GET {path}{query} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: {WEBSOCKET_KEY}\r\n{protocol}\r\n",
-            target.address
-        );
-        self.out.raw(request.as_bytes());
-        self.stage = Stage::Upgrading;
-        Ok(())
+    /// # Panics
+    /// When the connection is down.
+    pub fn client(&mut self) -> &mut Client {
+        self.client.as_mut().expect(UP)
     }
 
-    /// Takes what the WebSocket read; frames that are not part of logging in go to `on_frame`.
+    pub fn fd(&self, role: Role) -> Option<RawFd> {
+        let socket = if role == Role::Receiver { &self.receiver } else { &self.sender };
+        socket.as_ref().map(|socket| socket.fd.as_raw_fd())
+    }
+
+    /// Takes bytes that one of the sockets read; frames that are not part of logging in go to `on_frame`.
     ///
     /// # Errors
     /// Why the connection must end.
-    pub fn take(
-        &mut self,
-        bytes: &mut [u8],
-        target: &Target,
-        random: &mut Random,
-        on_frame: &mut impl FnMut(&Frame<'_>),
-    ) -> Result<(), Box<str>> {
-        if self.stage != Stage::Upgrading {
-            return self.take_frames(bytes, target, random, on_frame);
-        }
-        self.head.extend_from_slice(bytes);
-        let Some(end) = memchr::memmem::find(&self.head, b"\r\n\r\n").map(|at| at + 4) else {
-            return if self.head.len() > HEAD_BYTES_MAX { Err("the answer to the upgrade is too long".into()) } else { Ok(()) };
-        };
-        let status = self.head.get(9..12).unwrap_or_default();
-        if status != b"101" {
-            return Err(format!("upgrade refused with {}", String::from_utf8_lossy(status)).into());
-        }
-        let mut rest = self.head.split_off(end);
-        self.head = Vec::new();
-        if self.login.transport == Transport::SockjsWebsocket {
-            self.stage = Stage::Opening;
-        } else {
-            self.arrival(target, random).greet()?;
-        }
-        self.take_frames(&mut rest, target, random, on_frame)
-    }
-
-    /// Takes what a connection of a session over HTTP read; as [`take`](Self::take).
-    ///
-    /// # Errors
-    /// Why the session must end.
-    pub fn take_http(
+    pub fn receive(
         &mut self,
         role: Role,
-        bytes: &[u8],
-        target: &Target,
-        random: &mut Random,
-        on_frame: &mut impl FnMut(&Frame<'_>),
-    ) -> Result<(), Box<str>> {
-        let Some(mut session) = self.http.take() else { return Ok(()) };
-        let result = session.take(role, bytes, &mut |packet| {
-            let (codec, mut arrival) = self.split(target, random);
-            codec.feed_packet(packet, &mut |event| arrival.take(event, on_frame))
-        });
-        self.http = Some(session);
-        result
-    }
-
-    /// Whether there is something to be written, or room for it is waited for.
-    pub fn wants_flush(&self) -> bool {
-        match &self.http {
-            Some(session) => session.is_writable(&self.out.messages),
-            None => self.blocked || !self.out.is_empty(),
-        }
-    }
-
-    fn split<'a>(&'a mut self, target: &'a Target, random: &'a mut Random) -> (&'a mut Codec, Arrival<'a>) {
-        let Self { login, stage, out, beat_out_ns, beat_in_ns, codec, .. } = self;
-        (codec, Arrival { login, stage, out, beat_out_ns, beat_in_ns, target, random })
-    }
-
-    fn arrival<'a>(&'a mut self, target: &'a Target, random: &'a mut Random) -> Arrival<'a> {
-        self.split(target, random).1
-    }
-
-    fn take_frames(
-        &mut self,
         bytes: &mut [u8],
         target: &Target,
-        random: &mut Random,
         on_frame: &mut impl FnMut(&Frame<'_>),
     ) -> Result<(), Box<str>> {
-        if let Some(capture) =
-            self.capture.as_mut().filter(|capture| capture.len() < HEAD_BYTES_MAX && self.stage == Stage::Ready)
-        {
+        let Self { login, state, heart_beat, capture, client, .. } = self;
+        if let Some(capture) = capture.as_mut().filter(|capture| capture.len() < CAPTURE_BYTES && *state == LoginState::Ready) {
             capture.extend_from_slice(bytes);
         }
-        let (codec, mut arrival) = self.split(target, random);
-        codec.feed(bytes, &mut |event| arrival.take(event, on_frame))
-    }
-
-    pub fn close(&mut self) {
-        self.fd = None;
-        self.http = None;
-        self.stage = Stage::Down;
-        self.out.clear();
-    }
-}
-
-/// What arriving frames may touch of a connection.
-struct Arrival<'a> {
-    login: &'a Login,
-    stage: &'a mut Stage,
-    out: &'a mut Outbox,
-    beat_out_ns: &'a mut u64,
-    beat_in_ns: &'a mut u64,
-    target: &'a Target,
-    random: &'a mut Random,
-}
-
-impl Arrival<'_> {
-    fn greet(&mut self) -> Result<(), Box<str>> {
-        let Self { login, stage, out, beat_out_ns, beat_in_ns, target, random } = self;
-        let beat = target.heart_beat.to_string();
-        let mut headers = vec![("accept-version", "1.2"), ("host", "localhost"), ("heart-beat", beat.as_str())];
-        let authorization;
-        if target.auth == Auth::Connect {
-            authorization = format!("Bearer {}", target.token(login.user, &[])?);
-            headers.push(("Authorization", &authorization));
+        let mut received = client.as_mut().expect(UP).receive(role, bytes);
+        loop {
+            // The event borrows from the client: it must be gone before an answer is sent.
+            let reached = match received.next_event().map_err(|error| error.to_string())? {
+                None => return Ok(()),
+                Some(Event::Open) => Some(LoginState::Connecting),
+                Some(Event::Frame(frame)) if frame.command == Command::Error => return Err(describe_error(&frame)),
+                Some(Event::Frame(frame)) => match *state {
+                    LoginState::Connecting if frame.command == Command::Connected => {
+                        *heart_beat = target.heart_beat.agree(frame.header("heart-beat"));
+                        Some(subscribing(login.destinations.len()))
+                    }
+                    LoginState::Connecting => return Err("the first frame is not CONNECTED".into()),
+                    LoginState::Subscribing { left } if is_subscribe_receipt(&frame) => {
+                        *state = subscribing(left - 1);
+                        None
+                    }
+                    LoginState::Ready | LoginState::Subscribing { .. } => {
+                        on_frame(&frame);
+                        None
+                    }
+                    LoginState::Down | LoginState::Opening => return Err("a frame before the session".into()),
+                },
+                Some(Event::HeartBeat | Event::Ping | Event::Pong(_)) => None,
+                Some(Event::Closed { code, reason }) => return Err(describe_close(code, reason)),
+            };
+            let Some(reached) = reached else { continue };
+            *state = reached;
+            match reached {
+                LoginState::Connecting => connect(received.client(), login, target)?,
+                _ => subscribe(received.client(), &login.destinations),
+            }
         }
-        out.frame(Command::Connect, &headers, b"", random);
-        **beat_out_ns = u64::from(target.heart_beat.out_ms) * 1_000_000;
-        **beat_in_ns = u64::from(target.heart_beat.in_ms) * 1_000_000;
-        **stage = Stage::Greeting;
+    }
+
+    /// Whether there is something to be written, or to be written on when there is room.
+    pub fn wants_flush(&self) -> bool {
+        let waits = |socket: &Option<Socket>| socket.as_ref().is_some_and(|socket| socket.watched || !socket.unsent.is_empty());
+        self.client.as_ref().is_some_and(|client| client.has_output()) || waits(&self.receiver) || waits(&self.sender)
+    }
+
+    /// Carries the client's outputs out; calls `watch` for each socket whose readiness must be watched otherwise than before.
+    ///
+    /// # Errors
+    /// Those of the sockets, and of `watch`.
+    pub fn flush(
+        &mut self,
+        target: &Target,
+        now: u64,
+        mut watch: impl FnMut(Role, RawFd, Watch) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let Self { login, client, receiver, sender, written_at, .. } = self;
+        let Some(client) = client else { return Ok(()) };
+        let frames_leave_by = login.transport.sender();
+        let mut added = [false; 2];
+        while let Some(output) = client.next_output() {
+            match output {
+                Output::Open(role) => {
+                    *of(role, receiver, sender) = Some(Socket::new(socket::connect(target.address, login.source)?));
+                    added[role as usize] = true;
+                }
+                Output::Write(role, bytes) => {
+                    // A request for packets is no sign of life to STOMP; a message is.
+                    if role == frames_leave_by {
+                        *written_at = now;
+                    }
+                    if let Some(socket) = of(role, receiver, sender) {
+                        socket.write(bytes)?;
+                    }
+                }
+                Output::Close(role) => *of(role, receiver, sender) = None,
+            }
+        }
+        for role in [Role::Receiver, Role::Sender] {
+            let Some(socket) = of(role, receiver, sender) else { continue };
+            if socket.watched {
+                socket.write_unsent()?;
+            }
+            let writable = !socket.unsent.is_empty();
+            if added[role as usize] {
+                watch(role, socket.fd.as_raw_fd(), Watch::Add { writable })?;
+            } else if writable != socket.watched {
+                watch(role, socket.fd.as_raw_fd(), Watch::Change { writable })?;
+            }
+            socket.watched = writable;
+        }
         Ok(())
     }
 
-    fn take(&mut self, event: Event<'_>, on_frame: &mut impl FnMut(&Frame<'_>)) -> Result<(), Box<str>> {
-        match event {
-            Event::Open if *self.stage == Stage::Opening => self.greet(),
-            Event::Open => Err("the server knows the session no more, and began it anew".into()),
-            Event::Frame(frame) if frame.command == Command::Error => Err(describe_error(&frame)),
-            Event::Frame(frame) => match *self.stage {
-                Stage::Ready => {
-                    on_frame(&frame);
-                    Ok(())
-                }
-                Stage::Greeting => {
-                    if frame.command != Command::Connected {
-                        return Err("the first frame is not CONNECTED".into());
-                    }
-                    negotiate(frame.header("heart-beat").unwrap_or("0,0"), self.beat_out_ns, self.beat_in_ns);
-                    subscribe(&self.login.destinations, self.out, self.random);
-                    *self.stage = subscribing(self.login.destinations.len());
-                    Ok(())
-                }
-                Stage::Subscribing { left } => {
-                    if frame.command == Command::Receipt && frame.header("receipt-id").is_some_and(is_subscribe_receipt) {
-                        *self.stage = subscribing(left - 1);
-                    } else {
-                        on_frame(&frame);
-                    }
-                    Ok(())
-                }
-                Stage::Down | Stage::Connecting | Stage::Upgrading | Stage::Opening => Err("a frame before the session".into()),
-            },
-            Event::HeartBeat => Ok(()),
-            Event::Ping(payload) => {
-                self.out.pong(payload, self.random);
-                Ok(())
-            }
-            Event::Close { code, reason } => Err(describe_close(code, reason)),
+    /// The server has closed one of the sockets.
+    ///
+    /// # Errors
+    /// When the session is over by that.
+    pub fn disconnected(&mut self, role: Role) -> Result<(), Box<str>> {
+        *of(role, &mut self.receiver, &mut self.sender) = None;
+        self.client().disconnected(role).map_err(|error| error.to_string().into())
+    }
+
+    /// Has the sockets closed by a reset.
+    pub fn reset(&mut self) {
+        for fd in [Role::Receiver, Role::Sender].into_iter().filter_map(|role| self.fd(role)) {
+            // A socket on which this fails is closed without a reset, which a peer must bear as well.
+            let _ = socket::reset_on_close(fd);
         }
+    }
+
+    pub fn close(&mut self) {
+        (self.client, self.receiver, self.sender) = (None, None, None);
+        self.state = LoginState::Down;
     }
 }
 
-fn subscribing(left: usize) -> Stage {
-    if left == 0 { Stage::Ready } else { Stage::Subscribing { left } }
+fn of<'a>(role: Role, receiver: &'a mut Option<Socket>, sender: &'a mut Option<Socket>) -> &'a mut Option<Socket> {
+    if role == Role::Receiver { receiver } else { sender }
 }
 
-fn is_subscribe_receipt(receipt: &str) -> bool {
-    receipt.starts_with(SUBSCRIBE_RECEIPT)
+fn connect(client: &mut Client, login: &Login, target: &Target) -> Result<(), String> {
+    let heart_beat = target.heart_beat.to_string();
+    let mut headers = vec![("accept-version", "1.2"), ("host", "localhost"), ("heart-beat", heart_beat.as_str())];
+    let authorization;
+    if target.auth == Auth::Connect {
+        authorization = format!("Bearer {}", target.token(login.user, &[])?);
+        headers.push(("Authorization", &authorization));
+    }
+    client.send_frame(Command::Connect, &headers, None);
+    Ok(())
 }
 
-fn subscribe(destinations: &[String], out: &mut Outbox, random: &mut Random) {
+fn subscribe(client: &mut Client, destinations: &[String]) {
     for (id, destination) in destinations.iter().enumerate() {
         let (id, receipt) = (id.to_string(), format!("{SUBSCRIBE_RECEIPT}{id}"));
         let headers = [("id", id.as_str()), ("destination", destination), ("ack", "auto"), ("receipt", &receipt)];
-        out.frame(Command::Subscribe, &headers, b"", random);
+        client.send_frame(Command::Subscribe, &headers, None);
     }
 }
 
-/// The server's `sx,sy`: it sends every `sx` at best and wants something every `sy` (STOMP 1.2, "Heart-beating").
-fn negotiate(header: &str, out_ns: &mut u64, in_ns: &mut u64) {
-    let mut parts = header.split(',').map(|part| part.trim().parse::<u32>().unwrap_or(0));
-    let (sends, wants) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-    let agree = |ours: u64, theirs: u32| if ours == 0 || theirs == 0 { 0 } else { ours.max(u64::from(theirs) * 1_000_000) };
-    *out_ns = agree(*out_ns, wants);
-    *in_ns = agree(*in_ns, sends);
+fn subscribing(left: usize) -> LoginState {
+    if left == 0 { LoginState::Ready } else { LoginState::Subscribing { left } }
+}
+
+fn is_subscribe_receipt(frame: &Frame<'_>) -> bool {
+    frame.command == Command::Receipt && frame.header("receipt-id").is_some_and(|id| id.starts_with(SUBSCRIBE_RECEIPT))
 }
 
 fn describe_error(frame: &Frame<'_>) -> Box<str> {
@@ -350,22 +343,5 @@ fn describe_close(code: Option<u16>, reason: &str) -> Box<str> {
     match code {
         Some(code) => format!("closed with {code} {reason}").into(),
         None => "closed without a code".into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn heart_beats_are_the_slower_of_both() {
-        let check = |header: &str, expect: (u64, u64)| {
-            let (mut out, mut into) = (5_000_000, 5_000_000);
-            negotiate(header, &mut out, &mut into);
-            assert_eq!((out, into), expect, "{header}");
-        };
-        check("10,3", (5_000_000, 10_000_000));
-        check("0,0", (0, 0));
-        check("garbage", (0, 0));
     }
 }

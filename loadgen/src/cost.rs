@@ -11,34 +11,34 @@ use clap::Args;
 use serde::Serialize;
 use tidings::protocol::stomp::Frame;
 
-use crate::engine::{Engine, Scenario, Turn};
+use crate::engine::{Engine, Proceed, Scenario};
 use crate::floor;
 use crate::meter;
 use crate::pairs::{self, Pace};
 use crate::random::Random;
 use crate::report::Spread;
-use crate::room;
 use crate::run::{RunArgs, put_conversations};
-use crate::server::{Server, ServerArgs, Site};
+use crate::server::{Server, ServerArgs, ServerSetup};
 use crate::socket;
 use crate::target::{Target, TargetArgs};
+use crate::topic;
 
 #[derive(Args, Clone, Debug)]
 pub struct CostArgs {
     #[command(flatten)]
     server: ServerArgs,
-    /// Rounds of each measurement; the median is told.
+    /// Rounds of each measurement; the median is printed.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
-    /// Subscribers of the room, and sockets of the floor.
+    /// Subscribers of the topic, and sockets of the floor.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     subscribers: u32,
     /// Users in pairs.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(2..=10_000))]
     users: u32,
-    /// Messages of the room with one in flight; with 64, eight times as many.
+    /// Messages of the topic with one in flight; with 64, eight times as many.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(2..=1_000_000))]
-    room_messages: u64,
+    topic_messages: u64,
     /// Messages of the pairs.
     #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(2..=100_000_000))]
     pairs_messages: u64,
@@ -76,8 +76,8 @@ struct Report {
     faults: u64,
 }
 
-/// Ids of the room's conversation and users lie behind those of the pairs.
-const ROOM_OFFSET: u64 = 1_000_000;
+/// Ids of the topic's conversation and users lie behind those of the pairs.
+const TOPIC_OFFSET: u64 = 1_000_000;
 const FLOOR_ROUNDS: u32 = 40;
 const FRAMES_TOGETHER: usize = 16;
 
@@ -95,7 +95,7 @@ pub fn run(args: &CostArgs, run: &RunArgs, target: &TargetArgs) -> Result<bool, 
     }
     socket::raise_file_limit();
     let seed = run.seed();
-    let site = Site::new(&args.server, &["shards=1"], seed)?;
+    let site = ServerSetup::new(&args.server, &["shards=1"], seed)?;
     println!("cost: server on CPU {cpu}, load generator on {others:?}, {} rounds, seed {seed}", args.rounds);
     println!("  {}", site.command());
     let server = site.start(Some(cpu))?;
@@ -123,17 +123,17 @@ impl Bench<'_> {
     fn measure(&self, seed: u64, command: String) -> Result<Report, String> {
         let mut random = Random::new(seed);
         let mut faults = 0;
-        room::put(&self.room(1, 1), self.target)?;
+        topic::put(&self.topic(1, 1), self.target)?;
         put_conversations(self.target, "direct", pairs::conversations(&self.pairs(1, 0)))?;
         // The first is not counted: it gives the bytes that the floor sends, and warms the server.
-        let (_, bytes) = self.time_room(1, 20, &mut random, &mut faults)?;
+        let (_, bytes) = self.time_topic(1, 20, &mut random, &mut faults)?;
         let bytes = bytes.ok_or("no delivery was seen on the wire")?;
         let mut rows = self.rows();
         for _ in 0..self.args.rounds {
             let bare = self.time_floor(&bytes, &mut random)?;
             let together = self.time_floor(&bytes.repeat(FRAMES_TOGETHER), &mut random)? / FRAMES_TOGETHER as f64;
-            let one = self.time_room(1, self.args.room_messages, &mut random, &mut faults)?.0;
-            let many = self.time_room(64, self.args.room_messages * 8, &mut random, &mut faults)?.0;
+            let one = self.time_topic(1, self.args.topic_messages, &mut random, &mut faults)?.0;
+            let many = self.time_topic(64, self.args.topic_messages * 8, &mut random, &mut faults)?.0;
             let mut measured = vec![bare, together, one, many];
             for inflight in &self.args.pairs_inflight {
                 measured.push(self.time_pairs(*inflight, &mut random, &mut faults)?);
@@ -176,8 +176,8 @@ impl Bench<'_> {
         let mut rows = vec![
             row("bare send".into(), "send", None),
             row(format!("{FRAMES_TOGETHER} frames in one bare send"), "frame", None),
-            row("room, 1 in flight".into(), "delivery", Some(1.4)),
-            row("room, 64 in flight".into(), "delivery", Some(0.2)),
+            row("topic, 1 in flight".into(), "delivery", Some(1.4)),
+            row("topic, 64 in flight".into(), "delivery", Some(0.2)),
         ];
         rows.extend(
             self.args.pairs_inflight.iter().map(|inflight| row(format!("pairs, {inflight} in flight"), "message", Some(6.0))),
@@ -185,10 +185,10 @@ impl Bench<'_> {
         rows
     }
 
-    fn room(&self, inflight: u64, messages: u64) -> room::Plan {
-        room::Plan {
-            conversation: self.run.first_conversation + ROOM_OFFSET,
-            first_user: self.run.first_user + ROOM_OFFSET,
+    fn topic(&self, inflight: u64, messages: u64) -> topic::Plan {
+        topic::Plan {
+            conversation: self.run.first_conversation + TOPIC_OFFSET,
+            first_user: self.run.first_user + TOPIC_OFFSET,
             subscribers: self.args.subscribers,
             inflight,
             messages,
@@ -216,19 +216,19 @@ impl Bench<'_> {
     }
 
     /// Microseconds of a delivery, and the bytes of one.
-    fn time_room(
+    fn time_topic(
         &self,
         inflight: u64,
         messages: u64,
         random: &mut Random,
         faults: &mut u64,
     ) -> Result<(f64, Option<Vec<u8>>), String> {
-        let plan = self.room(inflight, messages);
+        let plan = self.topic(inflight, messages);
         let pid = Some(self.server.pid());
-        let outcome = room::drive(&plan, self.target, pid, self.deadline, Random::new(random.next_u64()))?;
+        let outcome = topic::drive(&plan, self.target, pid, self.deadline, Random::new(random.next_u64()))?;
         *faults += outcome.counts.faults();
         let spent = outcome.spent.filter(|_| outcome.finished);
-        let spent = spent.ok_or_else(|| format!("the room with {inflight} in flight did not finish: {:?}", outcome.counts))?;
+        let spent = spent.ok_or_else(|| format!("the topic with {inflight} in flight did not finish: {:?}", outcome.counts))?;
         Ok((spent.cpu_us_each(), outcome.delivery_bytes))
     }
 
@@ -259,7 +259,7 @@ impl Bench<'_> {
         });
         // Frames and not bytes are counted: what is cut by the end of a read is not there yet.
         let frames = bytes.windows(8).filter(|window| window == b"MESSAGE\n").count();
-        let mut reader = FloorReader { per_round: (count * frames) as u64, read: 0, rounds: 0, ended: 0, tell: read };
+        let mut reader = FloorReader { per_round: (count * frames) as u64, read: 0, rounds: 0, ended: 0, ended_rounds: read };
         let finished = engine.run(&mut reader, self.deadline).map_err(|error| error.to_string())?;
         drop(reader);
         let ns = sender.join().map_err(|_| "the floor's sender panicked")?.map_err(|error| format!("the floor: {error}"))?;
@@ -280,7 +280,7 @@ struct FloorReader {
     read: u64,
     rounds: u64,
     ended: u64,
-    tell: Sender<()>,
+    ended_rounds: Sender<()>,
 }
 
 impl Scenario for FloorReader {
@@ -294,14 +294,14 @@ impl Scenario for FloorReader {
         self.ended += 1;
     }
 
-    fn turn(&mut self, _engine: &mut Engine, _now: u64) -> Turn {
+    fn act(&mut self, _engine: &mut Engine, _now: u64) -> Proceed {
         if self.read == self.per_round * (self.rounds + 1) {
             self.rounds += 1;
             // The sender may have failed; then its sockets close, and that ends the round too.
-            let _ = self.tell.send(());
+            let _ = self.ended_rounds.send(());
         }
         let all = u64::from(FLOOR_ROUNDS / 10 + FLOOR_ROUNDS);
-        if self.rounds == all || self.ended > 0 { Turn::Done } else { Turn::Until(u64::MAX) }
+        if self.rounds == all || self.ended > 0 { Proceed::Done } else { Proceed::Until(u64::MAX) }
     }
 }
 

@@ -9,13 +9,13 @@ use clap::Args;
 use serde::Serialize;
 use tidings::protocol::stomp::Frame;
 
-use crate::engine::{Engine, Scenario, Turn};
-use crate::history::LogFaults;
+use crate::engine::{Engine, Proceed, Scenario};
 use crate::pairs::{self, CatchUp, Counts, Pace, Pairs, Plan};
 use crate::random::Random;
 use crate::run::{RunArgs, put_conversations};
-use crate::server::{ServerArgs, Site};
+use crate::server::{ServerArgs, ServerSetup};
 use crate::target::{Target, TargetArgs};
+use crate::verify::LogFaults;
 
 #[derive(Args, Clone, Debug)]
 pub struct CrashArgs {
@@ -55,7 +55,7 @@ struct Report {
 pub fn run(args: &CrashArgs, run: &RunArgs, target: &TargetArgs) -> Result<bool, String> {
     run.pin()?;
     let seed = run.seed();
-    let site = Site::new(&args.server, &[], seed)?;
+    let site = ServerSetup::new(&args.server, &[], seed)?;
     println!("crash: {} kills, {} users, {} in flight, seed {seed}", args.times, args.users, args.inflight);
     println!("  {}", site.command());
     let target = target.resolve_at(site.address, &site.secret);
@@ -71,7 +71,7 @@ pub fn run(args: &CrashArgs, run: &RunArgs, target: &TargetArgs) -> Result<bool,
     Ok(sound)
 }
 
-fn rounds(args: &CrashArgs, run: &RunArgs, site: &Site, target: &Target, seed: u64) -> Result<Report, String> {
+fn rounds(args: &CrashArgs, run: &RunArgs, site: &ServerSetup, target: &Target, seed: u64) -> Result<Report, String> {
     let mut random = Random::new(seed);
     let plan = Plan {
         run: random.next_u64() as u32,
@@ -139,7 +139,7 @@ fn settle(load: &mut Pairs, target: &Target, random: &mut Random, deadline: u64)
     load.plan.reconnect = true;
     let mut engine = connect(load, target, random)?;
     let finished = engine.run(load, deadline).map_err(|error| error.to_string())?;
-    Ok(finished && load.clients.iter().all(|client| client.unsettled() == 0))
+    Ok(finished && load.users.iter().all(|client| client.unsettled() == 0))
 }
 
 /// The load, until the last connection has ended: what the kernel still held of the server's bytes is read to its end.
@@ -164,12 +164,12 @@ impl Scenario for UntilKilled<'_> {
         self.load.closed(slot, why, now);
     }
 
-    fn turn(&mut self, engine: &mut Engine, now: u64) -> Turn {
-        let turn = self.load.turn(engine, now);
+    fn act(&mut self, engine: &mut Engine, now: u64) -> Proceed {
+        let proceed = self.load.act(engine, now);
         if self.load.started_at.is_some() {
             self.started = None;
         }
-        if self.ended == self.load.clients.len() { Turn::Done } else { turn }
+        if self.ended == self.load.users.len() { Proceed::Done } else { proceed }
     }
 }
 

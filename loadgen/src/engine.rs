@@ -1,17 +1,16 @@
-//! The loop of one thread: sockets, readiness, deadlines. What the load is, a [`Scenario`] says, without seeing a socket.
+//! The loop of one thread: sockets, readiness, deadlines. The load itself is a [`Scenario`], which sees no socket.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+use tidings::client::Role;
 use tidings::protocol::stomp::{Command, Frame};
 
 use crate::clock;
-use crate::connection::{Connection, Login, Stage};
+use crate::connection::{Connection, Login, LoginState, Watch};
 use crate::random::Random;
 use crate::socket::{self, Epoll};
-use crate::sockjs::{Role, Wire};
 use crate::target::Target;
 
 /// Connections that log in at the same time: fewer than the shortest usual accept queue.
@@ -25,22 +24,22 @@ const SWEEP_NS: u64 = 100_000_000;
 const SCRATCH_BYTES: usize = 256 * 1024;
 const EVENTS: usize = 1_024;
 
-/// What the scenario wants next.
+/// What the engine does after a call of [`Scenario::act`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
-    /// Call again when something arrived, or at this monotonic time at the latest.
+pub enum Proceed {
+    /// It calls again when something arrived, or at this monotonic time at the latest.
     Until(u64),
     Done,
 }
 
-/// What the load is. Frames come in one by one; what is to be sent goes out in [`turn`](Self::turn), after each batch.
+/// The load itself. Frames come in one by one; frames are sent in [`act`](Self::act), after each batch.
 pub trait Scenario {
     /// The session is CONNECTED and every subscription has its receipt.
     fn ready(&mut self, slot: usize, now: u64);
     fn frame(&mut self, slot: usize, frame: &Frame<'_>, now: u64);
     /// The connection ended, or could not be opened; the engine does not open it again by itself.
     fn closed(&mut self, slot: usize, why: &str, now: u64);
-    fn turn(&mut self, engine: &mut Engine, now: u64) -> Turn;
+    fn act(&mut self, engine: &mut Engine, now: u64) -> Proceed;
 }
 
 pub struct Engine {
@@ -83,7 +82,7 @@ impl Engine {
 
     /// Logs in when its turn comes: at most `OPENING_MAX` do at a time.
     pub fn open(&mut self, slot: usize) {
-        assert_eq!(self.connections[slot].stage, Stage::Down);
+        assert_eq!(self.connections[slot].state, LoginState::Down);
         self.waiting.push_back(slot);
     }
 
@@ -101,22 +100,21 @@ impl Engine {
     /// Queues a frame; all that one turn queues for a connection leaves in one write.
     pub fn send(&mut self, slot: usize, command: Command, headers: &[(&str, &str)], body: &[u8]) {
         let connection = &mut self.connections[slot];
-        assert_eq!(connection.stage, Stage::Ready);
-        connection.out.frame(command, headers, body, &mut self.random);
+        assert_eq!(connection.state, LoginState::Ready);
+        let body = (command == Command::Send).then_some(body);
+        connection.client().send_frame(command, headers, body);
         mark(&mut self.dirty, slot, connection);
     }
 
-    /// Drops the connection, by a reset or by closing it cleanly. The scenario is not told: it asked for it.
+    /// Drops the connection, by a reset or by closing it cleanly. The scenario's `closed` is not called: it asked for this.
     pub fn drop_connection(&mut self, slot: usize, reset: bool) {
         let connection = &mut self.connections[slot];
-        if let Some(fd) = &connection.fd {
-            if reset {
-                // A socket on which this fails is closed without a reset, which a peer must bear as well.
-                let _ = socket::reset_on_close(fd.as_raw_fd());
-            } else {
-                connection.out.close(&mut self.random);
-                let _ = flush(connection);
-            }
+        if reset {
+            connection.reset();
+        } else if connection.state == LoginState::Ready && !connection.login.transport.is_http() {
+            connection.client().close();
+            // A socket that has no room, or has ended, ends without the close frame.
+            let _ = connection.flush(&self.target, 0, |_, _, _| Ok(()));
         }
         self.end(slot);
     }
@@ -133,7 +131,7 @@ impl Engine {
     /// Runs until the scenario is done; false when `deadline` came first.
     ///
     /// # Errors
-    /// Those of epoll; what goes wrong with one connection is the scenario's to know.
+    /// Those of epoll; faults of one connection go to the scenario.
     pub fn run(&mut self, scenario: &mut impl Scenario, deadline: u64) -> io::Result<bool> {
         let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS];
         let mut scratch = vec![0; SCRATCH_BYTES];
@@ -147,8 +145,8 @@ impl Engine {
                 self.sweep(now);
                 sweep_at = now + SWEEP_NS;
             }
-            self.tell_closed(scenario, now);
-            let Turn::Until(next) = scenario.turn(self, now) else {
+            self.report_closed(scenario, now);
+            let Proceed::Until(next) = scenario.act(self, now) else {
                 self.flush_dirty(now);
                 return Ok(true);
             };
@@ -167,15 +165,11 @@ impl Engine {
         let slot = (token & SLOT_MASK) as usize;
         let role = if token & SENDER_BIT == 0 { Role::Receiver } else { Role::Sender };
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        if connection.generation != (token >> 32) as u32 || connection.stage == Stage::Down {
+        if connection.generation != (token >> 32) as u32 || connection.state == LoginState::Down {
             return;
         }
-        let result = if connection.stage == Stage::Connecting {
-            connection.connected(&self.target, &mut self.random)
-        } else {
-            let readable = flags & !(libc::EPOLLOUT as u32) != 0;
-            if readable { self.read(slot, role, scratch, scenario) } else { Ok(()) }
-        };
+        let readable = flags & !(libc::EPOLLOUT as u32) != 0;
+        let result = if readable { self.read(slot, role, scratch, scenario) } else { Ok(()) };
         if let Err(why) = result {
             self.fail(slot, why);
         } else if self.connections[slot].wants_flush() {
@@ -183,33 +177,23 @@ impl Engine {
         }
     }
 
-    /// One read an event: what is left makes the descriptor ready again, and nobody waits behind a busy one.
+    /// One read an event: the rest makes the descriptor ready again, and no connection waits behind a busy one.
     fn read(&mut self, slot: usize, role: Role, scratch: &mut [u8], scenario: &mut impl Scenario) -> Result<(), Box<str>> {
         let connection = &mut self.connections[slot];
-        let fd = connection.http.as_mut().map_or(&connection.fd, |session| &session.wire(role).fd);
-        let Some(fd) = fd else { return Ok(()) };
-        let count = match socket::receive(fd.as_raw_fd(), scratch) {
-            Ok(0) => {
-                return match &mut connection.http {
-                    Some(session) => session.closed(role),
-                    None => Err("closed by the server without a close frame".into()),
-                };
-            }
+        let Some(fd) = connection.fd(role) else { return Ok(()) };
+        let count = match socket::receive(fd, scratch) {
+            Ok(0) => return connection.disconnected(role),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error.to_string().into()),
         };
         let now = clock::mono_ns();
         connection.read_at = now;
-        let was_ready = connection.stage == Stage::Ready;
+        let was_ready = connection.state == LoginState::Ready;
         let bytes = scratch.get_mut(..count).unwrap_or_default();
         let mut on_frame = |frame: &Frame<'_>| scenario.frame(slot, frame, now);
-        let result = if connection.http.is_some() {
-            connection.take_http(role, bytes, &self.target, &mut self.random, &mut on_frame)
-        } else {
-            connection.take(bytes, &self.target, &mut self.random, &mut on_frame)
-        };
-        if !was_ready && connection.stage == Stage::Ready {
+        let result = connection.receive(role, bytes, &self.target, &mut on_frame);
+        if !was_ready && connection.state == LoginState::Ready {
             self.opening -= 1;
             scenario.ready(slot, now);
         }
@@ -225,14 +209,7 @@ impl Engine {
                 continue;
             }
             self.opening += 1;
-            let Some(fd) = &connection.fd else {
-                mark(&mut self.dirty, slot, connection);
-                continue;
-            };
-            connection.blocked = true;
-            if let Err(error) = self.epoll.add(fd.as_raw_fd(), token(slot, connection.generation, Role::Receiver), true) {
-                self.fail(slot, error.to_string().into());
-            }
+            mark(&mut self.dirty, slot, connection);
         }
     }
 
@@ -240,23 +217,25 @@ impl Engine {
     fn sweep(&mut self, now: u64) {
         for slot in 0..self.connections.len() {
             let connection = &mut self.connections[slot];
-            if connection.stage == Stage::Down {
+            if connection.state == LoginState::Down {
                 continue;
             }
-            if connection.stage != Stage::Ready {
+            if connection.state != LoginState::Ready {
                 if now.saturating_sub(connection.opened_at) > OPENING_NS_MAX {
-                    let why = format!("not logged in in time: {:?}", connection.stage);
+                    let why = format!("not logged in in time: {:?}", connection.state);
                     self.fail(slot, why.into());
                 }
                 continue;
             }
+            let [beat_out_ns, beat_in_ns] =
+                [connection.heart_beat.out_ms, connection.heart_beat.in_ms].map(|ms| u64::from(ms) * 1_000_000);
             // Early by a sweep, so that a beat is never late.
             let quiet = now.saturating_sub(connection.written_at) + 2 * SWEEP_NS;
-            if connection.beat_out_ns > 0 && quiet >= connection.beat_out_ns && connection.out.is_empty() {
-                connection.out.beat(&mut self.random);
+            if beat_out_ns > 0 && quiet >= beat_out_ns && !connection.wants_flush() {
+                connection.client().send_heart_beat();
                 mark(&mut self.dirty, slot, connection);
             }
-            if connection.beat_in_ns > 0 && now.saturating_sub(connection.read_at) > SILENT_BEATS * connection.beat_in_ns {
+            if beat_in_ns > 0 && now.saturating_sub(connection.read_at) > SILENT_BEATS * beat_in_ns {
                 self.fail(slot, "the server's heart-beats stopped".into());
             }
         }
@@ -267,11 +246,9 @@ impl Engine {
         for slot in dirty.drain(..) {
             let connection = &mut self.connections[slot];
             connection.dirty = false;
-            let result = if connection.http.is_some() {
-                flush_http(&self.epoll, &self.target, slot, connection, now)
-            } else {
-                flush_websocket(&self.epoll, slot, connection, now)
-            };
+            let (epoll, generation) = (&self.epoll, connection.generation);
+            let result =
+                connection.flush(&self.target, now, |role, fd, change| watch(epoll, fd, token(slot, generation, role), change));
             if let Err(error) = result {
                 self.fail(slot, error.to_string().into());
             }
@@ -293,24 +270,22 @@ impl Engine {
 
     fn end(&mut self, slot: usize) {
         let connection = &mut self.connections[slot];
-        match connection.stage {
-            Stage::Down => self.waiting.retain(|waiting| *waiting != slot),
-            Stage::Ready => {}
-            Stage::Connecting | Stage::Upgrading | Stage::Opening | Stage::Greeting | Stage::Subscribing { .. } => {
-                self.opening -= 1
-            }
+        match connection.state {
+            LoginState::Down => self.waiting.retain(|waiting| *waiting != slot),
+            LoginState::Ready => {}
+            LoginState::Opening | LoginState::Connecting | LoginState::Subscribing { .. } => self.opening -= 1,
         }
         connection.close();
     }
 
-    fn tell_closed(&mut self, scenario: &mut impl Scenario, now: u64) {
+    fn report_closed(&mut self, scenario: &mut impl Scenario, now: u64) {
         for (slot, why) in std::mem::take(&mut self.closed) {
             scenario.closed(slot, &why, now);
         }
     }
 }
 
-/// A token is the generation, one bit for which connection of a session over HTTP it is, and the slot.
+/// A token is the generation, one bit for the role of the socket, and the slot.
 const SENDER_BIT: u64 = 1 << 31;
 const SLOT_MASK: u64 = SENDER_BIT - 1;
 
@@ -325,63 +300,9 @@ fn mark(dirty: &mut Vec<usize>, slot: usize, connection: &mut Connection) {
     }
 }
 
-fn flush(connection: &mut Connection) -> io::Result<()> {
-    let Some(fd) = &connection.fd else { return Ok(()) };
-    while !connection.out.is_empty() {
-        match socket::send(fd.as_raw_fd(), connection.out.pending()) {
-            Ok(count) => connection.out.consume(count),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return Err(error),
-        }
+fn watch(epoll: &Epoll, fd: RawFd, token: u64, change: Watch) -> io::Result<()> {
+    match change {
+        Watch::Add { writable } => epoll.add(fd, token, writable),
+        Watch::Change { writable } => epoll.change(fd, token, writable),
     }
-    Ok(())
-}
-
-fn flush_websocket(epoll: &Epoll, slot: usize, connection: &mut Connection, now: u64) -> io::Result<()> {
-    let Some(fd) = connection.fd.as_ref().map(AsRawFd::as_raw_fd) else { return Ok(()) };
-    connection.written_at = now;
-    flush(connection)?;
-    let blocked = !connection.out.is_empty();
-    if blocked != connection.blocked {
-        connection.blocked = blocked;
-        epoll.change(fd, token(slot, connection.generation, Role::Receiver), blocked)?;
-    }
-    Ok(())
-}
-
-/// Begins the next request when there is one, and writes what either connection has room for.
-fn flush_http(epoll: &Epoll, target: &Target, slot: usize, connection: &mut Connection, now: u64) -> io::Result<()> {
-    let Some(session) = &mut connection.http else { return Ok(()) };
-    if session.bring(&mut connection.out.messages) {
-        // A request for packets is no sign of life to STOMP; a message is.
-        connection.written_at = now;
-    }
-    for role in [Role::Receiver, Role::Sender] {
-        let token = token(slot, connection.generation, role);
-        flush_wire(epoll, target, connection.login.source, session.wire(role), token)?;
-    }
-    Ok(())
-}
-
-fn flush_wire(epoll: &Epoll, target: &Target, source: Option<Ipv4Addr>, wire: &mut Wire, token: u64) -> io::Result<()> {
-    if wire.fd.is_none() && !wire.pending().is_empty() {
-        let fd = socket::connect(target.address, source)?;
-        epoll.add(fd.as_raw_fd(), token, false)?;
-        wire.fd = Some(fd);
-    }
-    let Some(fd) = wire.fd.as_ref().map(AsRawFd::as_raw_fd) else { return Ok(()) };
-    let mut blocked = false;
-    while !wire.pending().is_empty() && !blocked {
-        // A socket that is still connecting has no room either.
-        match socket::send(fd, wire.pending()) {
-            Ok(count) => wire.consume(count),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => blocked = true,
-            Err(error) => return Err(error),
-        }
-    }
-    if blocked != wire.blocked {
-        wire.blocked = blocked;
-        epoll.change(fd, token, blocked)?;
-    }
-    Ok(())
 }

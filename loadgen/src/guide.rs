@@ -9,7 +9,7 @@ use serde::Serialize;
 use tidings::protocol::stomp::{Command, Frame};
 
 use crate::connection::Login;
-use crate::engine::{Engine, Scenario, Turn};
+use crate::engine::{Engine, Proceed, Scenario};
 use crate::random::Random;
 use crate::report::{self, Latency};
 use crate::run::{RunArgs, put_conversations};
@@ -132,7 +132,7 @@ impl Scenario for Guide {
         self.failed += 1;
     }
 
-    fn turn(&mut self, engine: &mut Engine, now: u64) -> Turn {
+    fn act(&mut self, engine: &mut Engine, now: u64) -> Proceed {
         self.started_at.get_or_insert(now);
         while self.opened < self.connections && self.due(self.opened) <= now {
             engine.open(self.opened as usize);
@@ -148,9 +148,9 @@ impl Scenario for Guide {
         let settled = self.acknowledged + self.refused + self.failed;
         self.progress.set_position(settled);
         match self.opened {
-            opened if opened < self.connections => Turn::Until(self.due(opened)),
-            _ if settled >= self.connections => Turn::Done,
-            _ => Turn::Until(u64::MAX),
+            opened if opened < self.connections => Proceed::Until(self.due(opened)),
+            _ if settled >= self.connections => Proceed::Done,
+            _ => Proceed::Until(u64::MAX),
         }
     }
 }

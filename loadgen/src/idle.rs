@@ -11,7 +11,7 @@ use tidings::protocol::stomp::{Command, Frame};
 
 use crate::clock;
 use crate::connection::Login;
-use crate::engine::{Engine, Scenario, Turn};
+use crate::engine::{Engine, Proceed, Scenario};
 use crate::meter::{self, KernelMemory, Memory};
 use crate::random::Random;
 use crate::report;
@@ -159,7 +159,7 @@ impl Scenario for Idle {
         self.ended += 1;
     }
 
-    fn turn(&mut self, engine: &mut Engine, now: u64) -> Turn {
+    fn act(&mut self, engine: &mut Engine, now: u64) -> Proceed {
         for slot in self.unsent.drain(..) {
             engine.send(slot, Command::Send, &[("destination", "/app/heartbeat"), ("receipt", "m")], b"");
         }
@@ -167,17 +167,17 @@ impl Scenario for Idle {
         match self.until {
             Some(until) if now >= until => {
                 self.look();
-                Turn::Done
+                Proceed::Done
             }
-            Some(until) => Turn::Until(until),
+            Some(until) => Proceed::Until(until),
             None if self.answered == self.connections => {
                 self.look();
                 let until = now + self.hold.as_nanos() as u64;
                 self.until = Some(until);
-                Turn::Until(until)
+                Proceed::Until(until)
             }
-            None if self.ended > 0 => Turn::Done,
-            None => Turn::Until(u64::MAX),
+            None if self.ended > 0 => Proceed::Done,
+            None => Proceed::Until(u64::MAX),
         }
     }
 }

@@ -3,31 +3,29 @@
 //! Purpose: open-loop and closed-loop load over STOMP on WebSockets and SockJS, REST reads of the histories, kills, and the server's
 //! cost in the kernel's accounting. Flows in: options. Flows out: a summary, one line of JSON, and the exit code: 0 when
 //! nothing was lost, doubled or reordered, 1 otherwise, 2 when the load could not be put on.
-//! Of the server it uses the protocol and model rooms only, never its internals.
+//! Of the server's package it uses client, protocol and model, which build without the server.
 
 pub mod clock;
-pub mod codec;
 pub mod connection;
 pub mod cost;
 pub mod crash;
 pub mod engine;
 pub mod floor;
+pub mod generate;
 pub mod guide;
-pub mod history;
 pub mod idle;
 pub mod marker;
 pub mod meter;
 pub mod pages;
 pub mod pairs;
-pub mod past;
 pub mod random;
 pub mod report;
 pub mod rest;
-pub mod room;
 pub mod run;
 pub mod sequence;
 pub mod server;
 pub mod socket;
-pub mod sockjs;
 pub mod tables;
 pub mod target;
+pub mod topic;
+pub mod verify;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use loadgen::{cost, crash, guide, idle, pages, pairs, past, room, run, tables, target};
+use loadgen::{cost, crash, generate, guide, idle, pages, pairs, run, tables, target, topic};
 
 #[derive(Parser)]
 #[command(
@@ -34,19 +34,19 @@ enum Profile {
 enum Scenario {
     /// Users in pairs talk to each other.
     Pairs(pairs::PairsArgs),
-    /// One sender, everybody subscribed to the conversation's topic.
-    Room(room::RoomArgs),
+    /// One sender, all others subscribed to the conversation's topic.
+    Topic(topic::TopicArgs),
     /// Connections that do nothing but stay.
     Idle(idle::IdleArgs),
     /// Kills a server of its own under load, and looks for what was acknowledged.
     Crash(crash::CrashArgs),
-    /// What a server of its own spends on a delivery and on a message, in bare sends.
+    /// The CPU time of a server of its own for a delivery and for a message, in bare sends.
     Cost(cost::CostArgs),
     /// Writes a made-up history, for `tidings import`; --seed makes it the same again.
-    History(past::PastArgs),
-    /// Asks for pages of such a history and for lists, checks them, and tells how long they took.
+    Generate(generate::GenerateArgs),
+    /// Asks for pages of such a history and for lists, checks them, and reports how long they took.
     Pages(pages::PagesArgs),
-    /// Imports histories of several sizes, each into a store of its own, and tells how long their pages take.
+    /// Imports histories of several sizes, each into a store of its own, and reports how long their pages take.
     Tables(tables::TablesArgs),
 }
 
@@ -55,11 +55,11 @@ fn main() -> ExitCode {
     let sound = match (&scenario, profile) {
         (Some(_), Some(_)) => Err("a scenario and --profile exclude each other".into()),
         (Some(Scenario::Pairs(args)), _) => target.resolve().and_then(|target| pairs::run(args, &run, &target)),
-        (Some(Scenario::Room(args)), _) => target.resolve().and_then(|target| room::run(args, &run, &target)),
+        (Some(Scenario::Topic(args)), _) => target.resolve().and_then(|target| topic::run(args, &run, &target)),
         (Some(Scenario::Idle(args)), _) => target.resolve().and_then(|target| idle::run(args, &run, &target)),
         (Some(Scenario::Crash(args)), _) => crash::run(args, &run, &target),
         (Some(Scenario::Cost(args)), _) => cost::run(args, &run, &target),
-        (Some(Scenario::History(args)), _) => past::run(args, run.seed(), run.first_user, run.first_conversation),
+        (Some(Scenario::Generate(args)), _) => generate::run(args, run.seed(), run.first_user, run.first_conversation),
         (Some(Scenario::Pages(args)), _) => target.resolve().and_then(|target| pages::run(args, &run, &target)),
         (Some(Scenario::Tables(args)), _) => tables::run(args, &run, &target),
         (None, Some(Profile::Guide)) => target.resolve().and_then(|target| guide::run(&run, &target)),

@@ -1,6 +1,6 @@
 //! `loadgen pages`: how long a page of a history takes, wherever in the history it is, and whether it is the right one.
 //!
-//! The histories are those that `loadgen history` wrote with the same options. One request is under way at a time, so a latency
+//! The histories are those that `loadgen generate` wrote with the same options. One request is under way at a time, so a latency
 //! is a page's own, and kinds of pages take turns, so that what else happens on the machine happens to all.
 
 use clap::Args;
@@ -9,17 +9,17 @@ use std::borrow::Cow;
 use tidings::model::MessageId;
 
 use crate::clock;
-use crate::past::{Past, PastArgs};
+use crate::generate::{GenerateArgs, GeneratedHistory};
 use crate::random::Random;
 use crate::report::{self, Latency};
-use crate::rest::{Client, Request};
+use crate::rest::{Request, RestClient};
 use crate::run::RunArgs;
 use crate::target::Target;
 
 #[derive(Args, Clone, Debug)]
 pub struct PagesArgs {
     #[command(flatten)]
-    past: PastArgs,
+    history: GenerateArgs,
     /// Requests of each kind.
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     requests: u64,
@@ -85,7 +85,7 @@ struct Wanted {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct History<'a> {
+struct MessagePage<'a> {
     #[serde(borrow)]
     messages: Vec<Message<'a>>,
     has_more: bool,
@@ -130,9 +130,9 @@ struct Summary<'a> {
 pub fn run(args: &PagesArgs, run: &RunArgs, target: &Target) -> Result<bool, String> {
     run.pin()?;
     let seed = run.seed.ok_or("--seed must be that of the history")?;
-    let past = Past::new(&args.past, seed, run.first_user, run.first_conversation)?;
-    let (rows, faults) = measure(&past, args.limit, args.requests, seed, target, run.deadline())?;
-    let Past { conversations, messages_each, .. } = past;
+    let history = GeneratedHistory::new(&args.history, seed, run.first_user, run.first_conversation)?;
+    let (rows, faults) = measure(&history, args.limit, args.requests, seed, target, run.deadline())?;
+    let GeneratedHistory { conversations, messages_each, .. } = history;
     let report = Report { scenario: "pages", seed, conversations, messages_each, rows, faults };
     print(&report);
     run.write_json(&report)?;
@@ -144,15 +144,15 @@ pub fn run(args: &PagesArgs, run: &RunArgs, target: &Target) -> Result<bool, Str
 /// # Errors
 /// When the server does not answer, or the deadline comes first.
 pub fn measure(
-    past: &Past,
+    history: &GeneratedHistory,
     limit: u64,
     requests: u64,
     seed: u64,
     target: &Target,
     deadline: u64,
 ) -> Result<(Vec<Row>, u64), String> {
-    let mut pages = Pages { past, limit, random: Random::new(seed) };
-    let mut client = Client::new(target.address);
+    let mut pages = Pages { history, limit, random: Random::new(seed) };
+    let mut client = RestClient::new(target.address);
     let mut latencies = Kind::ALL.map(|_| report::histogram());
     let mut faults = 0;
     for round in 0..requests + requests / WARM_UP {
@@ -178,7 +178,7 @@ pub fn measure(
 }
 
 struct Pages<'a> {
-    past: &'a Past,
+    history: &'a GeneratedHistory,
     limit: u64,
     random: Random,
 }
@@ -189,7 +189,7 @@ impl Pages<'_> {
         &self,
         kind: Kind,
         wanted: &Wanted,
-        client: &mut Client,
+        client: &mut RestClient,
         target: &Target,
     ) -> Result<(u64, Result<(), String>), String> {
         let token = target.token(wanted.user, &[])?;
@@ -205,8 +205,8 @@ impl Pages<'_> {
     }
 
     fn want(&mut self, kind: Kind) -> Wanted {
-        let conversation = self.random.below(self.past.conversations);
-        let all = self.past.messages_each;
+        let conversation = self.random.below(self.history.conversations);
+        let all = self.history.messages_each;
         match kind {
             Kind::Newest => self.want_back(conversation, None),
             Kind::Middle => {
@@ -221,7 +221,7 @@ impl Pages<'_> {
             }
             Kind::Forward => {
                 let number = 1 + self.random.below(all);
-                let path = format!("after={}&", self.past.before(conversation, number));
+                let path = format!("after={}&", self.history.before(conversation, number));
                 let last = all.min(number + self.limit - 1);
                 self.want_messages(conversation, &path, (number..=last).collect(), last < all)
             }
@@ -231,23 +231,23 @@ impl Pages<'_> {
 
     /// The page that ends right before a message.
     fn want_back(&mut self, conversation: u64, before: Option<u64>) -> Wanted {
-        let last = before.map_or(self.past.messages_each, |number| number - 1);
+        let last = before.map_or(self.history.messages_each, |number| number - 1);
         let first = (last + 1).saturating_sub(self.limit).max(1);
-        let cursor = before.map_or_else(String::new, |number| format!("cursor={}&", self.past.before(conversation, number)));
+        let cursor = before.map_or_else(String::new, |number| format!("cursor={}&", self.history.before(conversation, number)));
         self.want_messages(conversation, &cursor, (first..=last).rev().collect(), first > 1)
     }
 
     fn want_messages(&mut self, conversation: u64, cursor: &str, expect: Vec<u64>, has_more: bool) -> Wanted {
-        let path = format!("/conversations/{}/messages?{cursor}limit={}", self.past.id(conversation), self.limit);
-        let user = self.past.pair(conversation)[self.random.below(2) as usize];
+        let path = format!("/conversations/{}/messages?{cursor}limit={}", self.history.id(conversation), self.limit);
+        let user = self.history.pair(conversation)[self.random.below(2) as usize];
         Wanted { path, user, conversation, expect, has_more }
     }
 
     fn want_list(&mut self, conversation: u64) -> Wanted {
-        let user = self.past.pair(conversation)[self.random.below(2) as usize];
-        let all = self.past.conversations_of(user);
+        let user = self.history.pair(conversation)[self.random.below(2) as usize];
+        let all = self.history.conversations_of(user);
         let from = self.random.below(all.len() as u64) as usize;
-        let after = from.checked_sub(1).map_or_else(String::new, |before| format!("after={}&", self.past.id(all[before])));
+        let after = from.checked_sub(1).map_or_else(String::new, |before| format!("after={}&", self.history.id(all[before])));
         let to = all.len().min(from + self.limit as usize);
         let path = format!("/conversations?{after}limit={}", self.limit);
         Wanted { path, user, conversation, expect: all[from..to].to_vec(), has_more: to < all.len() }
@@ -258,7 +258,7 @@ impl Pages<'_> {
     }
 
     fn check_history(&self, kind: Kind, wanted: &Wanted, body: &mut [u8]) -> Result<(), String> {
-        let page: History<'_> = simd_json::from_slice(body).map_err(|error| format!("not a page: {error}"))?;
+        let page: MessagePage<'_> = simd_json::from_slice(body).map_err(|error| format!("not a page: {error}"))?;
         if (page.messages.len(), page.has_more) != (wanted.expect.len(), wanted.has_more) {
             return Err(format!("{} messages, more: {}", page.messages.len(), page.has_more));
         }
@@ -275,9 +275,9 @@ impl Pages<'_> {
     }
 
     fn check_message(&self, message: &Message<'_>, conversation: u64, number: u64) -> Result<(), String> {
-        let said = self.past.said(conversation, number);
+        let said = self.history.said(conversation, number);
         let id: MessageId = message.id.parse().map_err(|_| format!("`{}` is no message id", message.id))?;
-        let is_right = message.conversation_id == self.past.id(conversation)
+        let is_right = message.conversation_id == self.history.id(conversation)
             && message.sender_id == said.sender
             && message.content == said.content
             && id.at() == said.at
@@ -289,13 +289,13 @@ impl Pages<'_> {
     fn check_list(&self, wanted: &Wanted, body: &mut [u8]) -> Result<(), String> {
         let list: List<'_> = simd_json::from_slice(body).map_err(|error| format!("not a list: {error}"))?;
         let ids: Vec<u64> = list.conversations.iter().map(|summary| summary.id).collect();
-        let expect: Vec<u64> = wanted.expect.iter().map(|conversation| self.past.id(*conversation)).collect();
+        let expect: Vec<u64> = wanted.expect.iter().map(|conversation| self.history.id(*conversation)).collect();
         if (&ids, list.next_cursor.is_some()) != (&expect, wanted.has_more) {
             return Err(format!("conversations {ids:?}, more: {}", list.next_cursor.is_some()));
         }
         for (summary, conversation) in list.conversations.iter().zip(&wanted.expect) {
-            self.check_message(&summary.last_message, *conversation, self.past.messages_each)?;
-            let unread = self.past.unread(*conversation, wanted.user);
+            self.check_message(&summary.last_message, *conversation, self.history.messages_each)?;
+            let unread = self.history.unread(*conversation, wanted.user);
             if summary.unread_count != unread {
                 return Err(format!("{} unread in {} where there are {unread}", summary.unread_count, summary.id));
             }

@@ -1,4 +1,4 @@
-//! Seeded randomness (SplitMix64): masks, victims of the churn, moments of a kill. Not for secrets.
+//! Seeded randomness (SplitMix64): seeds of clients, victims of the churn, moments of a kill. Not for secrets.
 
 #[derive(Clone, Debug)]
 pub struct Random(u64);
@@ -20,10 +20,6 @@ impl Random {
     pub fn below(&mut self, bound: u64) -> u64 {
         assert!(bound > 0);
         ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
-    }
-
-    pub fn mask(&mut self) -> [u8; 4] {
-        (self.next_u64() as u32).to_ne_bytes()
     }
 }
 

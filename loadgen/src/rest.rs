@@ -1,13 +1,13 @@
-//! A small blocking HTTP/1.1 client over one kept-alive connection: what the REST routes need, and no more.
+//! A blocking REST client over one kept-alive connection.
 
-use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddrV4, TcpStream};
 use std::time::Duration;
 
+use tidings::client::http;
+
 const TIMEOUT: Duration = Duration::from_secs(20);
-const HEAD_BYTES_MAX: usize = 16 * 1024;
-const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+const READ_BYTES: usize = 16 * 1024;
 /// Requests in one pipeline; the server takes at most 16.
 pub const PIPELINED_MAX: usize = 8;
 
@@ -31,16 +31,17 @@ impl Response {
     }
 }
 
-pub struct Client {
+pub struct RestClient {
     address: SocketAddrV4,
     stream: Option<TcpStream>,
+    responses: http::Responses,
     /// Bytes read beyond the last response.
     ahead: Vec<u8>,
 }
 
-impl Client {
+impl RestClient {
     pub fn new(address: SocketAddrV4) -> Self {
-        Self { address, stream: None, ahead: Vec::new() }
+        Self { address, stream: None, responses: http::Responses::default(), ahead: Vec::new() }
     }
 
     /// One request; a kept-alive connection that had ended is opened again once.
@@ -49,7 +50,7 @@ impl Client {
     /// When the server cannot be reached, or its answer is not HTTP.
     pub fn call(&mut self, request: &Request<'_>) -> io::Result<Response> {
         let mut responses = self.pipeline(std::slice::from_ref(request))?;
-        responses.pop().ok_or_else(|| invalid("no response"))
+        responses.pop().ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
     /// Several requests in one write, answered in their order. They must bear being sent twice.
@@ -69,7 +70,6 @@ impl Client {
         let result = self.exchange(requests);
         if result.is_err() {
             self.stream = None;
-            self.ahead.clear();
         }
         result
     }
@@ -79,17 +79,17 @@ impl Client {
             Some(stream) => stream,
             None => self.connect()?,
         };
-        let mut text = String::new();
+        let mut bytes = Vec::new();
         for request in requests {
-            render(self.address, request, &mut text);
+            encode(self.address, request, &mut bytes);
         }
-        stream.write_all(text.as_bytes())?;
+        stream.write_all(&bytes)?;
         let mut responses = Vec::with_capacity(requests.len());
         let mut keep = true;
         for _ in requests {
-            let (response, kept) = read_response(&mut stream, &mut self.ahead)?;
-            keep &= kept;
-            responses.push(response);
+            let response = read_response(&mut stream, &mut self.responses, &mut self.ahead)?;
+            keep &= response.keep_alive;
+            responses.push(Response { status: response.status, body: response.body });
         }
         if keep {
             self.stream = Some(stream);
@@ -99,6 +99,7 @@ impl Client {
 
     fn connect(&mut self) -> io::Result<TcpStream> {
         self.ahead.clear();
+        self.responses = http::Responses::default();
         let stream = TcpStream::connect_timeout(&self.address.into(), TIMEOUT)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
@@ -107,79 +108,30 @@ impl Client {
     }
 }
 
-fn render(address: SocketAddrV4, request: &Request<'_>, out: &mut String) {
+fn encode(address: SocketAddrV4, request: &Request<'_>, out: &mut Vec<u8>) {
     let Request { method, path, token, body } = request;
-    // Writing to a String cannot fail.
-    let _ = write!(out, "{method} {path} HTTP/1.1\r\nHost: {address}\r\n");
-    if !token.is_empty() {
-        let _ = write!(out, "Authorization: Bearer {token}\r\n");
-    }
-    if !body.is_empty() {
-        let _ = write!(out, "Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
-    }
-    let _ = write!(out, "\r\n{body}");
+    let content_type = if body.is_empty() { "" } else { "application/json" };
+    let (host, body) = (address.to_string(), body.as_bytes());
+    http::Request { method, target: path, host: &host, token, content_type, body, headers: "" }.encode(out);
 }
 
-fn read_response(stream: &mut impl Read, ahead: &mut Vec<u8>) -> io::Result<(Response, bool)> {
+/// The connection's next response; bytes behind it stay in `ahead`.
+fn read_response(stream: &mut impl Read, responses: &mut http::Responses, ahead: &mut Vec<u8>) -> io::Result<http::Response> {
     loop {
-        if let Some(head) = parse_head(ahead)? {
-            let end = head.bytes.checked_add(head.body_bytes).ok_or_else(|| invalid("the response is too long"))?;
-            while ahead.len() < end {
-                read_more(stream, ahead)?;
-            }
-            let body = ahead.get(head.bytes..end).unwrap_or_default().to_vec();
-            ahead.drain(..end);
-            return Ok((Response { status: head.status, body }, head.keep));
+        let mut rest = ahead.as_slice();
+        let response = responses.next(&mut rest).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let read = ahead.len() - rest.len();
+        ahead.drain(..read);
+        if let Some(response) = response {
+            return Ok(response);
         }
-        if ahead.len() > HEAD_BYTES_MAX {
-            return Err(invalid("the response's head is too long"));
-        }
-        read_more(stream, ahead)?;
-    }
-}
-
-fn read_more(stream: &mut impl Read, ahead: &mut Vec<u8>) -> io::Result<()> {
-    let mut piece = [0; 16 * 1024];
-    let count = stream.read(&mut piece)?;
-    if count == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    ahead.extend_from_slice(piece.get(..count).unwrap_or_default());
-    Ok(())
-}
-
-struct Head {
-    status: u16,
-    bytes: usize,
-    body_bytes: usize,
-    keep: bool,
-}
-
-fn parse_head(bytes: &[u8]) -> io::Result<Option<Head>> {
-    let mut headers = [httparse::EMPTY_HEADER; 32];
-    let mut response = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(length) = response.parse(bytes).map_err(|_| invalid("the response is not HTTP"))? else {
-        return Ok(None);
-    };
-    let mut head = Head { status: response.code.unwrap_or(0), bytes: length, body_bytes: 0, keep: true };
-    for header in response.headers.iter() {
-        let value = std::str::from_utf8(header.value).unwrap_or("").trim();
-        if header.name.eq_ignore_ascii_case("content-length") {
-            head.body_bytes = value.parse().map_err(|_| invalid("the response's length is no number"))?;
-        } else if header.name.eq_ignore_ascii_case("connection") {
-            head.keep = !value.eq_ignore_ascii_case("close");
-        } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
-            return Err(invalid("the response is chunked, which this client does not read"));
+        ahead.resize(READ_BYTES, 0);
+        let count = stream.read(ahead)?;
+        ahead.truncate(count);
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
-    if head.body_bytes > BODY_BYTES_MAX {
-        return Err(invalid("the response is too long"));
-    }
-    Ok(Some(head))
-}
-
-fn invalid(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 #[cfg(test)]
@@ -201,24 +153,11 @@ mod tests {
     #[test]
     fn responses_are_read_one_after_the_other() {
         let text = b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
-        let (mut stream, mut ahead) = (Trickle(text), Vec::new());
-        let (first, keep) = read_response(&mut stream, &mut ahead).unwrap();
-        assert_eq!((first.status, first.body.as_slice(), keep), (201, &b"ok"[..], true));
-        let (second, keep) = read_response(&mut stream, &mut ahead).unwrap();
-        assert_eq!((second.status, second.body.len(), keep), (204, 0, false));
-        assert!(read_response(&mut stream, &mut ahead).is_err());
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_an_error() {
-        for text in [
-            "garbage\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort",
-        ] {
-            assert!(read_response(&mut text.as_bytes(), &mut Vec::new()).is_err(), "{text}");
-        }
+        let (mut stream, mut responses, mut ahead) = (Trickle(text), http::Responses::default(), Vec::new());
+        let first = read_response(&mut stream, &mut responses, &mut ahead).unwrap();
+        assert_eq!((first.status, first.body.as_slice(), first.keep_alive), (201, &b"ok"[..], true));
+        let second = read_response(&mut stream, &mut responses, &mut ahead).unwrap();
+        assert_eq!((second.status, second.body.len(), second.keep_alive), (204, 0, false));
+        assert!(read_response(&mut stream, &mut responses, &mut ahead).is_err());
     }
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::clock;
 use crate::random::Random;
 use crate::report;
-use crate::rest::{Client, PIPELINED_MAX, Request};
+use crate::rest::{PIPELINED_MAX, Request, RestClient};
 use crate::socket;
 use crate::target::Target;
 
@@ -97,7 +97,7 @@ pub fn put_conversations(
         let body = format!("{{\"participants\":[{named}],\"kind\":\"{kind}\"}}");
         (users, Request { method: "PUT", path: format!("/conversations/{id}"), token: &token, body })
     };
-    let mut client = Client::new(target.address);
+    let mut client = RestClient::new(target.address);
     let mut requests = conversations.map(request).peekable();
     while requests.peek().is_some() {
         let (users, batch): (Vec<_>, Vec<_>) = requests.by_ref().take(PIPELINED_MAX).unzip();

@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::clock;
-use crate::rest::{Client, Request};
+use crate::rest::{Request, RestClient};
 use crate::socket;
 
 /// From the start to the first `/readyz` that says yes.
@@ -36,7 +36,7 @@ pub struct ServerArgs {
 }
 
 /// A data directory of one run, with the command that serves it.
-pub struct Site {
+pub struct ServerSetup {
     binary: PathBuf,
     folder: PathBuf,
     keep: bool,
@@ -45,7 +45,7 @@ pub struct Site {
     flags: Vec<String>,
 }
 
-impl Site {
+impl ServerSetup {
     /// A fresh directory, a free port, and settings under which the rate limit does not stand in the load's way: it is
     /// in the code's path all the same.
     ///
@@ -135,7 +135,7 @@ impl Site {
                 return Err(format!("the server ended at its start with {status}: see {}", log.display()));
             }
             let request = Request { method: "GET", path: "/readyz".to_owned(), token: "", body: String::new() };
-            if Client::new(self.address).call(&request).is_ok_and(|response| response.status == 200) {
+            if RestClient::new(self.address).call(&request).is_ok_and(|response| response.status == 200) {
                 return Ok(());
             }
             if clock::mono_ns() > deadline {

@@ -7,10 +7,10 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::clock;
+use crate::generate::{GenerateArgs, GeneratedHistory};
 use crate::pages::{self, Kind, Row};
-use crate::past::{Past, PastArgs};
 use crate::run::RunArgs;
-use crate::server::{ServerArgs, Site};
+use crate::server::{ServerArgs, ServerSetup};
 use crate::target::TargetArgs;
 
 #[derive(Args, Clone, Debug)]
@@ -66,13 +66,13 @@ struct Report {
 pub fn run(args: &TablesArgs, run: &RunArgs, target: &TargetArgs) -> Result<bool, String> {
     let seed = run.seed();
     println!("tables: seed {seed}, {} requests of each kind, pages of {LIMIT}; p50 / p99 / p99.9 in us", args.requests);
-    let long = args.messages.iter().map(|messages| PastArgs {
+    let long = args.messages.iter().map(|messages| GenerateArgs {
         conversations: 1,
         messages_each: *messages,
         spread_days: 0,
         lasting_days: args.lasting_days,
     });
-    let many = args.conversations.iter().map(|conversations| PastArgs {
+    let many = args.conversations.iter().map(|conversations| GenerateArgs {
         conversations: *conversations,
         messages_each: MESSAGES_EACH,
         spread_days: SPREAD_DAYS,
@@ -82,9 +82,9 @@ pub fn run(args: &TablesArgs, run: &RunArgs, target: &TargetArgs) -> Result<bool
     print_head();
     for table in [long.collect::<Vec<_>>(), many.collect()] {
         let from = report.lines.len();
-        for past in table {
+        for history in table {
             let number = report.lines.len() as u64;
-            let (line, faults) = measure(args, run, target, &past, seed.wrapping_add(number))?;
+            let (line, faults) = measure(args, run, target, &history, seed.wrapping_add(number))?;
             print_line(&line);
             report.lines.push(line);
             report.faults += faults;
@@ -100,21 +100,27 @@ pub fn run(args: &TablesArgs, run: &RunArgs, target: &TargetArgs) -> Result<bool
     Ok(report.faults == 0 && report.steep.is_empty())
 }
 
-fn measure(args: &TablesArgs, run: &RunArgs, target: &TargetArgs, past: &PastArgs, seed: u64) -> Result<(Line, u64), String> {
-    let past = Past::new(past, seed, run.first_user, run.first_conversation)?;
+fn measure(
+    args: &TablesArgs,
+    run: &RunArgs,
+    target: &TargetArgs,
+    history: &GenerateArgs,
+    seed: u64,
+) -> Result<(Line, u64), String> {
+    let history = GeneratedHistory::new(history, seed, run.first_user, run.first_conversation)?;
     // In a database, a keyspace of its own stands for the directory.
     let keyspace = format!("scylla.keyspace=tables_{seed}");
-    let site = Site::new(&args.server, &["shards=2", &keyspace], seed)?;
+    let site = ServerSetup::new(&args.server, &["shards=2", &keyspace], seed)?;
     let began = clock::mono_ns();
-    site.import(|out| past.write(out))?;
+    site.import(|out| history.write(out))?;
     let import_seconds = (clock::mono_ns() - began) as f64 / 1e9;
     let server = site.start(None)?;
     let target = target.resolve_at(site.address, &site.secret);
-    let (rows, faults) = pages::measure(&past, LIMIT, args.requests, seed, &target, run.deadline())
+    let (rows, faults) = pages::measure(&history, LIMIT, args.requests, seed, &target, run.deadline())
         .map_err(|error| format!("{error} (log: {})", site.log().display()))?;
     drop(server);
     site.remove();
-    Ok((Line { conversations: past.conversations, messages_each: past.messages_each, import_seconds, rows }, faults))
+    Ok((Line { conversations: history.conversations, messages_each: history.messages_each, import_seconds, rows }, faults))
 }
 
 /// Where the last of these takes far longer than the first.

@@ -1,12 +1,12 @@
 //! The server under load: where it listens, and the tokens it will believe.
 
-use std::fmt;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde::Serialize;
+use tidings::client::HeartBeat;
 
 use crate::clock;
 
@@ -22,27 +22,11 @@ pub enum Auth {
     Connect,
 }
 
-/// Heart-beats that CONNECT offers and wants, in milliseconds; 0 turns a direction off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeartBeat {
-    pub out_ms: u32,
-    pub in_ms: u32,
-}
-
-impl fmt::Display for HeartBeat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{},{}", self.out_ms, self.in_ms)
-    }
-}
-
-impl std::str::FromStr for HeartBeat {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parse = |part: &str| part.trim().parse::<u32>().map_err(|_| format!("`{text}` is not two numbers of milliseconds"));
-        let (out, into) = text.split_once(',').ok_or_else(|| format!("`{text}` has no comma"))?;
-        Ok(Self { out_ms: parse(out)?, in_ms: parse(into)? })
-    }
+/// `--heart-beat`: two numbers of milliseconds, out and in.
+fn parse_heart_beat(text: &str) -> Result<HeartBeat, String> {
+    let parse = |part: &str| part.trim().parse::<u32>().map_err(|_| format!("`{text}` is not two numbers of milliseconds"));
+    let (out, into) = text.split_once(',').ok_or_else(|| format!("`{text}` has no comma"))?;
+    Ok(HeartBeat { out_ms: parse(out)?, in_ms: parse(into)? })
 }
 
 #[derive(Args, Clone, Debug)]
@@ -63,7 +47,7 @@ pub struct TargetArgs {
     #[arg(long, global = true, value_enum, default_value = "query")]
     auth: Auth,
     /// CONNECT's heart-beat: milliseconds out,in.
-    #[arg(long, global = true, default_value = "10000,10000")]
+    #[arg(long, global = true, default_value = "10000,10000", value_parser = parse_heart_beat)]
     heart_beat: HeartBeat,
 }
 
@@ -146,7 +130,7 @@ mod tests {
             secret: Some("s".into()),
             secret_file: PathBuf::new(),
             auth: Auth::Query,
-            heart_beat: "0,0".parse().unwrap(),
+            heart_beat: HeartBeat::default(),
         };
         assert!(args("127.0.0.2:80", false).resolve().is_ok());
         assert!(args("192.0.2.1:80", false).resolve().is_err());
@@ -155,9 +139,9 @@ mod tests {
 
     #[test]
     fn heart_beats_are_two_numbers() {
-        assert_eq!("10000, 0".parse(), Ok(HeartBeat { out_ms: 10_000, in_ms: 0 }));
+        assert_eq!(parse_heart_beat("10000, 0"), Ok(HeartBeat { out_ms: 10_000, in_ms: 0 }));
         for text in ["", "1", "1,", "a,b", "-1,0"] {
-            assert!(text.parse::<HeartBeat>().is_err(), "{text}");
+            assert!(parse_heart_beat(text).is_err(), "{text}");
         }
     }
 

@@ -6,17 +6,18 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::access::token::Claims;
+use crate::client::http::Response;
 use crate::model::command::Position;
 use crate::model::{ConversationId, MessageId, Mono, UserId, Wall};
 use crate::shard::ListenerKind;
 use crate::sim::facts::{Dto, Kind, LoginNo, SendNo, SessionNo};
-use crate::sim::link::{Link, News, Stage, is_certain};
+use crate::sim::link::{Link, LinkState, News, is_certain};
 use crate::sim::network::Line;
 use crate::sim::oracle::{Moment, Oracle};
 use crate::sim::pages::Asked;
 use crate::sim::plan::{CODE, Plan};
 use crate::sim::random::Random;
-use crate::sim::rest::{Answer, Question, Rest, query};
+use crate::sim::rest::{Question, Rest, query};
 
 /// How far the run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,13 +123,13 @@ impl Device {
 
     /// Does what has to be done whatever the workload wants: true when that was something.
     pub(super) fn keep_up(&mut self, ctx: &mut Ctx<'_>) -> bool {
-        match self.link.as_ref().map(|link| link.stage) {
+        match self.link.as_ref().map(|link| link.state) {
             None if ctx.moment.mono >= self.offline_until => {
                 self.connect(ctx);
                 return true;
             }
             // The server said its last word, or DISCONNECT was sent: most clients close then.
-            Some(Stage::Ending | Stage::Refused) if ctx.season != Season::Storm || ctx.random.percent(20) => {
+            Some(LinkState::Ending | LinkState::Refused) if ctx.season != Season::Storm || ctx.random.percent(20) => {
                 ctx.out.push(Do::Close(Line::Socket));
                 self.ended(ctx, Line::Socket);
                 return true;
@@ -136,7 +137,7 @@ impl Device {
             _ => {}
         }
         if !self.fetching
-            && self.link.as_ref().is_some_and(|link| link.stage == Stage::Online)
+            && self.link.as_ref().is_some_and(|link| link.state == LinkState::Online)
             && let Some(conversation) = self.fetch.pop_front()
         {
             let after = self.cursors.get(&conversation).copied().unwrap_or(MessageId::MIN);
@@ -164,7 +165,7 @@ impl Device {
             link.subscribe(ctx, "acks", Kind::Acks);
         }
         link.subscribe(ctx, "q", Kind::Messages);
-        if link.stage != Stage::Upgrading {
+        if link.state != LinkState::Opening {
             link.flush(ctx);
         }
         self.link = Some(link);
@@ -279,8 +280,8 @@ impl Device {
         }
     }
 
-    fn answered(&mut self, ctx: &mut Ctx<'_>, question: Question, answer: Answer) {
-        let Answer { status, mut body } = answer;
+    fn answered(&mut self, ctx: &mut Ctx<'_>, question: Question, response: Response) {
+        let Response { status, mut body, .. } = response;
         let code = match simd_json::serde::from_slice::<Refused>(&mut body.clone()) {
             Ok(refused) if status >= 400 => refused.code,
             _ => String::new(),
@@ -397,7 +398,7 @@ impl Device {
                 ctx.out.push(Do::Close(Line::Bring));
             }
             Line::Bring => {
-                if self.link.as_mut().is_some_and(|link| link.bring_ended(ctx)) {
+                if self.link.as_mut().is_some_and(|link| link.sender_ended(ctx)) {
                     ctx.out.push(Do::Close(Line::Socket));
                     self.ended(ctx, Line::Socket);
                 }
@@ -427,6 +428,6 @@ impl Device {
         let asked = self.rest.as_ref().map_or(0, |rest| rest.asked.len());
         let settled = link.is_settled() && asked == 0 && self.fetch.is_empty() && !self.fetching;
         (!settled)
-            .then(|| format!("stage {:?}, receipts {:?}, {asked} requests, fetch {:?}", link.stage, link.pending(), self.fetch))
+            .then(|| format!("stage {:?}, receipts {:?}, {asked} requests, fetch {:?}", link.state, link.pending(), self.fetch))
     }
 }

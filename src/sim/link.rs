@@ -1,13 +1,15 @@
-//! A device's STOMP, in real bytes, and what the answers on it must be.
+//! A device's STOMP, in real bytes over any transport, and the answers that a server may give to it.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::model::{ConversationId, Limits, MessageId, UserId};
-use crate::protocol::stomp::{self, Command, Item, Side, Version};
-use crate::sim::carrier::{Carried, Carrier};
-use crate::sim::device::Ctx;
+use crate::client::{Client, Error, Event, Options, Output, Role, Transport};
+use crate::model::{ConversationId, MessageId, UserId};
+use crate::protocol::stomp::{self, Command, Version};
+use crate::protocol::websocket::Kind as PacketKind;
+use crate::shard::ListenerKind;
+use crate::sim::device::{Ctx, Do};
 use crate::sim::facts::{Attempt, Dto, Kind, SendNo, SessionNo};
 use crate::sim::network::Line;
 
@@ -32,8 +34,9 @@ pub(super) fn is_certain(code: &str) -> Option<bool> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    Upgrading,
+pub(super) enum LinkState {
+    /// The transport is not open.
+    Opening,
     Connecting,
     Online,
     /// DISCONNECT was sent, or the server has said its last word.
@@ -42,7 +45,7 @@ pub(super) enum Stage {
     Refused,
 }
 
-/// What a receipt stands for.
+/// The command that a receipt answers.
 #[derive(Clone, Debug)]
 enum Awaited {
     Send(SendNo),
@@ -51,7 +54,7 @@ enum Awaited {
     Disconnect,
 }
 
-/// What the device is told.
+/// An event for the device.
 #[derive(Debug)]
 pub(super) enum News {
     Online,
@@ -75,16 +78,22 @@ pub(super) enum News {
 /// Lifetime: one connection.
 pub(super) struct Link {
     pub(super) session: SessionNo,
-    pub(super) stage: Stage,
+    pub(super) state: LinkState,
     user: UserId,
-    carrier: Carrier,
-    stomp: stomp::Decoder,
+    client: Client,
     pub(super) version: Version,
     receipts: BTreeMap<String, Awaited>,
     next_receipt: u32,
     /// STOMP bytes that go out with the next packet.
     batch: Vec<u8>,
-    limits: Limits,
+}
+
+/// An event with its own memory.
+enum Heard {
+    Open,
+    Frame(Owned),
+    Closed(Option<u16>),
+    Error(Error),
 }
 
 /// A frame with its own memory.
@@ -120,19 +129,24 @@ impl Link {
         let in_query = ctx.random.percent(50);
         let in_connect = !in_query || ctx.random.percent(20);
         let query = if in_query { format!("?token={token}") } else { String::new() };
-        let name = ctx.random.bits();
-        let carrier = Carrier::begin(ctx, &query, name);
+        let transport = pick_transport(ctx, in_query);
+        let options = Options {
+            host: "sim",
+            endpoint: if transport == Transport::WebSocket { ctx.random.pick(&["/ws", "/ws/websocket"]) } else { "/ws" },
+            query: &query,
+            protocols: "v12.stomp, v11.stomp",
+            version,
+            seed: ctx.random.bits(),
+        };
         let mut link = Self {
             session,
-            stage: if carrier.is_bare() { Stage::Connecting } else { Stage::Upgrading },
+            state: if transport == Transport::Tcp { LinkState::Connecting } else { LinkState::Opening },
             user,
-            carrier,
-            stomp: stomp::Decoder::new(Side::Client),
+            client: Client::new(transport, &options),
             version,
             receipts: BTreeMap::new(),
             next_receipt: 0,
             batch: Vec::new(),
-            limits: Limits { frame_bytes: 1 << 20, ..Limits::default() },
         };
         let authorization = format!("Bearer {token}");
         let mut headers = vec![("accept-version", version.text()), ("host", "sim"), ("heart-beat", "0,0")];
@@ -140,7 +154,9 @@ impl Link {
             headers.push(("Authorization", &authorization));
         }
         link.write(Command::Connect, &headers, None);
-        if link.carrier.takes_at_once() && ctx.random.percent(30) {
+        link.carry_out(ctx);
+        // Some do not wait for the answer to the handshake.
+        if !transport.is_sockjs() && ctx.random.percent(30) {
             link.flush(ctx);
         }
         link
@@ -150,21 +166,38 @@ impl Link {
         stomp::encode(&mut self.batch, self.version, command, headers, body);
     }
 
-    /// Sends what was written.
+    /// Sends the frames that were written: in one piece or several, cut anywhere.
     pub(super) fn flush(&mut self, ctx: &mut Ctx<'_>) {
         let batch = std::mem::take(&mut self.batch);
         if !batch.is_empty() {
-            self.carrier.send(ctx, &batch);
+            self.client.send_messages(pieces(ctx, &batch));
+            self.carry_out(ctx);
+        }
+    }
+
+    /// Carries the client's outputs out.
+    fn carry_out(&mut self, ctx: &mut Ctx<'_>) {
+        let tcp = self.client.transport() == Transport::Tcp;
+        let kind = if tcp { ListenerKind::Stomp } else { ListenerKind::Http };
+        while let Some(output) = self.client.next_output() {
+            ctx.out.push(match output {
+                Output::Open(role) => Do::Open(line_of(role), kind),
+                Output::Write(role, bytes) => Do::Send(line_of(role), bytes.to_vec()),
+                Output::Close(role) => Do::Close(line_of(role)),
+            });
         }
     }
 
     pub(super) fn ping(&mut self, ctx: &mut Ctx<'_>, bytes: usize) {
-        self.carrier.ping(ctx, bytes);
+        self.client.send_packet(PacketKind::Ping, &vec![b'p'; bytes]);
+        self.carry_out(ctx);
     }
 
-    /// Whether the loss of the line that brings messages is the end of the link.
-    pub(super) fn bring_ended(&mut self, ctx: &mut Ctx<'_>) -> bool {
-        self.carrier.bring_ended(ctx)
+    /// Notes the loss of the line that brings messages; true when it ends the link. The outcome of a message on its way is unknown.
+    pub(super) fn sender_ended(&mut self, ctx: &mut Ctx<'_>) -> bool {
+        let is_over = self.client.disconnected(Role::Sender).is_err();
+        self.carry_out(ctx);
+        is_over
     }
 
     fn receipt(&mut self, awaited: Awaited) -> String {
@@ -230,12 +263,12 @@ impl Link {
     pub(super) fn disconnect(&mut self) {
         let receipt = self.receipt(Awaited::Disconnect);
         self.write(Command::Disconnect, &[("receipt", &receipt)], None);
-        self.stage = Stage::Ending;
+        self.state = LinkState::Ending;
     }
 
     /// Whether every command has its answer.
     pub(super) fn is_settled(&self) -> bool {
-        self.stage == Stage::Online && self.receipts.is_empty()
+        self.state == LinkState::Online && self.receipts.is_empty()
     }
 
     pub(super) fn pending(&self) -> Vec<&String> {
@@ -243,75 +276,72 @@ impl Link {
     }
 
     pub(super) fn receive(&mut self, ctx: &mut Ctx<'_>, line: Line, bytes: &[u8]) -> Vec<News> {
+        let role = if line == Line::Bring { Role::Sender } else { Role::Receiver };
         let mut news = Vec::new();
-        if self.stage == Stage::Refused {
-            return news;
-        }
-        for carried in self.carrier.receive(ctx, line, bytes) {
-            match carried {
-                Carried::Open => {
-                    self.stage = Stage::Connecting;
+        for heard in self.hear(role, bytes) {
+            match heard {
+                Heard::Open => {
+                    self.state = LinkState::Connecting;
                     self.flush(ctx);
                 }
-                Carried::Stomp(bytes) => self.decode(ctx, &bytes, &mut news),
-                Carried::Close(code) => {
+                Heard::Frame(frame) => self.take_in(ctx, &frame, &mut news),
+                Heard::Closed(code) => {
                     if !code.is_some_and(|code| CLOSES.contains(&code)) {
                         ctx.oracle.violate(format!("session {}: closed with {code:?}", self.session));
                     }
-                    self.stage = Stage::Ending;
+                    self.state = LinkState::Ending;
                     news.push(News::Ended);
                 }
-                Carried::Refused(status) => {
-                    if !matches!(status, 401 | 503) {
-                        ctx.oracle.violate(format!("session {}: the way in was refused with {status}", self.session));
-                    }
-                    self.stage = Stage::Refused;
-                    news.push(News::Refused(status));
-                    return news;
-                }
-                Carried::Lost => {
-                    self.stage = Stage::Ending;
-                    news.push(News::Ended);
-                }
-                Carried::Fault(what) => {
-                    ctx.oracle.violate(format!("session {}: cannot be decoded: {what}", self.session));
-                }
+                Heard::Error(error) => self.fail(ctx, &error, &mut news),
             }
         }
+        self.carry_out(ctx);
         news
     }
 
-    fn decode(&mut self, ctx: &mut Ctx<'_>, mut input: &[u8], news: &mut Vec<News>) {
+    fn hear(&mut self, role: Role, bytes: &[u8]) -> Vec<Heard> {
+        let mut bytes = bytes.to_vec();
+        let mut received = self.client.receive(role, &mut bytes);
+        let mut heard = Vec::new();
         loop {
-            let frame = match self.stomp.next(&mut input, &self.limits) {
-                Ok(None) => return,
-                Ok(Some(Item::HeartBeat)) => continue,
-                Ok(Some(Item::Frame(frame))) => Owned {
+            heard.push(match received.next_event() {
+                Ok(None) => return heard,
+                Ok(Some(Event::Open)) => Heard::Open,
+                Ok(Some(Event::Frame(frame))) => Heard::Frame(Owned {
                     command: frame.command,
-                    headers: frame.headers.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+                    headers: frame.headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
                     body: frame.body.to_vec(),
-                },
-                Err(fault) => {
-                    return ctx.oracle.violate(format!("session {}: cannot be decoded: {}", self.session, fault.message));
-                }
-            };
-            if frame.command == Command::Connected {
-                self.stomp.set_version(self.version);
+                }),
+                Ok(Some(Event::HeartBeat | Event::Ping | Event::Pong(_))) => continue,
+                Ok(Some(Event::Closed { code, .. })) => Heard::Closed(code),
+                Err(error) => Heard::Error(error),
+            });
+        }
+    }
+
+    /// The client cannot go on. That is no violation where a server may give up a session or refuse one.
+    fn fail(&mut self, ctx: &mut Ctx<'_>, error: &Error, news: &mut Vec<News>) {
+        self.state = LinkState::Ending;
+        match error {
+            Error::SessionLost | Error::Refused { role: Role::Sender, status: 404 | 408 | 503 } => news.push(News::Ended),
+            Error::Refused { role: Role::Receiver, status: status @ (401 | 503) } => {
+                self.state = LinkState::Refused;
+                news.push(News::Refused(*status));
             }
-            self.take_in(ctx, &frame, news);
+            error => ctx.oracle.violate(format!("session {}: {error}", self.session)),
         }
     }
 
     fn take_in(&mut self, ctx: &mut Ctx<'_>, frame: &Owned, news: &mut Vec<News>) {
         match frame.command {
             Command::Connected => {
-                if self.stage != Stage::Connecting
+                if self.state != LinkState::Connecting
                     || frame.header("user-name") != self.user.to_string()
                     || frame.header("version") != self.version.text()
                 {
                     ctx.oracle.violate(format!("session {}: CONNECTED {:?}", self.session, frame.headers));
                 }
-                self.stage = Stage::Online;
+                self.state = LinkState::Online;
                 news.push(News::Online);
             }
             Command::Receipt => self.receipted(ctx, frame.header("receipt-id"), news),
@@ -401,7 +431,7 @@ impl Link {
         } else if !FAULTS.contains(&message) {
             ctx.oracle.violate(format!("session {}: ERROR {message:?}", self.session));
         }
-        self.stage = Stage::Ending;
+        self.state = LinkState::Ending;
     }
 
     /// The connection is over: what was not answered may have been done or not.
@@ -413,4 +443,37 @@ impl Link {
         });
         unknown.collect()
     }
+}
+
+fn line_of(role: Role) -> Line {
+    match role {
+        Role::Receiver => Line::Socket,
+        Role::Sender => Line::Bring,
+    }
+}
+
+/// A listener for plain TCP has no URL that could carry a token.
+fn pick_transport(ctx: &mut Ctx<'_>, in_query: bool) -> Transport {
+    match ctx.random.below(20) {
+        0 if !in_query => Transport::Tcp,
+        0..13 => Transport::WebSocket,
+        13..16 => Transport::SockJsWebSocket,
+        _ => ctx.random.pick(&[Transport::XhrStreaming, Transport::XhrPolling, Transport::EventSource]),
+    }
+}
+
+/// Pieces that end where characters do, as strings do.
+fn pieces<'a>(ctx: &mut Ctx<'_>, batch: &'a [u8]) -> Vec<&'a [u8]> {
+    let mut pieces = Vec::new();
+    let mut rest = batch;
+    while !rest.is_empty() {
+        let mut count = if ctx.random.percent(70) { rest.len() } else { ctx.random.between(1, rest.len()) };
+        while rest.get(count).is_some_and(|byte| byte & 0xC0 == 0x80) {
+            count += 1;
+        }
+        let (piece, behind) = rest.split_at(count);
+        pieces.push(piece);
+        rest = behind;
+    }
+    pieces
 }

@@ -8,7 +8,6 @@
 //! iteration order of a hash map; the shards are driven through [`Shard::handle`](crate::shard::Shard::handle) alone,
 //! as io drives them.
 
-mod carrier;
 mod device;
 mod disk;
 mod facts;

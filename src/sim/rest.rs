@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::client::http::{Request, Response, Responses};
 use crate::model::command::Position;
 use crate::model::{ConversationId, UserId};
 use crate::shard::ListenerKind;
@@ -10,7 +11,7 @@ use crate::sim::facts::{LoginNo, SendNo, SessionNo};
 use crate::sim::network::Line;
 use crate::sim::pages::Asked;
 
-/// What was asked, for the answer to be understood.
+/// The purpose of a request, to understand its response.
 #[derive(Clone, Debug)]
 pub(super) enum Question {
     Login,
@@ -35,17 +36,10 @@ pub(super) enum Question {
     Other,
 }
 
-/// One response.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) body: Vec<u8>,
-}
-
 /// Lifetime: one connection.
 #[derive(Default)]
 pub(super) struct Rest {
-    received: Vec<u8>,
+    responses: Responses,
     pub(super) asked: VecDeque<Question>,
 }
 
@@ -57,49 +51,34 @@ impl Rest {
 
     pub(super) fn ask(&mut self, ctx: &mut Ctx<'_>, token: &str, method: &str, path: &str, body: &str, question: Question) {
         let prefix = if !path.starts_with("/auth") && ctx.random.percent(30) { "/api" } else { "" };
-        let mut request = format!("{method} {prefix}{path} HTTP/1.1\r\nHost: sim\r\n");
-        if !token.is_empty() {
-            request += &format!("Authorization: Bearer {token}\r\n");
-        }
-        if body.is_empty() {
-            request += "\r\n";
-        } else {
-            request += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-        }
+        let target = format!("{prefix}{path}");
+        let content_type = if body.is_empty() { "" } else { "application/json" };
+        let mut bytes = Vec::new();
+        let request = Request { method, target: &target, host: "sim", token, content_type, body: body.as_bytes(), headers: "" };
+        request.encode(&mut bytes);
         self.asked.push_back(question);
-        ctx.out.push(Do::Send(Line::Rest, request.into_bytes()));
+        ctx.out.push(Do::Send(Line::Rest, bytes));
     }
 
-    /// Whole answers, each with its question.
-    pub(super) fn receive(&mut self, ctx: &mut Ctx<'_>, bytes: &[u8]) -> Vec<(Question, Answer)> {
-        self.received.extend_from_slice(bytes);
+    /// Whole responses, each with its question.
+    pub(super) fn receive(&mut self, ctx: &mut Ctx<'_>, mut bytes: &[u8]) -> Vec<(Question, Response)> {
         let mut answers = Vec::new();
-        while let Some((answer, length)) = parse(&self.received) {
-            self.received.drain(..length);
-            match self.asked.pop_front() {
-                Some(question) => answers.push((question, answer)),
-                // A connection that is ended for its silence may be told so.
-                None if matches!(answer.status, 408 | 503) => {}
-                None => ctx.oracle.violate(format!("an answer without a question: {answer:?}")),
+        loop {
+            match self.responses.next(&mut bytes) {
+                Ok(None) => return answers,
+                Ok(Some(response)) => match self.asked.pop_front() {
+                    Some(question) => answers.push((question, response)),
+                    // A server may say why it closes an idle connection.
+                    None if matches!(response.status, 408 | 503) => {}
+                    None => ctx.oracle.violate(format!("an answer without a question: {response:?}")),
+                },
+                Err(error) => {
+                    ctx.oracle.violate(format!("a response cannot be read: {error}"));
+                    return answers;
+                }
             }
         }
-        answers
     }
-}
-
-/// The first response in `bytes`, once it is whole, and its length.
-pub(super) fn parse(bytes: &[u8]) -> Option<(Answer, usize)> {
-    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
-    let head = std::str::from_utf8(&bytes[..end]).unwrap_or_default();
-    let status = head.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0);
-    let length = head
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .and_then(|(_, value)| value.trim().parse::<usize>().ok())
-        .unwrap_or(0);
-    let body = bytes.get(end..end + length)?.to_vec();
-    Some((Answer { status, body }, end + length))
 }
 
 /// The query of a page.

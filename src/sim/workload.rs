@@ -4,7 +4,7 @@ use crate::model::command::Position;
 use crate::model::{ConversationId, MessageId, UserId};
 use crate::sim::device::{Ctx, Device, Do, Season};
 use crate::sim::facts::{Attempt, Kind};
-use crate::sim::link::Stage;
+use crate::sim::link::LinkState;
 use crate::sim::network::Line;
 use crate::sim::rest::Question;
 
@@ -58,7 +58,7 @@ impl Device {
         if self.keep_up(ctx) || ctx.season == Season::Rest {
             return;
         }
-        let online = self.link.as_ref().is_some_and(|link| link.stage == Stage::Online);
+        let online = self.link.as_ref().is_some_and(|link| link.state == LinkState::Online);
         if !online {
             return;
         }
@@ -71,7 +71,7 @@ impl Device {
         });
         let step = STEPS[ctx.random.weighted(&weights)].0;
         self.take_step(ctx, step);
-        if let Some(link) = self.link.as_mut().filter(|link| link.stage != Stage::Upgrading) {
+        if let Some(link) = self.link.as_mut().filter(|link| link.state != LinkState::Opening) {
             link.flush(ctx);
         }
     }

@@ -3,10 +3,10 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
-use super::client::Position;
-use crate::history::{self, Entry};
-use crate::rest::Client;
+use super::user::Position;
+use crate::rest::RestClient;
 use crate::target::Target;
+use crate::verify::{self, Entry};
 
 struct Question {
     slot: usize,
@@ -34,11 +34,11 @@ impl CatchUp {
         let (questions, incoming) = channel::<Question>();
         let (outgoing, pages) = channel();
         thread::spawn(move || {
-            let mut client = Client::new(target.address);
+            let mut client = RestClient::new(target.address);
             for Question { slot, user, conversation, position } in incoming {
                 let entries = target
                     .token(user, &[])
-                    .and_then(|token| history::read_after(&mut client, &token, conversation, position.after));
+                    .and_then(|token| verify::read_after(&mut client, &token, conversation, position.after));
                 if outgoing.send(Page { slot, epoch: position.epoch, entries }).is_err() {
                     return;
                 }

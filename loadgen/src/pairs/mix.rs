@@ -1,8 +1,8 @@
-//! Which users travel how.
+//! The transports of a load's users.
 
 use std::collections::BTreeMap;
 
-use crate::sockjs::Transport;
+use tidings::client::Transport;
 
 /// So many users of each transport. The first half of them, in the order given, is in pairs with the second half.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,7 +17,7 @@ impl Mix {
         self.0.iter().map(|(_, users)| users).sum()
     }
 
-    /// How a sender travels; one beyond the mix does by WebSocket. Senders 0 and 1 are a pair, 2 and 3, and so on.
+    /// The transport of a sender; of one beyond the mix, WebSocket. Senders 0 and 1 are a pair, 2 and 3, and so on.
     pub fn of(&self, sender: u32) -> Transport {
         let mut place = sender / 2 + sender % 2 * (self.users() / 2);
         for (transport, users) in &self.0 {
@@ -26,7 +26,7 @@ impl Mix {
                 None => return *transport,
             }
         }
-        Transport::Websocket
+        Transport::WebSocket
     }
 
     pub fn sums(&self) -> BTreeMap<Transport, u32> {
@@ -38,13 +38,21 @@ impl Mix {
     }
 }
 
+/// A transport that a target's one address serves: all but TCP, which has a listener of its own.
+pub fn parse_transport(name: &str) -> Result<Transport, String> {
+    match name.parse()? {
+        Transport::Tcp => Err("a load does not travel by tcp".into()),
+        transport => Ok(transport),
+    }
+}
+
 impl std::str::FromStr for Mix {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let parse = |part: &str| {
             let (name, users) = part.split_once('=').ok_or_else(|| format!("`{part}` is not TRANSPORT=USERS"))?;
-            let transport = clap::ValueEnum::from_str(name.trim(), false)?;
+            let transport = parse_transport(name.trim())?;
             let users = users.trim().parse().map_err(|_| format!("`{users}` is no number of users"))?;
             Ok::<_, String>((transport, users))
         };
@@ -65,7 +73,7 @@ mod tests {
     fn halves_are_in_pairs() {
         let mix: Mix = "websocket=4,xhr-streaming=2,xhr-polling=2".parse().unwrap();
         let transports: Vec<_> = (0..8).map(|sender| mix.of(sender)).collect();
-        let (w, s, p) = (Transport::Websocket, Transport::XhrStreaming, Transport::XhrPolling);
+        let (w, s, p) = (Transport::WebSocket, Transport::XhrStreaming, Transport::XhrPolling);
         assert_eq!(transports, [w, s, w, s, w, p, w, p]);
         assert_eq!(mix.sums(), [(w, 4), (s, 2), (p, 2)].into());
         assert_eq!(Mix::all(p, 2).of(1), p);
@@ -80,6 +88,7 @@ mod tests {
             "websocket=",
             "carrier-pigeon=2",
             "websocket=1",
+            "tcp=2",
             "websocket=0",
             "websocket=4294967295,xhr-polling=3",
         ] {

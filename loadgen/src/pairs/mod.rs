@@ -1,15 +1,14 @@
 //! `loadgen pairs`: users in pairs talk to each other; every message durable, acknowledged, delivered, in the history.
 
 pub mod catch_up;
-pub mod client;
 pub mod mix;
 pub mod scenario;
+pub mod user;
 
 use std::collections::BTreeMap;
 use std::thread;
 
-use clap::builder::PossibleValue;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -19,23 +18,23 @@ pub use scenario::{Counts, DESTINATIONS, Pace, Pairs, Plan};
 
 use crate::connection::Login;
 use crate::engine::Engine;
-use crate::history::{self, LogFaults};
 use crate::meter::{Meter, Spent};
 use crate::random::Random;
 use crate::report::{self, Latency};
-use crate::rest::Client;
+use crate::rest::RestClient;
 use crate::run::{RunArgs, put_conversations};
 use crate::socket;
-use crate::sockjs::Transport;
 use crate::target::Target;
+use crate::verify::{self, LogFaults};
+use tidings::client::Transport;
 
 #[derive(Args, Clone, Debug)]
 pub struct PairsArgs {
     /// Users, in pairs; one connection each.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(2..=100_000))]
     users: u32,
-    /// How all users travel.
-    #[arg(long, value_enum, default_value = "websocket")]
+    /// The transport of all users: websocket, sockjs-websocket, xhr-streaming, xhr-polling or eventsource.
+    #[arg(long, value_parser = mix::parse_transport, default_value = "websocket")]
     transport: Transport,
     /// Users by transport, such as websocket=2000,xhr-streaming=1000,xhr-polling=1000; the first half of them, in this order,
     /// is in pairs with the second half.
@@ -72,7 +71,7 @@ struct Report {
     scenario: &'static str,
     seed: u64,
     users: u32,
-    transports: BTreeMap<Transport, u32>,
+    transports: BTreeMap<&'static str, u32>,
     messages: u64,
     pace: Pace,
     churn: f64,
@@ -96,7 +95,7 @@ pub struct Drive {
     pub deadline: u64,
 }
 
-/// What one thread brings home.
+/// The counts and times of one thread.
 pub struct Share {
     pub finished: bool,
     pub counts: Counts,
@@ -109,7 +108,7 @@ pub struct Share {
     reasons: BTreeMap<Box<str>, u64>,
 }
 
-/// Runs the load and prints what was found; true when nothing was lost, doubled or reordered, and no
+/// Runs the load and prints its counts and times; true when nothing was lost, doubled or reordered, and no
 /// connection or session ended that the churn did not end.
 ///
 /// # Errors
@@ -158,10 +157,7 @@ pub fn run(args: &PairsArgs, run: &RunArgs, target: &Target) -> Result<bool, Str
 }
 
 fn describe_mix(sums: &BTreeMap<Transport, u32>) -> String {
-    let name = |(transport, users): (&Transport, &u32)| {
-        let value = transport.to_possible_value();
-        format!("{users} by {}", value.as_ref().map_or("?", PossibleValue::get_name))
-    };
+    let name = |(transport, users): (&Transport, &u32)| format!("{users} by {transport}");
     sums.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
@@ -212,7 +208,7 @@ fn split(args: &PairsArgs, mix: &Mix, run: &RunArgs, pace: Pace, run_id: u32) ->
     plans
 }
 
-/// Connects everybody, sends all messages, and gives what was found.
+/// Connects all users, sends all messages, and returns the counts and times.
 ///
 /// # Errors
 /// Those of epoll, and of the histories when they are to be read.
@@ -249,13 +245,13 @@ pub fn drive(plan: Plan, options: &Drive, target: &Target, random: &mut Random) 
 /// When the server does not answer.
 pub fn verify(pairs: &Pairs, target: &Target) -> Result<LogFaults, String> {
     let plan = &pairs.plan;
-    let mut client = Client::new(target.address);
+    let mut client = RestClient::new(target.address);
     let mut faults = LogFaults::default();
-    for slot in (0..pairs.clients.len()).step_by(2) {
+    for slot in (0..pairs.users.len()).step_by(2) {
         let token = target.token(plan.user(slot), &[])?;
-        let entries = history::read_after(&mut client, &token, plan.conversation(slot), tidings::model::MessageId::MIN)?;
-        let acknowledged = [slot, slot + 1].map(|slot| (plan.sender(slot), &pairs.clients[slot].acknowledged));
-        faults.add(history::check(&entries, plan.run, &acknowledged));
+        let entries = verify::read_after(&mut client, &token, plan.conversation(slot), tidings::model::MessageId::MIN)?;
+        let acknowledged = [slot, slot + 1].map(|slot| (plan.sender(slot), &pairs.users[slot].acknowledged));
+        faults.add(verify::check(&entries, plan.run, &acknowledged));
     }
     Ok(faults)
 }
@@ -291,7 +287,7 @@ fn merge(
         scenario: "pairs",
         seed,
         users,
-        transports: mix.sums(),
+        transports: mix.sums().into_iter().map(|(transport, users)| (transport.name(), users)).collect(),
         messages: args.messages,
         pace,
         churn: args.churn,

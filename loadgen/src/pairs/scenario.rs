@@ -10,9 +10,9 @@ use tidings::model::MessageId;
 use tidings::protocol::stomp::{Command, Frame};
 
 use super::catch_up::CatchUp;
-use super::client::Client;
 use super::mix::Mix;
-use crate::engine::{Engine, Scenario, Turn};
+use super::user::PairedUser;
+use crate::engine::{Engine, Proceed, Scenario};
 use crate::marker::{Marker, write_body};
 use crate::meter::Meter;
 use crate::random::Random;
@@ -121,7 +121,7 @@ impl Counts {
 
 pub struct Pairs {
     pub plan: Plan,
-    pub clients: Vec<Client>,
+    pub users: Vec<PairedUser>,
     pub counts: Counts,
     /// From when a message was due to its delivery, and to its RECEIPT, nanoseconds.
     pub delivery: Histogram<u64>,
@@ -164,7 +164,7 @@ impl Pairs {
         let users = plan.users as usize;
         let destinations = (0..users).map(|slot| format!("/app/conversations/{}/send", plan.conversation(slot))).collect();
         Self {
-            clients: (0..users).map(|_| Client::default()).collect(),
+            users: (0..users).map(|_| PairedUser::default()).collect(),
             counts: Counts::default(),
             delivery: report::histogram(),
             receipt: report::histogram(),
@@ -204,11 +204,11 @@ impl Pairs {
 
     /// The sums that need a walk over everything, once at the end.
     pub fn finish(&mut self) {
-        let lost = |slot: usize| self.clients[slot].lost_of(&self.clients[slot ^ 1]);
-        let skipped = |slot: usize| self.clients[slot].skipped_of(&self.clients[slot ^ 1]);
-        self.counts.lost = (0..self.clients.len()).map(lost).sum();
-        self.counts.skipped = (0..self.clients.len()).map(skipped).sum();
-        self.counts.unsettled = self.clients.iter().map(|client| client.unsettled() as u64).sum();
+        let lost = |slot: usize| self.users[slot].lost_of(&self.users[slot ^ 1]);
+        let skipped = |slot: usize| self.users[slot].skipped_of(&self.users[slot ^ 1]);
+        self.counts.lost = (0..self.users.len()).map(lost).sum();
+        self.counts.skipped = (0..self.users.len()).map(skipped).sum();
+        self.counts.unsettled = self.users.iter().map(|client| client.unsettled() as u64).sum();
         self.progress.finish_and_clear();
     }
 
@@ -218,7 +218,7 @@ impl Pairs {
 
     fn handle_receipt(&mut self, slot: usize, frame: &Frame<'_>, now: u64) {
         let number = frame.header("receipt-id").and_then(|id| id.strip_prefix('m')?.parse().ok());
-        let Some(due) = number.and_then(|number| self.clients[slot].acknowledge(number)) else {
+        let Some(due) = number.and_then(|number| self.users[slot].acknowledge(number)) else {
             self.counts.misdelivered += 1;
             return;
         };
@@ -236,15 +236,15 @@ impl Pairs {
         let Some(marker) = Marker::find(frame.body).filter(|marker| marker.run == self.plan.run) else { return };
         let id = frame.header("message-id").and_then(|id| id.parse::<MessageId>().ok());
         let peer = slot ^ 1;
-        if marker.sender == self.plan.sender(slot) && self.clients[slot].may_hear(marker.number) {
+        if marker.sender == self.plan.sender(slot) && self.users[slot].may_hear(marker.number) {
             return;
         }
-        let ours = marker.sender == self.plan.sender(peer) && marker.number < self.clients[peer].next();
+        let ours = marker.sender == self.plan.sender(peer) && marker.number < self.users[peer].next();
         let (Some(id), true) = (id, ours) else {
             self.counts.misdelivered += 1;
             return;
         };
-        let delivery = self.clients[slot].deliver(marker.number, id);
+        let delivery = self.users[slot].deliver(marker.number, id);
         self.counts.delivered += 1;
         match delivery.arrival {
             Arrival::InOrder | Arrival::Ahead if delivery.id_increases => {}
@@ -261,7 +261,7 @@ impl Pairs {
             return;
         };
         let number = refusal.receipt.as_deref().and_then(|receipt| receipt.strip_prefix('m')?.parse().ok());
-        if number.is_some_and(|number| self.clients[slot].refuse(number)) {
+        if number.is_some_and(|number| self.users[slot].refuse(number)) {
             self.settle(now);
         }
         *self.counts.refused.entry(refusal.code).or_insert(0) += 1;
@@ -272,7 +272,7 @@ impl Pairs {
             self.up[slot] = false;
             self.up_count -= 1;
         }
-        self.clients[slot].disconnect();
+        self.users[slot].disconnect();
         if self.plan.reconnect {
             self.reopen.push(Reverse((at, slot)));
         }
@@ -288,7 +288,7 @@ impl Pairs {
         }
         while self.churn_at <= now {
             self.churn_at += interval.max(1);
-            let slot = self.random.below(self.clients.len() as u64) as usize;
+            let slot = self.random.below(self.users.len() as u64) as usize;
             if !self.up[slot] {
                 continue;
             }
@@ -308,11 +308,11 @@ impl Pairs {
                     for entry in entries {
                         let Some(marker) = entry.marker.filter(|marker| marker.run == self.plan.run) else { continue };
                         if marker.sender == self.plan.sender(slot ^ 1) {
-                            self.clients[slot].catch_up(marker.number, entry.id);
+                            self.users[slot].catch_up(marker.number, entry.id);
                             self.counts.caught_up += 1;
                         }
                     }
-                    self.clients[slot].caught_up(page.epoch);
+                    self.users[slot].caught_up(page.epoch);
                 }
                 // Asked again by the connection that is open then; one that never answers runs into the time limit.
                 Err(_) => {
@@ -324,7 +324,7 @@ impl Pairs {
     }
 
     fn ask_history(&mut self, slot: usize) {
-        if let Some(position) = self.clients[slot].behind().filter(|_| self.up[slot]) {
+        if let Some(position) = self.users[slot].behind().filter(|_| self.up[slot]) {
             self.catch_up.ask(slot, self.plan.user(slot), self.plan.conversation(slot), position);
         }
     }
@@ -345,7 +345,7 @@ impl Pairs {
                 Pace::Inflight(_) => now,
             };
             let Some(slot) = self.next_sender() else { return u64::MAX };
-            self.clients[slot].assign(due);
+            self.users[slot].assign(due);
             self.counts.assigned += 1;
             self.writable.push(slot);
         }
@@ -354,7 +354,7 @@ impl Pairs {
 
     /// In turn; in a closed loop those who are away are passed over.
     fn next_sender(&mut self) -> Option<usize> {
-        let users = self.clients.len();
+        let users = self.users.len();
         let any = matches!(self.plan.pace, Pace::Rate(_));
         for _ in 0..users {
             let slot = self.next_slot;
@@ -371,7 +371,7 @@ impl Pairs {
             if !self.up[slot] {
                 continue;
             }
-            while let Some(pending) = self.clients[slot].next_to_write() {
+            while let Some(pending) = self.users[slot].next_to_write() {
                 let Plan { run, bytes, client_ids, .. } = self.plan;
                 let marker = Marker { run, sender: self.plan.sender(slot), number: pending.number, due: pending.due };
                 write_body(marker, client_ids, bytes, &mut self.body);
@@ -388,7 +388,7 @@ impl Pairs {
 
     /// Whether there is nothing more to wait for.
     fn is_drained(&mut self, now: u64) -> bool {
-        if self.counts.assigned < self.plan.messages || self.clients.iter().any(|client| client.unsettled() > 0) {
+        if self.counts.assigned < self.plan.messages || self.users.iter().any(|client| client.unsettled() > 0) {
             return false;
         }
         let drained_at = *self.drained_at.get_or_insert(now + self.plan.drain_ns);
@@ -396,8 +396,8 @@ impl Pairs {
         if self.catch_up.is_busy() {
             return false;
         }
-        let complete = |slot: usize| self.clients[slot].has_all_of(&self.clients[slot ^ 1]);
-        now >= drained_at || (0..self.clients.len()).all(complete)
+        let complete = |slot: usize| self.users[slot].has_all_of(&self.users[slot ^ 1]);
+        now >= drained_at || (0..self.users.len()).all(complete)
     }
 }
 
@@ -430,7 +430,7 @@ impl Scenario for Pairs {
         self.lose_connection(slot, now + REOPEN_NS);
     }
 
-    fn turn(&mut self, engine: &mut Engine, now: u64) -> Turn {
+    fn act(&mut self, engine: &mut Engine, now: u64) -> Proceed {
         self.apply_catch_up();
         while let Some(Reverse((_, slot))) = self.reopen.peek().copied().filter(|Reverse((at, _))| *at <= now) {
             self.reopen.pop();
@@ -450,9 +450,9 @@ impl Scenario for Pairs {
         }
         let all_assigned = self.started_at.is_some() && self.counts.assigned == self.plan.messages;
         if all_assigned && self.settled == self.counts.assigned && self.is_drained(now) {
-            return Turn::Done;
+            return Proceed::Done;
         }
         let busy = self.plan.churn > 0.0 || self.catch_up.is_busy() || !self.reopen.is_empty() || all_assigned;
-        Turn::Until(if busy { due.min(now + POLL_NS) } else { due })
+        Proceed::Until(if busy { due.min(now + POLL_NS) } else { due })
     }
 }

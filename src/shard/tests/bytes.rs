@@ -1,8 +1,9 @@
-//! What clients write, and how what they read is told in a line.
+//! The bytes that clients write, and a line for each frame that they read.
 
+use crate::client::{Client, Options, Output, write_upgrade};
 use crate::model::{Placement, ShardId};
 use crate::protocol::stomp::{Command, Frame};
-use crate::protocol::websocket::{self, Kind};
+use crate::protocol::websocket::Kind;
 
 pub(super) const CONNECT: &str = "CONNECT\naccept-version:1.0,1.1,1.2\nhost:x\n\n";
 
@@ -18,16 +19,18 @@ pub(super) fn packet(frames: &[&str]) -> Vec<u8> {
 }
 
 pub(super) fn binary_packet(kind: Kind, payload: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    websocket::masked_frame(kind, [7, 1, 0, 200], payload, &mut out);
-    out
+    let mut client = Client::upgraded(&Options::default());
+    client.send_packet(kind, payload);
+    match client.next_output() {
+        Some(Output::Write(_, bytes)) => bytes.to_vec(),
+        other => panic!("{other:?}"),
+    }
 }
 
 pub(super) fn upgrade(query: &str, headers: &str) -> String {
-    format!(
-        "GET /ws{query} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
-    )
+    let mut out = Vec::new();
+    write_upgrade(&format!("/ws{query}"), "x", "dGhlIHNhbXBsZSBub25jZQ==", headers, &mut out);
+    String::from_utf8(out).unwrap()
 }
 
 /// `request` is method and target, `headers` are whole lines.
@@ -52,7 +55,7 @@ pub(super) fn member<'a>(json: &'a str, name: &str) -> Option<&'a str> {
     rest.split_once('"').map(|(value, _)| value)
 }
 
-/// What is told of a body: a message's content, an error's code, or all of it.
+/// The part of a body that stands for it: a message's content, an error's code, or all of it.
 pub(super) fn brief(body: &str) -> &str {
     if body.contains("\"messages\":[") {
         return body;

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use crate::access::origins::Origins;
 use crate::access::token::{Claims, Keys};
+use crate::client::http::Responses;
+use crate::client::{Client as StompClient, Event, Options, Role};
 use crate::model::message::{Conversation, ConversationKind, Participant, ParticipantRole};
 use crate::model::{ConnectionId, ConversationId, Limits, Mono, Now, Redacted, ShardId, UserId, Wall};
-use crate::protocol::stomp::{self, Version};
-use crate::protocol::websocket::{self, MessageLimits, Packet};
 use crate::session::Policy;
 use crate::session::endpoints::Endpoints;
 use crate::shard::{Effect, Input, ListenerKind, Mail, Shard, ShardSettings};
@@ -67,8 +67,8 @@ struct Wire {
     received: Vec<u8>,
     end: End,
     upgraded: bool,
-    websocket: websocket::Decoder,
-    stomp: stomp::Decoder,
+    responses: Responses,
+    client: StompClient,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +136,7 @@ impl Net {
         self.settle();
     }
 
-    /// From now on the store carries out at once and answers when it is told to.
+    /// From now on the store carries out at once and answers when a test says so.
     pub(super) fn hold_replies(&mut self) {
         self.replies_held.get_or_insert_default();
     }
@@ -144,9 +144,9 @@ impl Net {
     /// The store answers reads, or writes, that it was asked for until now.
     pub(super) fn release_replies(&mut self, reads: bool) {
         let held = self.replies_held.as_mut().map(std::mem::take).unwrap_or_default();
-        let (told, kept) = held.into_iter().partition(|(is_read, ..)| *is_read == reads);
+        let (due, kept) = held.into_iter().partition(|(is_read, ..)| *is_read == reads);
         self.replies_held = Some(kept);
-        for (_, shard, ticket, reply) in told {
+        for (_, shard, ticket, reply) in due {
             self.input(shard, Input::Stored { ticket, reply });
         }
         self.settle();
@@ -331,8 +331,8 @@ impl Net {
             received: Vec::new(),
             end: End::Open,
             upgraded: false,
-            websocket: websocket::Decoder::client(),
-            stomp: stomp::Decoder::new(stomp::Side::Client),
+            responses: Responses::default(),
+            client: StompClient::upgraded(&Options::default()),
         });
         let peer = Redacted::new(IpAddr::V4(Ipv4Addr::LOCALHOST));
         self.input(shard, Input::Opened { connection: id, peer, kind });
@@ -411,50 +411,40 @@ impl Net {
         wire.upgraded || wire.received.windows(12).any(|window| window == b"HTTP/1.1 101")
     }
 
-    /// What was received and not yet looked at, as it came.
+    /// The bytes received since the last look, as they came.
     pub(super) fn raw(&mut self, client: Client) -> String {
         String::from_utf8_lossy(&std::mem::take(&mut self.clients[client.0].received)).into_owned()
     }
 
-    /// What was received since the last look, each response, frame and close in a line.
+    /// The responses, frames and closes received since the last look, each in a line.
     pub(super) fn heard(&mut self, client: Client) -> Vec<String> {
         let wire = &mut self.clients[client.0];
         let mut lines = Vec::new();
-        while !wire.upgraded && !wire.received.is_empty() {
-            let text = String::from_utf8_lossy(&wire.received).into_owned();
-            let head_bytes = text.find("\r\n\r\n").expect("a whole head") + 4;
-            let status = &text["HTTP/1.1 ".len()..][..3];
-            let length = header(&text[..head_bytes], "Content-Length").map_or(0, |length| length.parse().unwrap());
-            let body = brief(&text[head_bytes..head_bytes + length]);
-            lines.push(if body.is_empty() { status.to_owned() } else { format!("{status} {body}") });
-            wire.received.drain(..head_bytes + length);
-            wire.upgraded = status == "101";
+        let mut bytes = std::mem::take(&mut wire.received);
+        let mut rest = bytes.as_slice();
+        while !wire.upgraded
+            && let Some(response) = wire.responses.next(&mut rest).expect("the server's responses are sound")
+        {
+            let body = String::from_utf8_lossy(&response.body).into_owned();
+            let body = brief(&body);
+            let status = response.status;
+            lines.push(if body.is_empty() { status.to_string() } else { format!("{status} {body}") });
+            wire.upgraded = response.status == 101;
         }
-        let mut received = std::mem::take(&mut wire.received);
-        let mut input = &mut received[..];
-        let limits = MessageLimits { message_bytes: usize::MAX, fragments: 1 };
-        while let Some(packet) = wire.websocket.next(&mut input, limits).expect("the server's packets are sound") {
-            match packet {
-                Packet::Data { text, bytes, .. } => {
-                    let (mut bytes, mut version) = (bytes, None);
-                    while let Some(item) = wire.stomp.next(&mut bytes, &Limits::default()).expect("sound frames") {
-                        match item {
-                            stomp::Item::HeartBeat => lines.push("beat".to_owned()),
-                            stomp::Item::Frame(frame) => {
-                                let binary = if text { "" } else { " in binary" };
-                                lines.push(line(&frame) + binary);
-                                version = frame.header("version").and_then(Version::parse);
-                            }
-                        }
-                    }
-                    if let Some(version) = version {
-                        wire.stomp.set_version(version);
-                    }
-                }
-                Packet::Ping(_) => lines.push("ping".to_owned()),
-                Packet::Pong(payload) => lines.push(format!("pong {}", String::from_utf8_lossy(payload))),
-                Packet::Close { code, .. } => lines.push(format!("close {}", code.unwrap_or(0))),
-            }
+        let read = bytes.len() - rest.len();
+        let mut received = wire.client.receive(Role::Receiver, &mut bytes[read..]);
+        loop {
+            let (line, is_frame) = match received.next_event().expect("the server's packets and frames are sound") {
+                None => break,
+                Some(Event::Open) => continue,
+                Some(Event::Frame(frame)) => (line(&frame), true),
+                Some(Event::HeartBeat) => ("beat".to_owned(), false),
+                Some(Event::Ping) => ("ping".to_owned(), false),
+                Some(Event::Pong(payload)) => (format!("pong {}", String::from_utf8_lossy(payload)), false),
+                Some(Event::Closed { code, .. }) => (format!("close {}", code.unwrap_or(0)), false),
+            };
+            let binary = if is_frame && received.client().is_binary() { " in binary" } else { "" };
+            lines.push(line + binary);
         }
         if matches!(wire.end, End::Shut | End::Closed) {
             wire.end = End::Told;

@@ -1,4 +1,5 @@
-//! A made-up past, the same for one seed: lines for `tidings import`, and what must be read of it afterwards.
+//! `loadgen generate`: a made-up history, the same for one seed: lines for `tidings import`, and the pages that must be read of it
+//! afterwards.
 //!
 //! Conversations are direct ones, a hundred for each user with the hundred users that follow. Everything about a message is
 //! a function of the seed, its conversation and its number, so that nothing has to be remembered to check a page.
@@ -23,7 +24,7 @@ const DAY_US: u64 = 86_400_000_000;
 const TICKS_PER_US: u64 = 10;
 
 #[derive(Args, Clone, Debug)]
-pub struct PastArgs {
+pub struct GenerateArgs {
     /// Conversations.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub conversations: u64,
@@ -38,9 +39,9 @@ pub struct PastArgs {
     pub lasting_days: u64,
 }
 
-/// The past of one seed.
+/// The history of one seed.
 #[derive(Clone, Debug)]
-pub struct Past {
+pub struct GeneratedHistory {
     seed: u64,
     first_user: u64,
     first_conversation: u64,
@@ -51,7 +52,7 @@ pub struct Past {
     share_us: u64,
 }
 
-/// A message as it was said.
+/// A message as its sender wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
     pub sender: u64,
@@ -59,10 +60,10 @@ pub struct Said {
     pub content: String,
 }
 
-impl Past {
+impl GeneratedHistory {
     /// # Errors
     /// When there are more messages than microseconds.
-    pub fn new(args: &PastArgs, seed: u64, first_user: u64, first_conversation: u64) -> Result<Self, String> {
+    pub fn new(args: &GenerateArgs, seed: u64, first_user: u64, first_conversation: u64) -> Result<Self, String> {
         let share_us = args.lasting_days * DAY_US / args.messages_each;
         if share_us == 0 {
             return Err("there are more messages than microseconds".into());
@@ -160,13 +161,13 @@ impl Past {
     }
 }
 
-/// Writes the past to standard output.
+/// Writes the history to standard output.
 ///
 /// # Errors
 /// When it cannot be written; a reader that has gone is one.
-pub fn run(args: &PastArgs, seed: u64, first_user: u64, first_conversation: u64) -> Result<bool, String> {
-    let past = Past::new(args, seed, first_user, first_conversation)?;
-    past.write(io::stdout().lock()).map_err(|error| format!("cannot write: {error}"))?;
+pub fn run(args: &GenerateArgs, seed: u64, first_user: u64, first_conversation: u64) -> Result<bool, String> {
+    let history = GeneratedHistory::new(args, seed, first_user, first_conversation)?;
+    history.write(io::stdout().lock()).map_err(|error| format!("cannot write: {error}"))?;
     Ok(true)
 }
 
@@ -174,20 +175,21 @@ pub fn run(args: &PastArgs, seed: u64, first_user: u64, first_conversation: u64)
 mod tests {
     use super::*;
 
-    fn past(conversations: u64, messages_each: u64) -> Past {
-        let args = PastArgs { conversations, messages_each, spread_days: 10, lasting_days: 1 };
-        Past::new(&args, 7, 1, 1).unwrap()
+    fn history(conversations: u64, messages_each: u64) -> GeneratedHistory {
+        let args = GenerateArgs { conversations, messages_each, spread_days: 10, lasting_days: 1 };
+        GeneratedHistory::new(&args, 7, 1, 1).unwrap()
     }
 
     #[test]
     fn each_pair_has_one_conversation_and_each_user_knows_theirs() {
         for conversations in [1, 50, 100, 101, 1_000] {
-            let past = past(conversations, 1);
-            let mut pairs: Vec<_> = (0..conversations).map(|conversation| past.pair(conversation)).collect();
+            let history = history(conversations, 1);
+            let mut pairs: Vec<_> = (0..conversations).map(|conversation| history.pair(conversation)).collect();
             let users: std::collections::BTreeSet<_> = pairs.iter().flatten().copied().collect();
             for user in users {
-                let with: Vec<u64> = (0..conversations).filter(|conversation| past.pair(*conversation).contains(&user)).collect();
-                assert_eq!(past.conversations_of(user), with, "{conversations} {user}");
+                let with: Vec<u64> =
+                    (0..conversations).filter(|conversation| history.pair(*conversation).contains(&user)).collect();
+                assert_eq!(history.conversations_of(user), with, "{conversations} {user}");
             }
             pairs.sort_unstable();
             pairs.dedup();
@@ -197,24 +199,24 @@ mod tests {
 
     #[test]
     fn messages_ascend_and_are_the_same_again() {
-        let past = past(3, 50);
+        let history = history(3, 50);
         for conversation in 0..3 {
-            let all: Vec<Said> = (1..=50).map(|number| past.said(conversation, number)).collect();
+            let all: Vec<Said> = (1..=50).map(|number| history.said(conversation, number)).collect();
             assert!(all.windows(2).all(|pair| pair[0].at < pair[1].at));
             assert!(all.iter().all(|said| (50..=200).contains(&said.content.len())));
             for (number, said) in (1..).zip(&all) {
-                let before = past.before(conversation, number).at();
+                let before = history.before(conversation, number).at();
                 assert!(before < said.at && (number == 1 || all[number as usize - 2].at < before));
             }
-            let [first, second] = past.pair(conversation);
-            assert_eq!(past.unread(conversation, first).min(past.unread(conversation, second)), 0);
+            let [first, second] = history.pair(conversation);
+            assert_eq!(history.unread(conversation, first).min(history.unread(conversation, second)), 0);
         }
-        let text = |past: &Past| {
+        let text = |history: &GeneratedHistory| {
             let mut out = Vec::new();
-            past.write(&mut out).unwrap();
+            history.write(&mut out).unwrap();
             String::from_utf8(out).unwrap()
         };
-        assert_eq!(text(&past), text(&past.clone()));
-        assert_eq!(text(&past).lines().count(), 3 * 51);
+        assert_eq!(text(&history), text(&history.clone()));
+        assert_eq!(text(&history).lines().count(), 3 * 51);
     }
 }

@@ -1,4 +1,4 @@
-//! One user of a pair: what was sent and what became of it, what came in and in which order. No sockets, no time.
+//! One user of a pair: the messages sent with their outcomes, the messages received with their order. No sockets, no time.
 
 use std::collections::VecDeque;
 
@@ -15,7 +15,7 @@ pub struct Pending {
 }
 
 #[derive(Debug)]
-pub struct Client {
+pub struct PairedUser {
     /// One more than the last number given out.
     next: u64,
     /// In their order; the first `on_wire` of them were written to the connection that is open now.
@@ -56,7 +56,7 @@ pub struct Delivery {
     pub id_increases: bool,
 }
 
-impl Default for Client {
+impl Default for PairedUser {
     fn default() -> Self {
         Self {
             next: 1,
@@ -77,7 +77,7 @@ impl Default for Client {
     }
 }
 
-impl Client {
+impl PairedUser {
     /// Takes up one more message that is due.
     pub fn assign(&mut self, due: u64) {
         self.pending.push_back(Pending { number: self.next, due });
@@ -206,13 +206,13 @@ mod tests {
         MessageId::from_parts(Wall(at), 0, 0)
     }
 
-    fn numbers_written(client: &mut Client) -> Vec<u64> {
+    fn numbers_written(client: &mut PairedUser) -> Vec<u64> {
         std::iter::from_fn(|| client.next_to_write()).map(|pending| pending.number).collect()
     }
 
     #[test]
     fn what_was_not_settled_is_written_again_first() {
-        let mut client = Client::default();
+        let mut client = PairedUser::default();
         for due in 10..14 {
             client.assign(due);
         }
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn only_what_an_earlier_connection_sent_comes_back() {
-        let mut client = Client::default();
+        let mut client = PairedUser::default();
         for due in 1..=3 {
             client.assign(due);
         }
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_message_may_come_live_or_by_the_history() {
-        let (mut sender, mut receiver) = (Client::default(), Client::default());
+        let (mut sender, mut receiver) = (PairedUser::default(), PairedUser::default());
         for number in 1..=4 {
             sender.assign(0);
             sender.next_to_write();
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn faults_within_a_connection_are_seen() {
-        let (mut sender, mut receiver) = (Client::default(), Client::default());
+        let (mut sender, mut receiver) = (PairedUser::default(), PairedUser::default());
         for number in 1..=3 {
             sender.assign(0);
             sender.next_to_write();

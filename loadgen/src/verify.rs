@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tidings::model::MessageId;
 
 use crate::marker::Marker;
-use crate::rest::{Client, Request};
+use crate::rest::{Request, RestClient};
 
 /// `limits.page_max`.
 const PAGE: usize = 100;
@@ -41,7 +41,7 @@ struct Row<'a> {
 ///
 /// # Errors
 /// When the server does not answer with pages.
-pub fn read_after(client: &mut Client, token: &str, conversation: u64, after: MessageId) -> Result<Vec<Entry>, String> {
+pub fn read_after(client: &mut RestClient, token: &str, conversation: u64, after: MessageId) -> Result<Vec<Entry>, String> {
     let mut entries: Vec<Entry> = Vec::new();
     loop {
         let after = entries.last().map_or(after, |entry| entry.id);

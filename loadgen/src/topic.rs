@@ -1,4 +1,4 @@
-//! `loadgen room`: one conversation, one sender, everybody subscribed to its topic: the price of a delivery.
+//! `loadgen topic`: one conversation, one sender, all others subscribed to its topic: the price of a delivery.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,8 @@ use serde::Serialize;
 use tidings::protocol::stomp::{Command, Frame};
 
 use crate::clock;
-use crate::codec;
 use crate::connection::Login;
-use crate::engine::{Engine, Scenario, Turn};
+use crate::engine::{Engine, Proceed, Scenario};
 use crate::marker::{Marker, write_body};
 use crate::meter::{Meter, Spent};
 use crate::random::Random;
@@ -22,7 +21,7 @@ use crate::socket;
 use crate::target::Target;
 
 #[derive(Args, Clone, Debug)]
-pub struct RoomArgs {
+pub struct TopicArgs {
     /// Users subscribed to the topic; the sender is one more.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     subscribers: u32,
@@ -69,7 +68,7 @@ impl Counts {
     }
 }
 
-/// What a room found.
+/// The counts and times of a run.
 pub struct Outcome {
     pub finished: bool,
     pub counts: Counts,
@@ -101,11 +100,11 @@ struct Report {
     reasons: BTreeMap<Box<str>, u64>,
 }
 
-/// Runs the room and prints what was found; true when nothing was lost, doubled or reordered.
+/// Runs the load and prints its counts and times; true when nothing was lost, doubled or reordered.
 ///
 /// # Errors
 /// When the load could not be put on.
-pub fn run(args: &RoomArgs, run: &RunArgs, target: &Target) -> Result<bool, String> {
+pub fn run(args: &TopicArgs, run: &RunArgs, target: &Target) -> Result<bool, String> {
     run.pin()?;
     socket::raise_file_limit();
     let seed = run.seed();
@@ -117,11 +116,11 @@ pub fn run(args: &RoomArgs, run: &RunArgs, target: &Target) -> Result<bool, Stri
         messages: args.messages,
         bytes: usize::from(args.bytes),
     };
-    println!("room: {} subscribers, {} messages, {} in flight, seed {seed}", args.subscribers, args.messages, args.inflight);
+    println!("topic: {} subscribers, {} messages, {} in flight, seed {seed}", args.subscribers, args.messages, args.inflight);
     put(&plan, target)?;
     let outcome = drive(&plan, target, run.server_pid, run.deadline(), Random::new(seed))?;
     let report = Report {
-        scenario: "room",
+        scenario: "topic",
         seed,
         subscribers: args.subscribers,
         inflight: args.inflight,
@@ -150,7 +149,7 @@ pub fn put(plan: &Plan, target: &Target) -> Result<(), String> {
     put_conversations(target, "group", std::iter::once((plan.conversation, users)))
 }
 
-/// Connects everybody, sends all messages, and gives what was found.
+/// Connects all users, sends all messages, and returns the counts and times.
 ///
 /// # Errors
 /// Those of epoll.
@@ -165,26 +164,26 @@ pub fn drive(plan: &Plan, target: &Target, pid: Option<u32>, deadline: u64, mut 
         engine.open(slot);
     }
     engine.capture(1);
-    let mut room = Room::new(plan.clone(), run, report::progress(plan.messages, "messages"));
+    let mut load = TopicLoad::new(plan.clone(), run, report::progress(plan.messages, "messages"));
     // The first tenth warms caches and branch predictors on both sides.
-    room.meter = pid.filter(|_| plan.messages > 1).map(|pid| Meter::new(pid, plan.messages / 10, plan.messages));
-    let finished = engine.run(&mut room, deadline).map_err(|error| error.to_string())? && room.done == plan.messages;
-    room.progress.finish_and_clear();
-    room.count_lost();
+    load.meter = pid.filter(|_| plan.messages > 1).map(|pid| Meter::new(pid, plan.messages / 10, plan.messages));
+    let finished = engine.run(&mut load, deadline).map_err(|error| error.to_string())? && load.done == plan.messages;
+    load.progress.finish_and_clear();
+    load.count_lost();
     let per_delivery = |spent: Spent| Spent { count: spent.count * u64::from(plan.subscribers), ..spent };
     Ok(Outcome {
         finished,
-        seconds: room.done_at.saturating_sub(room.started_at) as f64 / 1e9,
-        spent: room.meter.as_ref().and_then(Meter::spent).map(per_delivery),
-        delivery_bytes: engine.captured(1).and_then(codec::first_message).map(<[u8]>::to_vec),
-        counts: room.counts,
-        delivery: room.delivery,
-        last_delivery: room.last_delivery,
+        seconds: load.done_at.saturating_sub(load.started_at) as f64 / 1e9,
+        spent: load.meter.as_ref().and_then(Meter::spent).map(per_delivery),
+        delivery_bytes: engine.captured(1).and_then(first_message).map(<[u8]>::to_vec),
+        counts: load.counts,
+        delivery: load.delivery,
+        last_delivery: load.last_delivery,
         reasons: engine.reasons,
     })
 }
 
-struct Room {
+struct TopicLoad {
     plan: Plan,
     run: u32,
     counts: Counts,
@@ -208,7 +207,7 @@ struct Room {
 const STALL_NS: u64 = 10_000_000_000;
 const SENDER: usize = 0;
 
-impl Room {
+impl TopicLoad {
     fn new(plan: Plan, run: u32, progress: ProgressBar) -> Self {
         Self {
             run,
@@ -283,7 +282,7 @@ impl Room {
     }
 }
 
-impl Scenario for Room {
+impl Scenario for TopicLoad {
     fn ready(&mut self, slot: usize, _now: u64) {
         self.up += 1;
         self.sender_up |= slot == SENDER;
@@ -303,13 +302,13 @@ impl Scenario for Room {
         self.counts.disconnected += 1;
     }
 
-    fn turn(&mut self, engine: &mut Engine, now: u64) -> Turn {
+    fn act(&mut self, engine: &mut Engine, now: u64) -> Proceed {
         if self.started_at == 0 {
             if self.counts.disconnected > 0 {
-                return Turn::Done;
+                return Proceed::Done;
             }
             if self.up <= self.plan.subscribers as usize {
-                return Turn::Until(u64::MAX);
+                return Proceed::Until(u64::MAX);
             }
             (self.started_at, self.done_at) = (now, now);
         }
@@ -320,10 +319,10 @@ impl Scenario for Room {
         let all_acknowledged = self.counts.acknowledged + self.counts.refused >= self.counts.sent;
         let complete = self.done == self.plan.messages && all_acknowledged;
         if complete || self.counts.refused > 0 || self.counts.disconnected > 0 || now > self.done_at + STALL_NS {
-            return Turn::Done;
+            return Proceed::Done;
         }
         self.send(engine, now);
-        Turn::Until(clock::mono_ns() + STALL_NS)
+        Proceed::Until(clock::mono_ns() + STALL_NS)
     }
 }
 
@@ -344,5 +343,42 @@ fn print(report: &Report) {
     }
     if !report.finished {
         println!("  NOT FINISHED: {} sent, {} acknowledged", counts.sent, counts.acknowledged);
+    }
+}
+
+/// The first whole MESSAGE among raw bytes of a server, with its WebSocket header: the bytes of one delivery on the wire.
+fn first_message(mut bytes: &[u8]) -> Option<&[u8]> {
+    loop {
+        let (header, payload) = match *bytes {
+            [_, short @ 0..=125, ..] => (2, usize::from(short)),
+            [_, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([high, low]))),
+            // Longer than any delivery measured here, or not whole.
+            _ => return None,
+        };
+        let frame = bytes.get(..header + payload)?;
+        if frame.get(header..).is_some_and(|payload| payload.starts_with(b"MESSAGE\n")) {
+            return Some(frame);
+        }
+        bytes = bytes.get(header + payload..)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidings::protocol::websocket::{self, Kind};
+
+    #[test]
+    fn finds_the_bytes_of_a_delivery() {
+        let mut bytes = Vec::new();
+        websocket::frame(Kind::Ping, b"p", &mut bytes);
+        websocket::frame(Kind::Text, b"\n", &mut bytes);
+        let (from, message) = (bytes.len(), format!("MESSAGE\nsubscription:0\n\n{}\0", "x".repeat(200)));
+        websocket::frame(Kind::Text, message.as_bytes(), &mut bytes);
+        let to = bytes.len();
+        websocket::close(1012, "bye", &mut bytes);
+        assert_eq!(first_message(&bytes), bytes.get(from..to));
+        assert_eq!(first_message(&bytes[..to - 1]), None);
+        assert_eq!(first_message(b""), None);
     }
 }
