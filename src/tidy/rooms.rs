@@ -112,7 +112,6 @@ pub(super) const ROOMS: &[Room] = &[
         crates: &[
             "bytes",
             "clap",
-            "glommio",
             "hdrhistogram",
             "httparse",
             "indicatif",
@@ -121,7 +120,6 @@ pub(super) const ROOMS: &[Room] = &[
             "memchr",
             "serde",
             "simd_json",
-            "smallvec",
         ],
         std_banned: &[],
         is_unsafe: true,
