@@ -15,7 +15,7 @@
 
 mod erase;
 mod heads;
-mod journal;
+pub mod journal;
 mod keys;
 mod login;
 mod manifest;
