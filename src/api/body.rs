@@ -9,9 +9,8 @@ use crate::protocol::http::Request;
 use crate::protocol::json::read::{Object, Reader, bad_request, missing};
 use crate::protocol::json::values::{kind_name, role_name};
 
-/// Longest one-time code and device name, in bytes.
+/// Longest one-time code, in bytes.
 const CODE_BYTES_MAX: usize = 16;
-const DEVICE_BYTES_MAX: usize = 128;
 
 /// Reads the body of a request that needs one.
 pub(super) fn read<T>(request: &Request, members: impl FnOnce(&Object<'_>) -> Result<T, Refusal>) -> Result<T, Refusal> {
@@ -48,17 +47,13 @@ pub(super) fn request_code(object: &Object<'_>) -> Result<AuthCommand, Refusal> 
     Ok(AuthCommand::RequestCode { phone: phone(object)? })
 }
 
-/// `{phone, otp, device?}`
+/// `{phone, otp}`
 pub(super) fn login(object: &Object<'_>) -> Result<AuthCommand, Refusal> {
     let code = object.required_string("otp")?;
     if code.is_empty() || code.len() > CODE_BYTES_MAX {
         return Err(bad_request(format!("otp has 1 to {CODE_BYTES_MAX} characters")));
     }
-    let device = object.string("device")?;
-    if device.is_some_and(|device| device.len() > DEVICE_BYTES_MAX) {
-        return Err(bad_request(format!("device is longer than {DEVICE_BYTES_MAX} bytes")));
-    }
-    Ok(AuthCommand::Login { phone: phone(object)?, code: Redacted::new(code.into()), device: device.map(Into::into) })
+    Ok(AuthCommand::Login { phone: phone(object)?, code: Redacted::new(code.into()) })
 }
 
 fn phone(object: &Object<'_>) -> Result<Redacted<Box<str>>, Refusal> {

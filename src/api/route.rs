@@ -284,7 +284,7 @@ mod tests {
         let auth = |call: &str| format!("Auth({call})");
         let redacted = "[redacted]";
         check(Method::Post, "/auth/otp", r#"{"phone":"+1 555 0001"}"#, &auth("RequestCode { phone: [redacted] }"));
-        let login = format!("Login {{ phone: {redacted}, code: {redacted}, device: None }}");
+        let login = format!("Login {{ phone: {redacted}, code: {redacted} }}");
         check(Method::Post, "/auth/login", r#"{"phone":"+15550001","otp":"123456"}"#, &auth(&login));
         check(Method::Post, "/auth/refresh", r#"{"refreshToken":"t"}"#, &auth("Refresh { token: [redacted] }"));
         check(Method::Post, "/auth/logout", r#"{"refreshToken":"t"}"#, &auth("Logout { token: [redacted] }"));

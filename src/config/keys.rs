@@ -98,7 +98,7 @@ table! {
         key!("scylla.keyspace_options", scylla.keyspace_options, Cql,
             "Further options of a keyspace that is made, such as `tablets = {'enabled': false}`."),
         key!("scylla.consistency", scylla.consistency, ConsistencyName,
-            "Of which replicas most must have answered: those of the nearest datacenter, or those of all."),
+            "Whose majority must answer: the replicas in the nearest datacenter, or all replicas."),
         key!("scylla.datacenter", scylla.datacenter, Name, "Datacenter whose nodes are asked; empty: any."),
         key!("scylla.user", scylla.user, Cql, "User of the database; empty: none."),
         key!("scylla.password", scylla.password, Secret, "Password of that user.", secret: true),
@@ -106,30 +106,30 @@ table! {
         key!("scylla.tls_ca", scylla.tls_ca, File,
             "Certificates, in PEM, of the authorities that sign those of the database's nodes. Needed with `scylla.tls`."),
         key!("scylla.tls_certificate", scylla.tls_certificate, File,
-            "The server's own certificate, in PEM with those between it and its authority, for a database that asks for one."),
-        key!("scylla.tls_key", scylla.tls_key, File, "Its private key, in PEM."),
+            "The server's own certificate and the intermediate ones, in PEM, for a database that asks for one."),
+        key!("scylla.tls_key", scylla.tls_key, File, "Private key of that certificate, in PEM."),
         key!("scylla.tls_name", scylla.tls_name, HostName,
-            "Name that the certificate of each node must bear; empty: the address that is connected to."),
+            "Name that the certificate of each node must bear; empty: the address that the server connects to."),
         key!("scylla.connect_timeout", scylla.connect_timeout, Period, "How long a connection to a node may take."),
         key!("scylla.request_timeout", scylla.request_timeout, Period,
             "How long a request to the store may take, all its statements together; longer: its outcome is unknown."),
         key!("scylla.lost_after", scylla.lost_after, Period,
             "After this long without any answer the database is lost: requests are refused until it answers again."),
         key!("scylla.report_every", scylla.report_every, Tolerance,
-            "How often the log tells how long each kind of statement took meanwhile; `0s`: only at the end, over all."),
+            "How often the server logs how long each kind of statement took since the last time; `0s`: only at its end, for all."),
         key!("scylla.speculative_delay", scylla.speculative_delay, Period,
-            "A statement without an answer for this long is given to another replica too, if it may be carried out twice."),
+            "After this long without an answer a statement goes to another replica too, if it may be carried out twice."),
         key!("scylla.bucket", scylla.bucket, Period,
             "Time that one partition of a conversation's messages covers, for conversations made from now on; an hour at \
              least."),
         key!("retention.messages", retention.messages, Tolerance,
-            "How old messages get before they are removed, a day at least; `0s`: they are kept for ever. Databases keep to what \
-             was in force when a message was sent."),
+            "Age at which messages are removed, a day at least; `0s`: never. In a database a message keeps the age that was set \
+             when it was sent."),
         key!("auth.secret", auth.secret, Secret,
             "HS256 secret of access tokens, at least 32 bytes. Development: made once and kept in `auth.secret` of the data \
              directory. Production: required.", secret: true),
         key!("auth.fixed_code", auth.fixed_code, Code,
-            "A one-time code that always works; nothing turns it off. Production refuses it.", secret: true),
+            "A one-time code that always works; empty: none. Production refuses it.", secret: true),
         key!("auth.admin_phones", auth.admin_phones, PhoneList, "Phones whose users get role admin at login.", secret: true),
         key!("auth.access_ttl", limits.access_ttl, Period, "Life of an access token that the server gives out."),
         key!("auth.refresh_ttl", limits.refresh_ttl, Period, "Life of a refresh token."),
@@ -138,9 +138,9 @@ table! {
             "Pages that may use the server from a browser, beside its own origin. Production refuses `*`."),
         key!("sockjs.websocket", sockjs.websocket, Switch, "Whether SockJS clients are offered WebSockets."),
         key!("sockjs.cookie_needed", sockjs.cookie_needed, Switch,
-            "Whether SockJS sets the cookie `JSESSIONID`, for load balancers that keep a client on one node by it."),
+            "Whether SockJS sets the cookie `JSESSIONID`, by which load balancers can keep a client on one node."),
         key!("sockjs.client_url", sockjs.client_url, Url,
-            "Where SockJS's iframe transports load its client script from; the server has none of its own."),
+            "Where SockJS's iframe transports load SockJS's client script from; the server does not serve one."),
         key!("stomp.listen", stomp.listen, OptionalAddress,
             "Where STOMP is served on plain TCP, without WebSocket and without encryption."),
         key!("content.sanitize", content.sanitize, Switch, "Whether markup is taken out of messages before they are stored."),
@@ -184,7 +184,7 @@ table! {
     passed_header_bytes: Size, "Bytes of client headers passed on with a message; more: the SEND is refused.";
     conversation_pending: Count<usize>, "Sends of one conversation that wait for the store; more: store busy.";
     append_batch: Count<usize>, "Messages of one conversation that one store request appends.";
-    store_inflight: Count<usize>, "Requests of one shard under way at the store, and those who wait for pages of history; more: store busy.";
+    store_inflight: Count<usize>, "Requests of one shard under way at the store, and callers that wait for pages of history; more: store busy.";
     participants: Count<usize>, "Participants of a group; more: refused.";
     title_chars: Count<usize>, "Length of a conversation's title in characters; longer: refused.";
     page_default: Count<u16>, "Entries of a page of history or of a list when the request names no number.";

@@ -8,10 +8,9 @@ use super::settings::{Profile, Settings};
 const HEAD: &str = "\
 # Configuration
 
-This page is written from the table of keys in `src/config/keys.rs`; a test holds it current
-(`UPDATE_DOCS=1 cargo test reference` writes it anew).
+`UPDATE_DOCS=1 cargo test reference` writes this page from the table of keys in `src/config/keys.rs`; a test compares the two.
 
-A key's value is taken from the first of these that names it:
+The server takes a key's value from the first of these sources that has it:
 
 1. `--set KEY=VALUE`, any number of times; of two for one key the later counts;
 2. the environment: the variable in the table;
@@ -19,12 +18,12 @@ A key's value is taken from the first of these that names it:
 4. the default.
 
 `limits.frame_bytes = \"64KiB\"` is the same as `frame_bytes = \"64KiB\"` under `[limits]`. Durations are a number with `ms`, `s`,
-`m`, `h` or `d`; sizes a number of bytes, or with `KiB`, `MiB` or `GiB`. Lists are arrays in the file, and elements with commas
-between them elsewhere.
+`m`, `h` or `d`; sizes a number of bytes, or with `KiB`, `MiB` or `GiB`. Lists are arrays in the file; elsewhere their
+elements stand with commas between them.
 
 A wrong key or value stops the start with exit code 2 and a line for each, such as
 `tidings.toml:12: limits.frame_bytes: expected size ...`. A variable that begins with `TIDINGS_` and names no key only
-warns, because orchestrators inject their own. `tidings check-config` prints what is in force and where each value came from.
+warns, because orchestrators inject their own. `tidings check-config` prints each value in force with its source.
 
 ";
 

@@ -5,11 +5,13 @@
 //! their order. Never branches on a protocol and never routes: it knows a connection's descriptor, not its meaning.
 //!
 //! Invariants:
-//! - only this room imports glommio, reads a clock, holds a descriptor, or says `unsafe`;
+//! - of the server, only this room imports glommio, reads the machine's clocks, holds a socket, or says `unsafe`; the driver of
+//!   ScyllaDB, behind `store/scylla`, has connections and timers of its own;
 //! - a shard's state is touched by its own executor only; what crosses is an owned message;
 //! - a mailbox that is full neither blocks nor drops: what does not fit waits, in order, and meanwhile the shard that
 //!   sends reads no socket;
-//! - each connection with something to write is written once a turn, by one gathering call;
+//! - nothing is written while inputs are handled: afterwards each connection with something to write gets its share, many buffers
+//!   in one gathering call;
 //! - work of one connection is contained: if it panics, that connection ends. If an executor or the store's thread
 //!   ends, the process ends.
 //!

@@ -1,7 +1,7 @@
 //! One shard and its world: turns what happened into inputs, and carries out the effects.
 //!
-//! A turn: take mail, replies and readable bytes, hand each to the shard, then write each connection that has something
-//! to write once. Nothing here waits, and nothing is written from inside a handler.
+//! A turn: take mail, replies and readable bytes, hand each to the shard, then write the connections that have something to
+//! write, each up to its share. Nothing here waits, and nothing is written from inside a handler.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;

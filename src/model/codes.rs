@@ -12,7 +12,6 @@ pub enum RefusalCode {
     Forbidden,
     NotFound,
     MethodNotAllowed,
-    NotAcceptable,
     Timeout,
     Conflict,
     KeyReused,
@@ -50,7 +49,6 @@ impl RefusalCode {
             Self::Blocked => ("blocked", 403, false),
             Self::NotFound => ("not_found", 404, false),
             Self::MethodNotAllowed => ("method_not_allowed", 405, false),
-            Self::NotAcceptable => ("not_acceptable", 406, false),
             Self::Timeout => ("timeout", 408, true),
             Self::Conflict => ("conflict", 409, false),
             Self::KeyReused => ("client_message_id_reused", 409, false),
@@ -129,9 +127,7 @@ pub enum Close {
     NoFirstFrame,
     /// Too slow a reader: over `limits.outbox_bytes`, or a write blocked for longer than `limits.write_blocked`.
     SendLimit,
-    /// A panic was contained.
-    Internal,
-    /// Too many connections or sessions.
+    /// The store cannot say yet whether the token's login was revoked.
     TryLater,
 }
 
@@ -146,7 +142,6 @@ impl Close {
             Self::InvalidText => (1007, "Invalid UTF-8", false),
             Self::Policy => (1008, "Policy violation", false),
             Self::TooBig => (1009, "Message too big", false),
-            Self::Internal => (1011, "Internal error", true),
             Self::TryLater => (1013, "Try again later", true),
             Self::Silent => (4408, "No heart-beat", true),
             Self::NoFirstFrame => (4409, "No STOMP frame in time", true),
@@ -193,10 +188,84 @@ impl Fault {
 mod tests {
     use super::*;
 
+    const CLOSES: [Close; 10] = [
+        Close::Normal,
+        Close::Protocol,
+        Close::InvalidText,
+        Close::Policy,
+        Close::TooBig,
+        Close::Restart,
+        Close::TryLater,
+        Close::Silent,
+        Close::NoFirstFrame,
+        Close::SendLimit,
+    ];
+
+    const REFUSALS: [RefusalCode; 26] = [
+        RefusalCode::BadRequest,
+        RefusalCode::ContentEmpty,
+        RefusalCode::ContentTooLong,
+        RefusalCode::ContentInvalid,
+        RefusalCode::Unauthorized,
+        RefusalCode::NotParticipant,
+        RefusalCode::Forbidden,
+        RefusalCode::Blocked,
+        RefusalCode::NotFound,
+        RefusalCode::MethodNotAllowed,
+        RefusalCode::Timeout,
+        RefusalCode::Conflict,
+        RefusalCode::KeyReused,
+        RefusalCode::TooLarge,
+        RefusalCode::UriTooLong,
+        RefusalCode::UnsupportedMedia,
+        RefusalCode::ExpectationFailed,
+        RefusalCode::UpgradeRequired,
+        RefusalCode::RateLimited,
+        RefusalCode::HeadersTooLarge,
+        RefusalCode::Internal,
+        RefusalCode::NotImplemented,
+        RefusalCode::StoreBusy,
+        RefusalCode::StoreUnavailable,
+        RefusalCode::Draining,
+        RefusalCode::VersionNotSupported,
+    ];
+
+    // The lists above are whole as long as these variants are the last of their enums.
+    const _: () = assert!(CLOSES.len() == Close::TryLater as usize + 1);
+    const _: () = assert!(REFUSALS.len() == RefusalCode::VersionNotSupported as usize + 1);
+
+    /// The cells of each row of the table under a heading of docs/protocol.md.
+    fn rows(heading: &str) -> Vec<Vec<&'static str>> {
+        let page = include_str!("../../docs/protocol.md");
+        let (_, section) = page.split_once(heading).unwrap();
+        let lines = section.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
+        lines.take_while(|line| line.starts_with('|')).map(|line| line.split('|').map(str::trim).collect()).collect()
+    }
+
     #[test]
     fn close_reasons_fit_a_control_frame() {
-        for close in [Close::Normal, Close::Restart, Close::SendLimit, Close::NoFirstFrame, Close::Silent] {
+        for close in CLOSES {
             assert!(close.reason().len() <= 123);
         }
+    }
+
+    #[test]
+    fn the_protocol_page_has_every_refusal() {
+        let documented: Vec<_> = rows("\n### Error codes\n")
+            .iter()
+            .map(|cells| (cells[2].trim_matches('`'), cells[1].parse().unwrap(), cells[4] == "yes"))
+            .collect();
+        assert_eq!(documented, REFUSALS.map(RefusalCode::row));
+    }
+
+    #[test]
+    fn the_protocol_page_has_every_close_code() {
+        let documented: Vec<_> = rows("\n## Close codes\n")
+            .iter()
+            // A connection that is lost has none.
+            .filter(|cells| cells[1] != "none")
+            .map(|cells| (cells[1].parse().unwrap(), cells[2], cells[5].starts_with("yes")))
+            .collect();
+        assert_eq!(documented, CLOSES.map(Close::row));
     }
 }

@@ -110,7 +110,7 @@ pub enum Position {
 #[derive(Clone, Debug)]
 pub enum AuthCommand {
     RequestCode { phone: Redacted<Box<str>> },
-    Login { phone: Redacted<Box<str>>, code: Redacted<Box<str>>, device: Option<Box<str>> },
+    Login { phone: Redacted<Box<str>>, code: Redacted<Box<str>> },
     Refresh { token: Redacted<Box<str>> },
     Logout { token: Redacted<Box<str>> },
 }

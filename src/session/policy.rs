@@ -7,7 +7,7 @@ use crate::access::token::Keys;
 use crate::model::Limits;
 use crate::session::endpoints::Endpoints;
 
-/// The same for all shards of a node; replaced whole when the configuration changes.
+/// The same for all shards of a node, from its start to its end.
 #[derive(Debug)]
 pub struct Policy {
     pub limits: Limits,

@@ -35,7 +35,7 @@ export class Account {
   }
 
   async logIn(phone, otp) {
-    this.#keep(await this.#fetch('POST', '/auth/login', { phone, otp, device: 'browser' }));
+    this.#keep(await this.#fetch('POST', '/auth/login', { phone, otp }));
   }
 
   /** Enters with a token from elsewhere, which cannot be renewed here. */

@@ -25,14 +25,14 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// Damage of a journal that no crash explains.
 #[derive(Debug)]
-pub(super) struct Damage {
-    pub(super) journal: PathBuf,
+pub struct Damage {
+    pub journal: PathBuf,
     /// Where the first batch begins that cannot be read, in bytes.
-    pub(super) offset: usize,
+    pub offset: usize,
 }
 
 #[derive(Debug)]
-pub(super) enum Fault {
+pub enum Fault {
     Io(PathBuf, io::Error),
     Damage(Damage),
 }
@@ -59,7 +59,7 @@ enum Broken {
 ///
 /// `unsynced`: the last run did not sync, so that a power failure may have torn any of its batches, also one that has
 /// whole ones behind it.
-pub(super) fn check(directory: &Path, unsynced: bool) -> Result<bool, Fault> {
+pub fn check(directory: &Path, unsynced: bool) -> Result<bool, Fault> {
     let mut journals = list(directory).map_err(|error| Fault::Io(directory.into(), error))?;
     journals.sort_unstable();
     let last = journals.last().map(|(number, _)| *number);

@@ -17,7 +17,7 @@ mod accounts;
 mod commit;
 mod erase;
 mod heads;
-mod journal;
+pub mod journal;
 mod keys;
 mod lock;
 mod manifest;

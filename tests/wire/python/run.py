@@ -14,6 +14,8 @@ def main(names):
     wanted = suite.countTestCases()
     result = unittest.TextTestRunner(verbosity=2).run(suite)
     skipped = len(result.skipped)
+    for test, why in result.skipped:
+        print(f"skipped: {test.id()}: {why}")
     cases = [test for test, _ in result.failures + result.errors if isinstance(test, unittest.TestCase)]
     # A subtest counts as the test that it is part of.
     failed = len({getattr(case, "test_case", case).id() for case in cases})
