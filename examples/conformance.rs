@@ -90,7 +90,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         policy: Arc::new(policy(&settings)),
         store: Box::new(move || Embedded::open(&data_dir, &embedded::Options::default()).map_err(Into::into)),
         connections: settings.limits.connections_per_shard,
-        send_code: Box::new(|_, _| {}),
+        send_otp: Box::new(|_, _| {}),
         on_ready: Box::new(|ready| {
             for address in &ready.addresses {
                 println!("serving on http://{address}");

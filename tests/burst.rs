@@ -14,7 +14,7 @@ use std::time::Duration;
 use glommio::{LocalExecutorBuilder, Placement, spawn_local, timer, yield_if_needed};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tidings::io::clock;
-use tidings::io::mesh::{Inbox, Outlets, mesh};
+use tidings::io::mesh::{MeshReceiver, MeshSender, mesh};
 use tidings::io::node::allowed_cpus;
 use tidings::io::tick::{self, Tick};
 use tidings::model::{Mono, ShardId};
@@ -29,17 +29,17 @@ const BURNERS: usize = 4;
 
 /// One end of the mesh, as a shard's pump holds it.
 struct End {
-    inbox: Inbox<Mono>,
-    outlets: Outlets<Mono>,
+    receiver: MeshReceiver<Mono>,
+    sender: MeshSender<Mono>,
     received: u32,
     worst: Duration,
 }
 
 impl End {
     fn turn(&mut self) -> bool {
-        self.outlets.retry();
+        self.sender.retry();
         let mut taken = Vec::new();
-        self.inbox.take(64, &mut taken);
+        self.receiver.take(64, &mut taken);
         self.received += u32::try_from(taken.len()).unwrap();
         let now = clock::mono();
         for (_, sent) in &taken {
@@ -49,7 +49,7 @@ impl End {
     }
 
     fn has_mail(&self) -> bool {
-        !self.inbox.is_empty() || self.outlets.has_room()
+        !self.receiver.is_empty() || self.sender.has_room()
     }
 }
 
@@ -66,20 +66,20 @@ async fn turns(end: &RefCell<End>, tick: &Tick) {
 }
 
 /// Sends its bursts, takes in those of the others, and returns the longest wait.
-async fn run(me: ShardId, inbox: Inbox<Mono>, outlets: Outlets<Mono>) -> Duration {
+async fn run(me: ShardId, receiver: MeshReceiver<Mono>, sender: MeshSender<Mono>) -> Duration {
     // Each shard sends every second message of a burst to each of the two others.
     let expected = BURSTS * BURST;
-    let bell = inbox.bell();
-    let end = Rc::new(RefCell::new(End { inbox, outlets, received: 0, worst: Duration::ZERO }));
+    let waker = receiver.waker();
+    let end = Rc::new(RefCell::new(End { receiver, sender, received: 0, worst: Duration::ZERO }));
     let tick = Rc::new(Tick::default());
     let (of_time, time_end) = (Rc::clone(&tick), Rc::clone(&end));
-    let of_bell = Arc::clone(&bell);
+    let of_bell = Arc::clone(&waker);
     let time = spawn_local(async move {
         loop {
             of_time.wait().await;
             turns(&time_end, &of_time).await;
             // It may have taken the last message from under the task that counts them.
-            of_bell.ring();
+            of_bell.wake();
         }
     });
     let of_sender = Rc::clone(&end);
@@ -88,18 +88,18 @@ async fn run(me: ShardId, inbox: Inbox<Mono>, outlets: Outlets<Mono>) -> Duratio
             for number in 0..BURST {
                 let to = ShardId((me.0 + 1 + u16::try_from(number).unwrap() % (SHARDS - 1)) % SHARDS);
                 let now = clock::mono();
-                of_sender.borrow_mut().outlets.send(to, now);
+                of_sender.borrow_mut().sender.send(to, now);
             }
             // Uneven, so that bursts meet executors that are busy, falling asleep and waking up.
             timer::sleep(Duration::from_micros(u64::from(burst * 7_919 % 12_000))).await;
         }
     });
     while end.borrow().received < expected {
-        bell.wait(|| end.borrow().has_mail() || end.borrow().received == expected).await;
+        waker.wait(|| end.borrow().has_mail() || end.borrow().received == expected).await;
         turns(&end, &tick).await;
     }
     sender.await;
-    while end.borrow().outlets.waiting() > 0 {
+    while end.borrow().sender.waiting() > 0 {
         timer::sleep(tick::SHORTEST).await;
     }
     time.cancel().await;
@@ -135,9 +135,9 @@ fn no_message_waits_longer_than_the_tick_and_a_stall() {
         burners.push(thread::spawn(move || burn(cpu, &stop)));
     }
     let mut executors = Vec::new();
-    for (me, (inbox, outlets)) in (0..SHARDS).map(ShardId).zip(mesh(SHARDS, DEPTH)) {
+    for (me, (receiver, sender)) in (0..SHARDS).map(ShardId).zip(mesh(SHARDS, DEPTH)) {
         let builder = LocalExecutorBuilder::new(Placement::Fixed(cpu)).io_memory(0);
-        executors.push(builder.spawn(move || run(me, inbox, outlets)).unwrap());
+        executors.push(builder.spawn(move || run(me, receiver, sender)).unwrap());
     }
     let worst = executors.into_iter().map(|executor| executor.join().unwrap()).max().unwrap();
     stop.store(true, Ordering::Relaxed);

@@ -42,7 +42,7 @@ fn serve_with<S: Backing>(settings: Settings, open: fn(PathBuf, &Settings) -> no
         policy,
         store: open(data_dir.clone(), &settings),
         connections: settings.limits.connections_per_shard.saturating_mul(usize::from(settings.shards)),
-        send_code: code_sender(settings.profile),
+        send_otp: code_sender(settings.profile),
         on_ready: Box::new(move |ready| serve_ready(ready, &settings, &data_dir)),
     };
     node::run(options).map_err(Failed::because)
@@ -98,7 +98,7 @@ pub(super) fn embedded_options(settings: &Settings) -> embedded::Options {
 }
 
 /// One-time codes go to standard output in development. They never go to the log.
-fn code_sender(profile: Profile) -> node::CodeSender {
+fn code_sender(profile: Profile) -> node::SendOtp {
     match profile {
         Profile::Development => Box::new(|phone, code| {
             let _ = print(&format!("one-time code for {phone}: {code}\n"));

@@ -29,16 +29,16 @@ pub(super) struct Connection {
 }
 
 #[derive(Debug)]
-enum Place {
+enum SlotState {
     Taken(Connection),
-    /// The next free place, one more than its index; 0: none.
+    /// The next free state, one more than its index; 0: none.
     Free(u32),
 }
 
 #[derive(Debug)]
 struct Slot {
-    place: Place,
-    /// Grows each time the place is freed, so that an event for an earlier tenant finds nobody.
+    state: SlotState,
+    /// Grows each time the state is freed, so that an event for an earlier tenant finds nobody.
     generation: u32,
 }
 
@@ -46,7 +46,7 @@ struct Slot {
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     slots: Vec<Slot>,
-    /// The first free place, one more than its index; 0: none.
+    /// The first free state, one more than its index; 0: none.
     free: u32,
     len: usize,
 }
@@ -67,21 +67,21 @@ impl Connections {
         if self.free == 0 {
             let index = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
             assert!(index < INDEX_MAX);
-            self.slots.push(Slot { place: Place::Taken(connection), generation: 0 });
+            self.slots.push(Slot { state: SlotState::Taken(connection), generation: 0 });
             return ConnectionId { index, generation: 0 };
         }
         let index = self.free - 1;
         let slot = &mut self.slots[index as usize];
-        let Place::Free(next) = slot.place else { panic!("the free list leads to a connection") };
+        let SlotState::Free(next) = slot.state else { panic!("the free list leads to a connection") };
         self.free = next;
-        slot.place = Place::Taken(connection);
+        slot.state = SlotState::Taken(connection);
         ConnectionId { index, generation: slot.generation }
     }
 
     pub(super) fn find(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         let slot = self.slots.get_mut(id.index as usize)?;
-        match &mut slot.place {
-            Place::Taken(connection) if slot.generation == id.generation => Some(connection),
+        match &mut slot.state {
+            SlotState::Taken(connection) if slot.generation == id.generation => Some(connection),
             _ => None,
         }
     }
@@ -90,12 +90,12 @@ impl Connections {
         self.find(id)?;
         let slot = &mut self.slots[id.index as usize];
         slot.generation = slot.generation.wrapping_add(1);
-        let place = std::mem::replace(&mut slot.place, Place::Free(self.free));
+        let state = std::mem::replace(&mut slot.state, SlotState::Free(self.free));
         self.free = id.index + 1;
         self.len -= 1;
-        match place {
-            Place::Taken(connection) => Some(connection),
-            Place::Free(_) => None,
+        match state {
+            SlotState::Taken(connection) => Some(connection),
+            SlotState::Free(_) => None,
         }
     }
 }

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use crossbeam_channel::Sender;
 use glommio::{LocalExecutorBuilder, Placement, spawn_local, yield_if_needed};
 
-use crate::io::mesh::Bell;
+use crate::io::mesh::ShardWaker;
 use crate::io::poller::Poller;
-use crate::io::pulse::Pulse;
 use crate::io::pump::{Parts, Pump};
 use crate::io::tick::Tick;
+use crate::io::watchdog::Progress;
 use crate::model::ShardId;
 use crate::shard::{Shard, ShardSettings};
 
@@ -29,16 +29,16 @@ pub(super) enum Phase {
     Stopping,
 }
 
-/// The node's phase, and what to ring when it changes. Lifetime and view: the node's.
+/// The node's phase, and the shards to wake when it changes. Lifetime and view: the node's.
 #[derive(Debug)]
 pub(super) struct Control {
     phase: AtomicU8,
-    bells: Vec<Arc<Bell>>,
+    wakers: Vec<Arc<ShardWaker>>,
 }
 
 impl Control {
-    pub(super) fn new(bells: Vec<Arc<Bell>>) -> Self {
-        Self { phase: AtomicU8::new(Phase::Starting as u8), bells }
+    pub(super) fn new(wakers: Vec<Arc<ShardWaker>>) -> Self {
+        Self { phase: AtomicU8::new(Phase::Starting as u8), wakers }
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -53,8 +53,8 @@ impl Control {
     /// Goes on to `phase`, unless the node is further already, and tells every shard.
     pub(super) fn advance(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
-        for bell in &self.bells {
-            bell.ring();
+        for waker in &self.wakers {
+            waker.wake();
         }
     }
 }
@@ -124,26 +124,26 @@ pub(super) fn spawn(start: Start, cpu: Option<usize>) -> std::io::Result<glommio
 struct Tasks {
     pump: RefCell<Pump>,
     poller: Rc<Poller>,
-    bell: Arc<Bell>,
-    pulse: Arc<Pulse>,
+    waker: Arc<ShardWaker>,
+    progress: Arc<Progress>,
     tick: Tick,
     control: Arc<Control>,
 }
 
 async fn run(start: Start) -> std::io::Result<()> {
     let Start { settings, parts, control, reports } = start;
-    let (shard, bell, pulse) = (settings.id, parts.inbox.bell(), Arc::clone(&parts.pulse));
-    pulse.begin();
+    let (shard, waker, progress) = (settings.id, parts.receiver.waker(), Arc::clone(&parts.progress));
+    progress.begin();
     let poller = Rc::new(Poller::new()?);
     let pump = RefCell::new(Pump::new(parts, Shard::new(settings), Rc::clone(&poller))?);
-    let tasks = Rc::new(Tasks { pump, poller, bell, pulse, tick: Tick::default(), control });
+    let tasks = Rc::new(Tasks { pump, poller, waker, progress, tick: Tick::default(), control });
     let readiness = spawn_local(Rc::clone(&tasks).readiness());
     let time = spawn_local(Rc::clone(&tasks).time());
     let calls = spawn_local(Rc::clone(&tasks).calls());
     let _unheard = reports.send(Report::Up);
     tasks.mailbox().await;
     tasks.poller.nudge();
-    tasks.pulse.call();
+    tasks.progress.call();
     readiness.await;
     time.await;
     calls.await;
@@ -161,7 +161,7 @@ impl Tasks {
     async fn mailbox(&self) {
         let mut seen = Phase::Running;
         while seen < Phase::Stopping {
-            self.bell.wait(|| self.control.phase() > seen || self.pump.borrow().has_mail()).await;
+            self.waker.wait(|| self.control.phase() > seen || self.pump.borrow().has_mail()).await;
             let phase = self.control.phase();
             if seen < Phase::Draining && phase >= Phase::Draining {
                 self.pump.borrow_mut().drain();
@@ -174,7 +174,7 @@ impl Tasks {
     /// Runs until the node stops: sockets.
     ///
     /// # Panics
-    /// When the ring no longer waits for the sockets: this shard would serve nobody.
+    /// When io_uring no longer waits for the sockets: this shard would serve no client.
     async fn readiness(self: Rc<Self>) {
         while self.is_running() {
             self.turns().await;
@@ -195,7 +195,7 @@ impl Tasks {
     /// Runs until the node stops: what it is called for is that it runs at all.
     async fn calls(self: Rc<Self>) {
         while self.is_running() {
-            self.pulse.until_called().await;
+            self.progress.until_called().await;
             self.turns().await;
         }
     }

@@ -20,20 +20,20 @@
 
 pub mod bulk;
 pub mod clock;
-mod codes;
 mod connections;
 mod embedded;
 mod executor;
 mod listener;
 pub mod mesh;
 pub mod node;
+mod otp_sender;
 mod poller;
 pub mod preflight;
-mod pulse;
 mod pump;
 pub mod scylla;
 mod signals;
 pub mod store_bridge;
 pub mod tick;
+mod watchdog;
 
 pub use node::{Node, NodeOptions, Ready, StartError, run};

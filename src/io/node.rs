@@ -15,16 +15,16 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, bounded, unbounded};
 use glommio::ExecutorJoinHandle;
 
-use crate::io::codes;
-pub use crate::io::codes::CodeSender;
 use crate::io::executor::{self, Control, Phase, Report, Start};
 use crate::io::listener::{self, Listener};
 use crate::io::mesh;
+use crate::io::otp_sender;
+pub use crate::io::otp_sender::SendOtp;
 use crate::io::preflight::{self, Check};
-use crate::io::pulse::{self, Pulse};
 use crate::io::pump::Parts;
 use crate::io::signals;
 use crate::io::store_bridge::{self, Backing, StoreThreads};
+use crate::io::watchdog::{self, Progress};
 use crate::model::ShardId;
 use crate::session::Policy;
 use crate::shard::{ListenerKind, ShardSettings};
@@ -47,7 +47,7 @@ pub struct NodeOptions<S> {
     /// Connections of the node; accepting pauses at this number, or where the file limit leaves no more.
     pub connections: usize,
     /// Sends one-time codes; runs on a thread of its own.
-    pub send_code: CodeSender,
+    pub send_otp: SendOtp,
     /// Called once, when every shard serves.
     pub on_ready: Box<dyn FnOnce(&Ready)>,
 }
@@ -133,7 +133,7 @@ pub struct Node {
     executors: Vec<ExecutorJoinHandle<()>>,
     store: StoreThreads,
     codes: JoinHandle<()>,
-    pulses: Vec<Arc<Pulse>>,
+    watched: Vec<Arc<Progress>>,
     ready: Ready,
 }
 
@@ -170,7 +170,7 @@ impl Node {
             seed,
             policy: Arc::clone(&options.policy),
         });
-        let node = Self::spawn(settings.collect(), listeners, store, options.send_code, &options.policy, ready)?;
+        let node = Self::spawn(settings.collect(), listeners, store, options.send_otp, &options.policy, ready)?;
         if !node.is_up() {
             let reason = node.stop().unwrap_or_else(|| "the reason is in the log".into());
             return Err(StartError::Executor { reason });
@@ -194,7 +194,7 @@ impl Node {
     pub fn join(self) {
         let (end, is_ended) = bounded(0);
         // Without the thread nobody looks, and the tick has to do.
-        let watching = pulse::watch(self.pulses.clone(), is_ended)
+        let watching = watchdog::watch(self.watched.clone(), is_ended)
             .inspect_err(|error| tracing::error!(%error, "nobody looks whether shards take turns"));
         for _ in 0..self.ready.shards {
             // An executor that ends by itself now ends the process, so all of them report.
@@ -213,31 +213,31 @@ impl Node {
         settings: Vec<ShardSettings>,
         listeners: Vec<Vec<Listener>>,
         store: S,
-        send_code: CodeSender,
+        send_otp: SendOtp,
         policy: &Policy,
         ready: Ready,
     ) -> Result<Self, StartError> {
         let no_thread = |error| StartError::Resources { what: "a thread was refused", error };
         let ends = mesh::mesh(ready.shards, mesh::DEPTH);
-        let bells: Vec<_> = ends.iter().map(|(inbox, _)| inbox.bell()).collect();
-        let (store, lanes) = store_bridge::start(store, &bells, policy.limits.store_inflight).map_err(no_thread)?;
-        let (codes_thread, codes) = codes::start(send_code).map_err(no_thread)?;
-        let control = Arc::new(Control::new(bells));
+        let wakers: Vec<_> = ends.iter().map(|(receiver, _)| receiver.waker()).collect();
+        let (store, handles) = store_bridge::start(store, &wakers, policy.limits.store_inflight).map_err(no_thread)?;
+        let (codes_thread, codes) = otp_sender::start(send_otp).map_err(no_thread)?;
+        let control = Arc::new(Control::new(wakers));
         let (reports_in, reports) = unbounded();
         let (drained_in, drained) = unbounded();
         let open = Arc::<AtomicUsize>::default();
-        let (mut executors, mut pulses) = (Vec::new(), Vec::new());
-        for ((((settings, (inbox, outlets)), store), listeners), cpu) in
-            settings.into_iter().zip(ends).zip(lanes).zip(listeners).zip(&ready.cpus)
+        let (mut executors, mut watched) = (Vec::new(), Vec::new());
+        for ((((settings, (receiver, sender)), store), listeners), cpu) in
+            settings.into_iter().zip(ends).zip(handles).zip(listeners).zip(&ready.cpus)
         {
-            let pulse = Arc::<Pulse>::default();
-            pulses.push(Arc::clone(&pulse));
+            let progress = Arc::<Progress>::default();
+            watched.push(Arc::clone(&progress));
             let parts = Parts {
                 id: settings.id,
-                pulse,
+                progress,
                 listeners,
-                inbox,
-                outlets,
+                receiver,
+                sender,
                 store,
                 codes: codes.clone(),
                 open: Arc::clone(&open),
@@ -253,7 +253,7 @@ impl Node {
             })?;
             executors.push(executor);
         }
-        Ok(Self { control, reports, drained, executors, store, codes: codes_thread, pulses, ready })
+        Ok(Self { control, reports, drained, executors, store, codes: codes_thread, watched, ready })
     }
 
     /// Waits until all executors serve, or one has ended.
@@ -271,7 +271,7 @@ impl Node {
                 reason = Some(error.to_string());
             }
         }
-        // The lanes ended with the executors, and with them, after its last batch, the store.
+        // The handles ended with the executors, and with them, after its last batch, the store.
         self.store.join();
         let _ended = self.codes.join();
         reason

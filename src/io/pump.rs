@@ -18,13 +18,13 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, sendmsg};
 
 use crate::io::clock;
-use crate::io::codes::CodeLane;
 use crate::io::connections::{self, Connections, INDEX_MAX};
 use crate::io::listener::{Accepted, Listener};
-use crate::io::mesh::{Inbox, Outlets};
+use crate::io::mesh::{MeshReceiver, MeshSender};
+use crate::io::otp_sender::OtpSender;
 use crate::io::poller::{Event, Poller};
-use crate::io::pulse::Pulse;
-use crate::io::store_bridge::StoreLane;
+use crate::io::store_bridge::StoreHandle;
+use crate::io::watchdog::Progress;
 use crate::model::{ConnectionId, Mono, Now, Redacted, ShardId};
 use crate::shard::{Effect, Handover, Input, ListenerKind, Mail, Shard};
 
@@ -71,11 +71,11 @@ pub(super) struct Counters {
 pub(super) struct Parts {
     pub(super) id: ShardId,
     pub(super) listeners: Vec<Listener>,
-    pub(super) pulse: Arc<Pulse>,
-    pub(super) inbox: Inbox<Envelope>,
-    pub(super) outlets: Outlets<Envelope>,
-    pub(super) store: StoreLane,
-    pub(super) codes: CodeLane,
+    pub(super) progress: Arc<Progress>,
+    pub(super) receiver: MeshReceiver<Envelope>,
+    pub(super) sender: MeshSender<Envelope>,
+    pub(super) store: StoreHandle,
+    pub(super) codes: OtpSender,
     /// Connections of the whole node, and the most there may be.
     pub(super) open: Arc<AtomicUsize>,
     pub(super) open_max: usize,
@@ -139,7 +139,7 @@ impl Pump {
 
     /// Whether another shard or the store has something for this one, or there is room for what waits.
     pub(super) fn has_mail(&self) -> bool {
-        !self.parts.inbox.is_empty() || self.parts.store.has_replies() || self.parts.outlets.has_room()
+        !self.parts.receiver.is_empty() || self.parts.store.has_replies() || self.parts.sender.has_room()
     }
 
     /// How long after the last turn the shard's next deadline is.
@@ -150,9 +150,9 @@ impl Pump {
     /// The first half of a turn: everything but writing to sockets. Returns whether anything happened, so that
     /// another turn is due.
     pub(super) fn take_turn(&mut self) -> bool {
-        self.parts.pulse.beat();
+        self.parts.progress.took_turn();
         self.now = clock::now();
-        self.parts.outlets.retry();
+        self.parts.sender.retry();
         self.resume_accepting();
         let mailed = self.take_mail();
         let polled = self.take_events();
@@ -186,7 +186,7 @@ impl Pump {
 
     fn take_mail(&mut self) -> bool {
         let mut mail = std::mem::take(&mut self.mail);
-        self.parts.inbox.take(MAIL_MAX, &mut mail);
+        self.parts.receiver.take(MAIL_MAX, &mut mail);
         let mut any = !mail.is_empty();
         for (from, envelope) in mail.drain(..) {
             match envelope {
@@ -256,7 +256,7 @@ impl Pump {
     /// Reads each connection that was ready at the start once, unless mail is kept back: then what is read would only
     /// make more.
     fn read_ready(&mut self) -> bool {
-        if self.parts.outlets.waiting() > 0 {
+        if self.parts.sender.waiting() > 0 {
             self.counters.held_turns += u64::from(!self.readable.is_empty());
             return false;
         }
@@ -493,9 +493,9 @@ impl Pump {
             }
             Effect::Close { connection } => self.close(connection),
             Effect::HandOver { connection, to, handover } => self.hand_over(connection, to, handover),
-            Effect::Mail { to, mail } => self.parts.outlets.send(to, Envelope::Mail(mail)),
+            Effect::Mail { to, mail } => self.parts.sender.send(to, Envelope::Mail(mail)),
             Effect::Store { ticket, request } => self.parts.store.submit(ticket, request),
-            Effect::SendCode { phone, code } => self.parts.codes.send(phone, code),
+            Effect::SendOtp { phone, code } => self.parts.codes.send(phone, code),
             Effect::Drained => {
                 // Nobody listens when the start of another shard has failed.
                 let _unheard = self.parts.drained.send(self.parts.id);
@@ -521,7 +521,7 @@ impl Pump {
             self.parts.open.fetch_sub(1, Ordering::Relaxed);
             return;
         }
-        self.parts.outlets.send(to, Envelope::Connection { socket: connection.socket, handover });
+        self.parts.sender.send(to, Envelope::Connection { socket: connection.socket, handover });
     }
 }
 

@@ -1,6 +1,6 @@
 //! The database on a thread of its own, with a tokio runtime that only this thread drives.
 //!
-//! Requests are carried out side by side, bounded by each shard's lane. A watch asks the database for a sign of life: when
+//! Requests are carried out side by side, bounded by each shard's handle. A watch asks the database for a sign of life: when
 //! there is none, all that is under way is answered at once, and what comes is refused until there is a session again.
 
 use std::cell::RefCell;
@@ -118,18 +118,18 @@ impl Backing for Database {
     }
 }
 
-/// Until every lane is gone and every request answered.
+/// Until every handle is gone and every request answered.
 async fn serve(store: Rc<Scylla>, ends: Ends, times: Times) {
     let Ends { writes, reads, answers, wake, .. } = ends;
     let (lost, is_lost) = watch::channel(false);
     let (under_way, idle) = (Rc::new(RefCell::new(0_usize)), Rc::new(Notify::new()));
-    let bells = answers.clone();
-    let watching = tokio::task::spawn_local(watch_over(Rc::clone(&store), lost, times.lost_after, move |up| bells.tell(up)));
+    let wakers = answers.clone();
+    let watching = tokio::task::spawn_local(watch_over(Rc::clone(&store), lost, times.lost_after, move |up| wakers.tell(up)));
     let reporting = tokio::task::spawn_local(report_every(Rc::clone(&store), times.report_every));
     let begin = |origin: Origin, request: Request| {
         if *is_lost.borrow() {
             answers.give(origin, Reply::Failed(Failure::Unavailable));
-            return answers.ring(origin.shard);
+            return answers.wake(origin.shard);
         }
         let mut losing = is_lost.clone();
         let given_up = async move { _ = losing.wait_for(|lost| *lost).await };
@@ -138,7 +138,7 @@ async fn serve(store: Rc<Scylla>, ends: Ends, times: Times) {
         *under_way.borrow_mut() += 1;
         tokio::task::spawn_local(async move {
             answers.give(origin, asked.await);
-            answers.ring(origin.shard);
+            answers.wake(origin.shard);
             *under_way.borrow_mut() -= 1;
             idle.notify_one();
         });

@@ -1,9 +1,9 @@
-//! The store's threads, and the lanes between them and the shards.
+//! The store's threads, and the handles that shards reach them by.
 //!
-//! What stands behind the lanes is up to the store ([`Backing`]). One that lives on one thread ([`Store`]) is served
+//! What stands behind the handles is up to the store ([`Backing`]). One that lives on one thread ([`Store`]) is served
 //! like this: one thread writes: it takes all that has come, hands it to the store as one group commit, and answers. While it
 //! waits for the disk the next batch gathers, so batches grow under load and a lone write is not held back.
-//! A few threads read. Every request is answered exactly once, with its ticket, through the shard's bell.
+//! A few threads read. Every request is answered exactly once, with its ticket, through the shard's waker.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use tokio::sync::Notify;
 
 use crate::io::clock;
-use crate::io::mesh::Bell;
+use crate::io::mesh::ShardWaker;
 use crate::model::{Mono, ShardId, Wall};
 use crate::store::{Failure, Read, Reply, Request, Ticket, Write};
 
@@ -47,19 +47,19 @@ pub trait Backing: Send + 'static {
     /// Grows with every start on the same data.
     fn epoch(&self) -> u64;
 
-    /// Starts the threads, which end when every lane is gone and all that was given to them is answered.
+    /// Starts the threads, which end when every handle is gone and all that was given to them is answered.
     ///
     /// # Errors
     /// When the system refuses a thread.
     fn start(self, ends: Ends) -> std::io::Result<Vec<JoinHandle<()>>>;
 }
 
-/// The store's ends of all lanes.
+/// The store's ends of all handles.
 pub struct Ends {
     pub(super) writes: Receiver<Batch>,
     pub(super) reads: Receiver<(Origin, Read)>,
     pub(super) answers: Answers,
-    /// Told after each request, and when a lane ends: for who waits without a thread of its own.
+    /// Told after each request, and when a handle ends: for who waits without a thread of its own.
     pub(super) wake: Arc<Notify>,
 }
 
@@ -89,7 +89,7 @@ pub(super) type Batch = Vec<(Origin, Write)>;
 
 /// A shard's way to the store. Lifetime and owner: the shard's executor. View: one shard.
 #[derive(Debug)]
-pub(super) struct StoreLane {
+pub(super) struct StoreHandle {
     shard: ShardId,
     writes: Sender<Batch>,
     reads: Sender<(Origin, Read)>,
@@ -112,24 +112,24 @@ pub(super) struct StoreThreads {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Starts the threads. They end when the last lane is dropped, after all that was given to them is done.
+/// Starts the threads. They end when the last handle is dropped, after all that was given to them is done.
 ///
 /// # Errors
 /// When the system refuses a thread.
 pub(super) fn start<S: Backing>(
     store: S,
-    bells: &[Arc<Bell>],
+    wakers: &[Arc<ShardWaker>],
     inflight_max: usize,
-) -> std::io::Result<(StoreThreads, Vec<StoreLane>)> {
+) -> std::io::Result<(StoreThreads, Vec<StoreHandle>)> {
     let (writes_in, writes) = unbounded();
     let (reads_in, reads) = unbounded();
     let (wake, up) = (Arc::<Notify>::default(), Arc::new(AtomicBool::new(true)));
-    let mut lanes = Vec::new();
+    let mut handles = Vec::new();
     let mut shards = Vec::new();
-    for (shard, bell) in (0..).map(ShardId).zip(bells) {
+    for (shard, waker) in (0..).map(ShardId).zip(wakers) {
         let (answer, replies) = unbounded();
-        shards.push(Answer { replies: answer, bell: Arc::clone(bell) });
-        lanes.push(StoreLane {
+        shards.push(Answer { replies: answer, waker: Arc::clone(waker) });
+        handles.push(StoreHandle {
             shard,
             writes: writes_in.clone(),
             reads: reads_in.clone(),
@@ -144,7 +144,7 @@ pub(super) fn start<S: Backing>(
         });
     }
     let threads = store.start(Ends { writes, reads, answers: Answers { shards, up }, wake })?;
-    Ok((StoreThreads { threads }, lanes))
+    Ok((StoreThreads { threads }, handles))
 }
 
 impl<S: Store> Backing for S {
@@ -167,7 +167,7 @@ impl<S: Store> Backing for S {
 }
 
 impl StoreThreads {
-    /// Waits until everything given to the store is done and the store is closed. All lanes must be gone.
+    /// Waits until everything given to the store is done and the store is closed. All handles must be gone.
     pub(super) fn join(self) {
         for thread in self.threads {
             // A thread that panicked has ended the process.
@@ -176,7 +176,7 @@ impl StoreThreads {
     }
 }
 
-impl StoreLane {
+impl StoreHandle {
     /// Takes a request of this turn. Beyond the bound it is refused, which the shard hears as a reply.
     pub(super) fn submit(&mut self, ticket: Ticket, request: Request) {
         if self.inflight >= self.inflight_max {
@@ -229,7 +229,7 @@ impl StoreLane {
     }
 }
 
-impl Drop for StoreLane {
+impl Drop for StoreHandle {
     fn drop(&mut self) {
         // The channels close only after this: whoever waits looks once more when the last of them has.
         let (closed, _) = unbounded();
@@ -250,7 +250,7 @@ pub(super) struct Answers {
 #[derive(Clone)]
 struct Answer {
     replies: Sender<(Ticket, Reply)>,
-    bell: Arc<Bell>,
+    waker: Arc<ShardWaker>,
 }
 
 impl Answers {
@@ -259,15 +259,15 @@ impl Answers {
         let _gone = self.shards[origin.shard.index()].replies.send((origin.ticket, reply));
     }
 
-    pub(super) fn ring(&self, shard: ShardId) {
-        self.shards[shard.index()].bell.ring();
+    pub(super) fn wake(&self, shard: ShardId) {
+        self.shards[shard.index()].waker.wake();
     }
 
     /// Tells every shard whether the store can be reached.
     pub(super) fn tell(&self, up: bool) {
         self.up.store(up, Ordering::Release);
         for answer in &self.shards {
-            answer.bell.ring();
+            answer.waker.wake();
         }
     }
 }
@@ -275,13 +275,13 @@ impl Answers {
 fn read_all<R: StoreReader>(reader: &R, reads: &Receiver<(Origin, Read)>, answers: &Answers) {
     while let Ok((origin, read)) = reads.recv() {
         answers.give(origin, reader.read(&read));
-        answers.ring(origin.shard);
+        answers.wake(origin.shard);
     }
 }
 
 fn write_all<S: Store>(mut store: S, channel: &Receiver<Batch>, answers: &Answers) {
     let mut replies = Vec::new();
-    let mut rung = vec![false; answers.shards.len()];
+    let mut to_wake = vec![false; answers.shards.len()];
     let mut purge_at = clock::mono();
     let mut writes = 0;
     let mut pause = Duration::ZERO;
@@ -300,12 +300,12 @@ fn write_all<S: Store>(mut store: S, channel: &Receiver<Batch>, answers: &Answer
                 store.apply(batch, &mut replies);
                 assert_eq!(replies.len(), count, "one reply for each request");
                 for (origin, reply) in replies.drain(..) {
-                    rung[origin.shard.index()] = true;
+                    to_wake[origin.shard.index()] = true;
                     answers.give(origin, reply);
                 }
-                for (shard, ring) in (0..).map(ShardId).zip(&mut rung) {
-                    if std::mem::take(ring) {
-                        answers.ring(shard);
+                for (shard, wake) in (0..).map(ShardId).zip(&mut to_wake) {
+                    if std::mem::take(wake) {
+                        answers.wake(shard);
                     }
                 }
                 if count >= CROWD {
@@ -399,9 +399,9 @@ mod tests {
         ReadUser { user: UserId::new(1).unwrap() }
     }
 
-    fn wait_reply(lane: &mut StoreLane) -> (Ticket, Reply) {
+    fn wait_reply(handle: &mut StoreHandle) -> (Ticket, Reply) {
         loop {
-            if let Some(reply) = lane.next_reply() {
+            if let Some(reply) = handle.next_reply() {
                 return reply;
             }
             std::thread::yield_now();
@@ -412,27 +412,27 @@ mod tests {
     fn what_came_during_a_commit_is_the_next_one() {
         let (commits, counted) = unbounded();
         let (go, open) = unbounded();
-        let bells = [Arc::<Bell>::default(), Arc::default()];
-        let (threads, mut lanes) = start(Fake { commits, open }, &bells, 100).unwrap();
-        lanes[0].submit(Ticket(0), write().into());
-        lanes[0].commit();
+        let wakers = [Arc::<ShardWaker>::default(), Arc::default()];
+        let (threads, mut handles) = start(Fake { commits, open }, &wakers, 100).unwrap();
+        handles[0].submit(Ticket(0), write().into());
+        handles[0].commit();
         // The writer has the first batch once the channel is empty; the rest comes while it waits for the disk.
-        while !lanes[0].writes.is_empty() {
+        while !handles[0].writes.is_empty() {
             std::thread::yield_now();
         }
         for ticket in 1..=20 {
-            let lane = &mut lanes[(ticket % 2) as usize];
-            lane.submit(Ticket(ticket), write().into());
-            lane.commit();
+            let handle = &mut handles[(ticket % 2) as usize];
+            handle.submit(Ticket(ticket), write().into());
+            handle.commit();
         }
         go.send(()).unwrap();
         go.send(()).unwrap();
         assert_eq!((counted.recv().unwrap(), counted.recv().unwrap()), (1, 20));
         for expect in [0, 2, 4] {
-            assert_eq!(wait_reply(&mut lanes[0]).0, Ticket(expect));
+            assert_eq!(wait_reply(&mut handles[0]).0, Ticket(expect));
         }
-        assert_eq!(wait_reply(&mut lanes[1]).0, Ticket(1));
-        drop(lanes);
+        assert_eq!(wait_reply(&mut handles[1]).0, Ticket(1));
+        drop(handles);
         threads.join();
     }
 
@@ -440,16 +440,16 @@ mod tests {
     fn reads_pass_a_commit_that_waits() {
         let (commits, _counted) = unbounded();
         let (go, open) = unbounded();
-        let (threads, mut lanes) = start(Fake { commits, open }, &[Arc::default()], 100).unwrap();
-        lanes[0].submit(Ticket(1), write().into());
-        lanes[0].commit();
-        lanes[0].submit(Ticket(2), read().into());
-        let (ticket, reply) = wait_reply(&mut lanes[0]);
+        let (threads, mut handles) = start(Fake { commits, open }, &[Arc::default()], 100).unwrap();
+        handles[0].submit(Ticket(1), write().into());
+        handles[0].commit();
+        handles[0].submit(Ticket(2), read().into());
+        let (ticket, reply) = wait_reply(&mut handles[0]);
         assert_eq!((ticket, ReadUser::answer(reply)), (Ticket(2), Ok(None)));
         go.send(()).unwrap();
-        let (ticket, reply) = wait_reply(&mut lanes[0]);
+        let (ticket, reply) = wait_reply(&mut handles[0]);
         assert_eq!((ticket, RemoveParticipant::answer(reply)), (Ticket(1), Ok(Some(Done { changed: true }))));
-        drop(lanes);
+        drop(handles);
         threads.join();
     }
 
@@ -457,17 +457,17 @@ mod tests {
     fn beyond_the_bound_the_store_is_busy() {
         let (commits, _counted) = unbounded();
         let (go, open) = unbounded();
-        let (threads, mut lanes) = start(Fake { commits, open }, &[Arc::default()], 2).unwrap();
+        let (threads, mut handles) = start(Fake { commits, open }, &[Arc::default()], 2).unwrap();
         for ticket in 0..3 {
-            lanes[0].submit(Ticket(ticket), write().into());
+            handles[0].submit(Ticket(ticket), write().into());
         }
-        lanes[0].commit();
-        assert!(matches!(wait_reply(&mut lanes[0]), (Ticket(2), Reply::Failed(Failure::Busy))));
+        handles[0].commit();
+        assert!(matches!(wait_reply(&mut handles[0]), (Ticket(2), Reply::Failed(Failure::Busy))));
         go.send(()).unwrap();
-        assert_eq!(wait_reply(&mut lanes[0]).0, Ticket(0));
-        assert_eq!(wait_reply(&mut lanes[0]).0, Ticket(1));
-        assert_eq!(lanes[0].inflight, 0);
-        drop(lanes);
+        assert_eq!(wait_reply(&mut handles[0]).0, Ticket(0));
+        assert_eq!(wait_reply(&mut handles[0]).0, Ticket(1));
+        assert_eq!(handles[0].inflight, 0);
+        drop(handles);
         threads.join();
     }
 }

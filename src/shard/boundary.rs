@@ -100,7 +100,7 @@ pub enum Effect {
         request: store::Request,
     },
     /// A one-time code for the configured sender. Never to the log.
-    SendCode {
+    SendOtp {
         phone: Redacted<Box<str>>,
         code: Redacted<Box<str>>,
     },

@@ -382,7 +382,7 @@ impl World {
                 self.post(seat, to, Letter::Mail(mail));
             }
             Effect::Store { ticket, request } => self.ask_store(seat, ticket, request),
-            Effect::SendCode { .. } => {}
+            Effect::SendOtp { .. } => {}
             Effect::Drained => {
                 self.trace.note(self.now, format_args!("shard {seat} has drained"));
                 if !self.draining || !self.seats[seat].wires.is_empty() {

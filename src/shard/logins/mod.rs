@@ -229,7 +229,7 @@ impl Logins {
         let outcome = match step {
             LoginStep::CodeKept { phone, code } => match PutCode::answer(reply)? {
                 PutCodeAnswer::Keep { .. } => {
-                    turn.send_code(phone, code);
+                    turn.send_otp(phone, code);
                     let seconds = u32::try_from(turn.limits().otp_ttl.as_secs()).unwrap_or(u32::MAX);
                     Outcome::CodeSent { expires_in_seconds: seconds }
                 }

@@ -255,7 +255,7 @@ impl Net {
                 Some(held) => held.push_back((shard, ticket, request)),
                 None => self.store(shard, ticket, request),
             },
-            Effect::SendCode { code, .. } => self.codes.push(code.into_exposed().into()),
+            Effect::SendOtp { code, .. } => self.codes.push(code.into_exposed().into()),
             Effect::Drained => self.drained.push(shard),
         }
     }

@@ -168,8 +168,8 @@ impl Turn {
         }
     }
 
-    pub(super) fn send_code(&mut self, phone: Redacted<Box<str>>, code: Redacted<Box<str>>) {
-        self.effects.push(Effect::SendCode { phone, code });
+    pub(super) fn send_otp(&mut self, phone: Redacted<Box<str>>, code: Redacted<Box<str>>) {
+        self.effects.push(Effect::SendOtp { phone, code });
     }
 
     /// The next message id of this shard; later than `last` if there is one.

@@ -10,21 +10,21 @@ use crate::model::Redacted;
 const WAITING_MAX: usize = 256;
 
 /// Sends one code: to standard output in development, to a webhook in production. May block. Phone, then code.
-pub type CodeSender = Box<dyn FnMut(&str, &str) + Send>;
+pub type SendOtp = Box<dyn FnMut(&str, &str) + Send>;
 
 type Code = (Redacted<Box<str>>, Redacted<Box<str>>);
 
 /// A shard's way to the sender. Lifetime and owner: the shard's executor. View: node.
 #[derive(Clone, Debug)]
-pub(super) struct CodeLane {
+pub(super) struct OtpSender {
     codes: Sender<Code>,
 }
 
-/// Starts the thread; it ends when the last lane is dropped.
+/// Starts the thread; it ends when the last handle is dropped.
 ///
 /// # Errors
 /// When the system refuses a thread.
-pub(super) fn start(mut sender: CodeSender) -> std::io::Result<(JoinHandle<()>, CodeLane)> {
+pub(super) fn start(mut sender: SendOtp) -> std::io::Result<(JoinHandle<()>, OtpSender)> {
     let (codes, to_send) = bounded::<Code>(WAITING_MAX);
     let thread = Builder::new().name("codes".into()).spawn(move || {
         while let Ok((phone, code)) = to_send.recv() {
@@ -34,10 +34,10 @@ pub(super) fn start(mut sender: CodeSender) -> std::io::Result<(JoinHandle<()>, 
             }
         }
     })?;
-    Ok((thread, CodeLane { codes }))
+    Ok((thread, OtpSender { codes }))
 }
 
-impl CodeLane {
+impl OtpSender {
     pub(super) fn send(&self, phone: Redacted<Box<str>>, code: Redacted<Box<str>>) {
         if self.codes.try_send((phone, code)).is_err() {
             tracing::warn!(waiting = WAITING_MAX, "a one-time code was not sent: the sender is too slow");
@@ -52,15 +52,15 @@ mod tests {
     #[test]
     fn a_sender_that_panics_sends_the_next() {
         let (sent, received) = bounded(8);
-        let (thread, lane) = start(Box::new(move |phone, code| {
+        let (thread, handle) = start(Box::new(move |phone, code| {
             assert_ne!(code, "bad");
             sent.send(format!("{phone} {code}")).unwrap();
         }))
         .unwrap();
         for code in ["1", "bad", "2"] {
-            lane.send(Redacted::new("+1".into()), Redacted::new(code.into()));
+            handle.send(Redacted::new("+1".into()), Redacted::new(code.into()));
         }
-        drop(lane);
+        drop(handle);
         thread.join().unwrap();
         assert_eq!(received.iter().collect::<Vec<_>>(), ["+1 1", "+1 2"]);
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use crate::io::mesh::Bell;
+use crate::io::mesh::ShardWaker;
 use crate::io::tick;
 
 /// Several ticks: who took no turn in all that time sleeps for no reason, or works on something long.
@@ -20,15 +20,15 @@ const LOOK_EVERY: Duration = tick::LONGEST.saturating_mul(5);
 
 /// One executor's. Lifetime: the node's. Owner: shared by the executor and who looks at it. View: one shard.
 #[derive(Debug, Default)]
-pub(super) struct Pulse {
+pub(super) struct Progress {
     turns: AtomicU64,
     called: AtomicBool,
-    bell: Bell,
+    waker: ShardWaker,
     /// The file in which the kernel tells of its thread.
     stat: OnceLock<PathBuf>,
 }
 
-impl Pulse {
+impl Progress {
     /// The executor is on this thread.
     pub(super) fn begin(&self) {
         let thread = std::fs::read_link("/proc/thread-self").unwrap_or_default();
@@ -45,19 +45,19 @@ impl Pulse {
     }
 
     /// The executor has taken a turn.
-    pub(super) fn beat(&self) {
+    pub(super) fn took_turn(&self) {
         self.turns.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Wakes the executor.
     pub(super) fn call(&self) {
         self.called.store(true, Ordering::Release);
-        self.bell.ring();
+        self.waker.wake();
     }
 
     /// Until it was called. Only one task may ever wait.
     pub(super) async fn until_called(&self) {
-        self.bell.wait(|| self.called.swap(false, Ordering::AcqRel)).await;
+        self.waker.wait(|| self.called.swap(false, Ordering::AcqRel)).await;
     }
 }
 
@@ -65,13 +65,13 @@ impl Pulse {
 ///
 /// # Errors
 /// When the system refuses a thread.
-pub(super) fn watch(pulses: Vec<Arc<Pulse>>, end: Receiver<()>) -> io::Result<JoinHandle<()>> {
+pub(super) fn watch(executors: Vec<Arc<Progress>>, end: Receiver<()>) -> io::Result<JoinHandle<()>> {
     let look = move || {
-        let (mut seen, mut stalls) = (vec![None; pulses.len()], 0_u64);
+        let (mut seen, mut stalls) = (vec![None; executors.len()], 0_u64);
         while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(LOOK_EVERY) {
-            for shard in stalled(&pulses, &mut seen) {
-                let state = pulses[shard].state().unwrap_or('?');
-                pulses[shard].call();
+            for shard in stalled(&executors, &mut seen) {
+                let state = executors[shard].state().unwrap_or('?');
+                executors[shard].call();
                 stalls += 1;
                 // On a machine with too little time for its threads this is usual, and told seldom.
                 if stalls.is_power_of_two() {
@@ -81,12 +81,12 @@ pub(super) fn watch(pulses: Vec<Arc<Pulse>>, end: Receiver<()>) -> io::Result<Jo
             }
         }
     };
-    Builder::new().name("pulse".into()).spawn(look)
+    Builder::new().name("progress".into()).spawn(look)
 }
 
 /// Who has taken no turn since the last look.
-fn stalled(pulses: &[Arc<Pulse>], seen: &mut [Option<u64>]) -> Vec<usize> {
-    let turns = pulses.iter().map(|pulse| Some(pulse.turns.load(Ordering::Relaxed)));
+fn stalled(executors: &[Arc<Progress>], seen: &mut [Option<u64>]) -> Vec<usize> {
+    let turns = executors.iter().map(|progress| Some(progress.turns.load(Ordering::Relaxed)));
     let looks = turns.zip(seen).map(|(turns, seen)| std::mem::replace(seen, turns) == turns);
     looks.enumerate().filter_map(|(shard, is_stalled)| is_stalled.then_some(shard)).collect()
 }
@@ -97,23 +97,23 @@ mod tests {
 
     #[test]
     fn who_took_no_turn_since_the_last_look_is_stalled() {
-        let pulses = [Arc::<Pulse>::default(), Arc::default()];
+        let executors = [Arc::<Progress>::default(), Arc::default()];
         let mut seen = [None; 2];
-        assert!(stalled(&pulses, &mut seen).is_empty(), "the first look has nothing to compare with");
-        pulses[0].beat();
-        assert_eq!(stalled(&pulses, &mut seen), [1]);
-        pulses[1].beat();
-        assert_eq!(stalled(&pulses, &mut seen), [0]);
-        assert_eq!(stalled(&pulses, &mut seen), [0, 1]);
+        assert!(stalled(&executors, &mut seen).is_empty(), "the first look has nothing to compare with");
+        executors[0].took_turn();
+        assert_eq!(stalled(&executors, &mut seen), [1]);
+        executors[1].took_turn();
+        assert_eq!(stalled(&executors, &mut seen), [0]);
+        assert_eq!(stalled(&executors, &mut seen), [0, 1]);
     }
 
     #[test]
     fn the_kernel_tells_threads_that_run_from_those_that_sleep() {
-        let pulse = Arc::<Pulse>::default();
-        assert_eq!(pulse.state(), None);
-        pulse.begin();
-        assert_eq!(pulse.state(), Some('R'));
-        let sleeper = Arc::<Pulse>::default();
+        let progress = Arc::<Progress>::default();
+        assert_eq!(progress.state(), None);
+        progress.begin();
+        assert_eq!(progress.state(), Some('R'));
+        let sleeper = Arc::<Progress>::default();
         let (end, is_ended) = crossbeam_channel::bounded::<()>(0);
         let sleeps = Arc::clone(&sleeper);
         let thread = std::thread::spawn(move || {
@@ -130,12 +130,12 @@ mod tests {
     /// Nothing in the executor has a timer: without the calls it would sleep for ever.
     #[test]
     fn an_executor_that_sleeps_is_called_again_and_again() {
-        let pulse = Arc::<Pulse>::default();
+        let progress = Arc::<Progress>::default();
         let (end, is_ended) = crossbeam_channel::bounded(0);
-        let watching = watch(vec![Arc::clone(&pulse)], is_ended).unwrap();
+        let watching = watch(vec![Arc::clone(&progress)], is_ended).unwrap();
         let executor = glommio::LocalExecutorBuilder::default().io_memory(0).spawn(move || async move {
             for _ in 0..3 {
-                pulse.until_called().await;
+                progress.until_called().await;
             }
         });
         executor.unwrap().join().unwrap();
