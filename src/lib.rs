@@ -1,6 +1,6 @@
 //! tidings: real-time messaging over STOMP, WebSocket and SockJS, one executor per core.
 //!
-//! The rooms and what they may know of each other are told in `docs/ARCHITECTURE.md` and held by a test in `tidy`.
+//! `docs/ARCHITECTURE.md` lists the rooms and their dependencies; a test in `tidy` checks them.
 
 pub mod access;
 pub mod api;
