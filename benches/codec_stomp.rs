@@ -1,4 +1,4 @@
-//! STOMP codec: a SEND as clients write it, and the MESSAGE that goes to one of its receivers.
+//! STOMP codec: a typical SEND of a client, and the MESSAGE to one of its receivers.
 //! `cargo bench --bench codec_stomp`
 
 use std::hint::black_box;
@@ -27,7 +27,7 @@ fn decoder() -> Decoder {
     decoder
 }
 
-/// All items of `bytes`; gives their number.
+/// Reads all items of `bytes`; returns their number.
 fn drain(decoder: &mut Decoder, mut bytes: &[u8], limits: &Limits) -> usize {
     let mut items = 0;
     while let Some(item) = decoder.next(&mut bytes, limits).expect("the frames are sound") {
@@ -82,7 +82,7 @@ fn write(criterion: &mut Criterion) {
         });
     });
 
-    // What one more receiver of a shared message costs.
+    // The cost of one more receiver of a shared message.
     let mut shared = Vec::new();
     for (name, value) in &MESSAGE_HEADERS[2..] {
         header(&mut shared, Version::V12, name, value);

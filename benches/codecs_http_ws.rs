@@ -1,6 +1,6 @@
-//! What the HTTP and WebSocket codecs cost: `cargo bench --bench codecs_http_ws`.
+//! Cost of the HTTP and WebSocket codecs: `cargo bench --bench codecs_http_ws`.
 //!
-//! WebSocket decoding unmasks in place, so each round copies its frames anew; `copy` is that copy alone, to be taken off.
+//! WebSocket decoding unmasks in place, so each round copies its frames anew; `copy` measures that copy alone, to be subtracted.
 
 use std::hint::black_box;
 

@@ -40,7 +40,7 @@ const TURN: Duration = Duration::from_micros(100);
 const SENDER: ConnectionId = ConnectionId { index: 0, generation: 0 };
 
 fn main() {
-    // `cargo test` runs benches too, to see that they work: once, and small.
+    // `cargo test` also runs benches, to check that they work: once, and small.
     let is_bench = std::env::args().any(|argument| argument == "--bench");
     let (subscribers, rounds) = if is_bench { (SUBSCRIBERS, ROUNDS) } else { (8, 1) };
     println!(
@@ -76,27 +76,27 @@ struct Count {
     writes: usize,
 }
 
-/// One shard, its store, and connections that take whatever they are given.
+/// One shard, its store, and connections that accept every write.
 struct Room {
     now: Now,
     shard: Shard,
     store: Memory,
     keys: Keys,
     effects: Vec<Effect>,
-    /// What the store was asked in this turn.
+    /// Store requests of this turn.
     asked: Vec<(Ticket, Request)>,
     /// Connections to write at the end of this turn.
     dirty: Vec<ConnectionId>,
-    /// Frames that the sender got: a RECEIPT for each message, once it has begun to speak.
+    /// Frames to the sender: a RECEIPT for each message, once it has begun to send.
     receipts: usize,
     count: Count,
-    /// One SEND, and the buffer that a read fills: a shard unmasks where the bytes lie.
+    /// One SEND, and the buffer that a read fills: a shard unmasks in place.
     send: Vec<u8>,
     scratch: Vec<u8>,
 }
 
 impl Room {
-    /// Everybody is connected and subscribed; the sender is not.
+    /// All subscribers are connected and subscribed; the sender is not.
     fn new(subscribers: u32) -> Self {
         let secret = b"a secret of more than 32 bytes, for a bench only";
         let limits = Limits { messages_per_minute: 1_000_000_000, messages_burst: 1_000_000, ..Limits::default() };
@@ -170,7 +170,7 @@ impl Room {
         self.receive(connection, &bytes);
     }
 
-    /// Sends so many messages, `in_flight` of them at any time, until all have their receipt and were delivered.
+    /// Sends this many messages, `in_flight` of them at any time, until all have their receipt and were delivered.
     fn exchange(&mut self, messages: usize, in_flight: usize) {
         self.receipts = 0;
         let mut sent = 0;
@@ -199,7 +199,7 @@ impl Room {
         !self.asked.is_empty() || !self.dirty.is_empty()
     }
 
-    /// What was asked of the store before this turn is answered in the next: it takes a commit.
+    /// The next turn answers the store requests from before this one: a commit takes time.
     fn turn(&mut self) {
         self.now = Now { mono: self.now.mono.after(TURN), wall: self.now.wall.after(TURN) };
         if self.shard.next_deadline().is_some_and(|due| due <= self.now.mono) {

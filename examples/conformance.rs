@@ -1,5 +1,5 @@
-//! Services for the suites of protocols, on the server's own stack: `cargo run --release --example conformance`, listening
-//! where `TIDINGS_LISTEN` says (127.0.0.1:8081).
+//! Services for protocol test suites, on the server's own stack: `cargo run --release --example conformance`, listening
+//! on `TIDINGS_LISTEN` (127.0.0.1:8081).
 //!
 //! ```text
 //! /echo, /disabled_websocket_echo, /cookie_needed_echo   SockJS: each message comes back
@@ -17,28 +17,28 @@ use tidings::io::node::{self, NodeOptions};
 use tidings::model::{Limits, Redacted};
 use tidings::protocol::http::{Request, Response};
 use tidings::session::Policy;
-use tidings::session::endpoints::{Application, Content, Endpoint, Endpoints, Plain, Reply};
+use tidings::session::endpoints::{Application, Endpoint, Endpoints, Plain, PlainMessage, PlainReply};
 use tidings::shard::ListenerKind;
 use tidings::store::embedded::{self, Embedded};
 
-/// The suite of WebSocket sends messages of this size, whole and in fragments of any number.
+/// The WebSocket suite sends messages of this size, whole and in fragments of any number.
 const MESSAGE_BYTES: usize = 16 * 1024 * 1024;
-/// The suite of SockJS asks for a stream that ends early.
+/// The SockJS suite needs a stream that ends early.
 const STREAM_BYTES: usize = 4_096;
 const AMPLIFY_MAX: u32 = 20;
 
-const ECHO: Plain = Plain { opened: || Reply::Nothing, message: echo };
-const CLOSE: Plain = Plain { opened: || Reply::Close { code: 3000, reason: "Go away!".into() }, message: echo };
-const AMPLIFY: Plain = Plain { opened: || Reply::Nothing, message: amplify };
+const ECHO: Plain = Plain { opened: || PlainReply::Nothing, message: echo };
+const CLOSE: Plain = Plain { opened: || PlainReply::Close { code: 3000, reason: "Go away!".into() }, message: echo };
+const AMPLIFY: Plain = Plain { opened: || PlainReply::Nothing, message: amplify };
 
-fn echo(content: Content<'_>) -> Reply {
-    Reply::Send { text: content.text, bytes: content.bytes.to_vec() }
+fn echo(content: PlainMessage<'_>) -> PlainReply {
+    PlainReply::Send { text: content.text, bytes: content.bytes.to_vec() }
 }
 
-fn amplify(content: Content<'_>) -> Reply {
+fn amplify(content: PlainMessage<'_>) -> PlainReply {
     let number = std::str::from_utf8(content.bytes).ok().and_then(|text| text.parse::<u32>().ok());
     let number = number.filter(|number| *number <= AMPLIFY_MAX).unwrap_or(1);
-    Reply::Send { text: true, bytes: vec![b'x'; 1 << number] }
+    PlainReply::Send { text: true, bytes: vec![b'x'; 1 << number] }
 }
 
 fn give_back(request: &Request) -> Response {
@@ -79,7 +79,7 @@ fn policy(settings: &Settings) -> Policy {
 fn main() -> Result<(), Box<dyn Error>> {
     let settings = Settings::defaults(Profile::Development);
     let address = std::env::var("TIDINGS_LISTEN").unwrap_or_else(|_| "127.0.0.1:8081".to_owned()).parse()?;
-    // A node has a store; here nothing is ever put into it.
+    // A node has a store; this one stays empty.
     let directory = tempfile::tempdir()?;
     let data_dir = directory.path().to_path_buf();
     let options = NodeOptions {

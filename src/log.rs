@@ -1,7 +1,7 @@
 //! The log: structured lines on standard error, with a last line of defence against secrets.
 //!
-//! Types that hold secrets redact themselves ([`crate::model::Redacted`]). This writer stands behind them: whatever looks like
-//! a token is replaced in every line before it leaves the process, also in what a library logs.
+//! Types that hold secrets redact themselves ([`crate::model::Redacted`]). This writer is the second barrier: it replaces
+//! anything that looks like a token in every line before it leaves the process, including lines of libraries.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write};
@@ -20,15 +20,15 @@ pub enum Format {
     Json,
 }
 
-/// Takes the place of what must not be logged.
+/// Replaces a secret.
 const REDACTED: &[u8] = b"[redacted]";
-/// Names whose value is redacted, alone or as the end of a longer name: `access_token`, `refreshToken`, `auth.secret`.
+/// Names whose values are redacted, alone or as the end of a longer name: `access_token`, `refreshToken`, `auth.secret`.
 const NAMES: [&[u8]; 5] = [b"token", b"secret", b"otp", b"ticket", b"authorization"];
 
-/// Sends the process's log to standard error, panics with it: their messages may hold what was being worked on.
+/// Sends the process's log to standard error, including panics: their messages may hold user data.
 ///
 /// # Errors
-/// The level is no filter, or a log was set up before.
+/// The level is no filter, or a log was already set up.
 pub fn init(format: Format, level: &str) -> Result<(), String> {
     tracing::dispatcher::set_global_default(dispatch(format, level, io::stderr)?).map_err(|error| error.to_string())?;
     panic::set_hook(Box::new(log_panic));
@@ -54,7 +54,7 @@ where
 {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(parse_level(level)?)
-        // Colour codes would stand between a name and its value and hide them from the redaction.
+        // Colour codes would come between a name and its value and hide them from the redaction.
         .with_ansi(false)
         .with_writer(Redact(writer));
     Ok(match format {
@@ -64,7 +64,7 @@ where
 }
 
 /// # Errors
-/// Why `level` is no level and no filter.
+/// Why `level` is neither a level nor a filter.
 pub fn check_level(level: &str) -> Result<(), String> {
     parse_level(level).map(|_| ())
 }
@@ -73,14 +73,14 @@ fn parse_level(level: &str) -> Result<EnvFilter, String> {
     if level.trim().is_empty() {
         return Err("is empty".into());
     }
-    // A bare word that is no level would be taken for the name of a target.
+    // A bare word that is no level would pass as the name of a target.
     for directive in level.split(',').filter(|directive| !directive.contains(['=', '['])) {
         directive.trim().parse::<tracing_subscriber::filter::LevelFilter>().map_err(|error| error.to_string())?;
     }
     EnvFilter::builder().parse(level).map_err(|error| error.to_string())
 }
 
-/// Makes writers that redact what they are given. The formatter writes each line in one call, so nothing is split.
+/// Makes writers that redact their input. The formatter writes each line in one call, so nothing is split.
 struct Redact<M>(M);
 
 struct RedactWriter<W>(W);
@@ -104,13 +104,13 @@ impl<W: Write> Write for RedactWriter<W> {
     }
 }
 
-/// `line` with every value of [`NAMES`], every bearer credential and every JWT replaced. Each byte is looked at a small,
+/// `line` with every value of [`NAMES`], every bearer credential and every JWT replaced. Each byte is read a small,
 /// bounded number of times.
 fn redact(line: &[u8]) -> Vec<u8> {
     let mut clean = Vec::with_capacity(line.len());
     let mut rest = line;
     while let [first, ..] = rest {
-        // A secret begins with a word; inside a word nothing begins.
+        // A secret begins at the start of a word, never inside one.
         let word = word_length(rest);
         if word == 0 {
             clean.push(*first);
@@ -134,7 +134,7 @@ fn redact(line: &[u8]) -> Vec<u8> {
     clean
 }
 
-/// Bytes of the token that begins with the word `head`: `eyJ`, the start of `{"` in base64, with dotted parts behind it.
+/// Bytes of the token that begins with the word `head`: `eyJ`, the start of `{"` in base64, followed by dotted parts.
 fn token_length(head: &[u8], tail: &[u8]) -> Option<usize> {
     let start = find(head, b"eyJ")?;
     let mut length = head.len();
@@ -144,11 +144,11 @@ fn token_length(head: &[u8], tail: &[u8]) -> Option<usize> {
         length += 1 + part;
         rest = &rest[1 + part..];
     }
-    // A word of the language may hold these letters; a JWT goes on behind a dot.
+    // A word of prose may hold these letters; a JWT continues after a dot.
     if length > head.len() || (start == 0 && head.len() > 40) { Some(length) } else { None }
 }
 
-/// Where the secret that the word `head` announces lies in `tail`: bytes before it, and its own.
+/// The span of the secret in `tail` that the word `head` announces: bytes before it, and its own.
 fn secret_span(head: &[u8], tail: &[u8]) -> Option<(usize, usize)> {
     let before = if head.eq_ignore_ascii_case(b"bearer") {
         Some(separator_length(tail, &SPACES)).filter(|length| *length > 0)?
@@ -177,7 +177,7 @@ fn secret_span_named(head: &[u8], tail: &[u8]) -> Option<usize> {
     if equals == 0 && (colon == 0 || (quotes == 0 && quotes_of_value == 0 && !header)) {
         return None;
     }
-    // The scheme of a credential is no secret, what follows it is.
+    // The scheme of a credential is public; the text after it is secret.
     for scheme in [b"bearer".as_slice(), b"basic"] {
         let scheme_then_space = match tail[before..].split_at_checked(scheme.len()) {
             Some((word, rest)) if word.eq_ignore_ascii_case(scheme) => separator_length(rest, &SPACES),
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn jwts_wherever_they_stand() {
+    fn jwts_anywhere() {
         let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiI3In0.c2lnbmF0dXJl-_";
         for (before, after) in [("", ""), ("x ", " y"), ("/", "/"), ("\"", "\""), ("(", ")"), ("%20", "&")] {
             let expect = if before == "%20" { format!("%[redacted]{after}") } else { format!("{before}[redacted]{after}") };
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn prose_stays() {
+    fn prose_is_unchanged() {
         for line in [
             "",
             "the token has expired",
@@ -289,8 +289,8 @@ mod tests {
     }
 
     #[test]
-    fn cost_grows_with_the_line_only() {
-        // A quadratic scan of these would not end within the life of a test run.
+    fn cost_is_linear_in_the_line() {
+        // A quadratic scan of these would outlast the test run.
         for part in ["eyJ", "eyJ.", "token=", "bearer ", "token=\"", "%20", ".", "a "] {
             let line = part.repeat((4 << 20) / part.len());
             assert!(redact(line.as_bytes()).len() <= 4 * line.len());
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_redacted_whole_in_both_forms() {
+    fn whole_lines_are_redacted_in_both_formats() {
         for format in [Format::Text, Format::Json] {
             let (sender, receiver) = mpsc::channel();
             let dispatch = dispatch(format, "info", move || Lines(sender.clone())).unwrap();

@@ -1,4 +1,4 @@
-//! The server's binary. What it does is told in [`cli`].
+//! The server's binary. [`cli`] does the work.
 
 mod cli;
 

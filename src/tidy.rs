@@ -1,8 +1,8 @@
-//! Holds the house's rules over the source itself: who may import whom, where `unsafe` may stand, how long a file gets.
+//! Checks rules over the source itself: imports between rooms, `unsafe`, and the length of files.
 //!
-//! Clippy reads one configuration for a whole package; rules that differ from room to room are held here, by a reader of
-//! tokens that knows just enough of Rust: comments, strings, `use` trees, paths, and items under `#[cfg(test)]`, which
-//! may import what they like. A path that a macro builds is not seen.
+//! Clippy reads one configuration for a whole package; rules that differ from room to room are checked here, by a tokenizer
+//! that knows just enough of Rust: comments, strings, `use` trees, paths, and items under `#[cfg(test)]`, which
+//! may import anything. It does not see paths that a macro builds.
 
 mod rooms;
 mod source;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use rooms::{ROOMS, Room};
 use source::Source;
 
-/// Inline tests, comments and blank lines not counted out but for the tests.
+/// Comments and blank lines count; inline tests do not.
 const FILE_LINES_MAX: usize = 1_000;
 
 /// A room's file as the rules see it.
@@ -22,13 +22,13 @@ struct File<'a> {
     /// From the package's folder, with `/`: `src/shard/mod.rs`.
     path: &'a str,
     text: &'a str,
-    /// Names of all crates that some part of the workspace depends on, as they are written in code.
+    /// Names of all crates that some part of the workspace depends on, as code writes them.
     crates: &'a BTreeSet<String>,
     /// Declared under `#[cfg(test)]` by its parent.
     test: bool,
 }
 
-/// Every broken rule of one file, as `path: what and why`.
+/// Every broken rule of one file, as `path: fault and reason`.
 fn faults(file: &File<'_>) -> Vec<String> {
     let source = Source::read(file.text);
     let mut faults = Vec::new();
@@ -67,13 +67,13 @@ fn faults(file: &File<'_>) -> Vec<String> {
     faults
 }
 
-/// Why `path`, as written in a file of `room`, is not allowed.
+/// Why a file of `room` may not import `path`.
 fn import_fault(file: &File<'_>, room: &Room, source: &Source, path: &[String]) -> Option<String> {
     let first = path.first()?.as_str();
     if matches!(first, "std" | "core" | "alloc") {
         let banned = room.std_banned.iter().find(|banned| {
             let banned: Vec<_> = banned.split("::").collect();
-            // `use std::fs;` names the banned; `use std::*` and `use std::time::*` hide it.
+            // `use std::fs;` names the banned part; `use std::*` and `use std::time::*` hide it.
             let hides =
                 path.last().is_some_and(|last| last == "*") && banned[1..].starts_with(&path_tail(path, 1)[..path.len() - 2]);
             hides || path_tail(path, 1).starts_with(&banned[1..])
@@ -129,10 +129,10 @@ fn dependencies(manifest: &str) -> BTreeSet<String> {
 }
 
 /// Rooms whose files may not import each other in a circle.
-const WITHOUT_CIRCLES: [&str; 3] = ["shard", "io", "store"];
+const ACYCLIC: [&str; 3] = ["shard", "io", "store"];
 
-/// The files that each file imports, by module path. A file below another may name what that one defines: `impl` blocks of
-/// one type stand in several files.
+/// The files that each file imports, by module path. A file below another may use its parent's items: `impl` blocks of
+/// one type may be in several files.
 fn imports(files: &[(Vec<String>, Source)]) -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
     let modules: BTreeSet<&Vec<String>> = files.iter().map(|(module, _)| module).collect();
     let file_of = |path: &[String]| (1..=path.len()).rev().map(|end| path[..end].to_vec()).find(|path| modules.contains(path));
@@ -148,9 +148,9 @@ fn imports(files: &[(Vec<String>, Source)]) -> BTreeMap<Vec<String>, BTreeSet<Ve
     graph
 }
 
-/// A circle of imports, if there is one: each imports the next, and the last the first.
-fn circle(graph: &BTreeMap<Vec<String>, BTreeSet<Vec<String>>>) -> Option<Vec<String>> {
-    // Files that import nothing that is left are taken away, again and again; what stays is on a circle, or above one.
+/// A cycle of imports, if one exists: each file imports the next, and the last the first.
+fn cycle(graph: &BTreeMap<Vec<String>, BTreeSet<Vec<String>>>) -> Option<Vec<String>> {
+    // Remove files that import none of the rest, again and again; the remaining ones are on a cycle, or above one.
     let mut left = graph.clone();
     loop {
         let before = left.len();
@@ -171,7 +171,7 @@ fn circle(graph: &BTreeMap<Vec<String>, BTreeSet<Vec<String>>>) -> Option<Vec<St
 }
 
 #[test]
-fn the_house_is_in_order() {
+fn all_files_keep_the_rules() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut paths = Vec::new();
     for folder in ["src", "loadgen/src"] {
@@ -197,21 +197,21 @@ fn the_house_is_in_order() {
         let test = tests.iter().any(|test| module.starts_with(test));
         all.extend(faults(&File { path, text, crates: &crates, test }));
     }
-    for room in WITHOUT_CIRCLES {
+    for room in ACYCLIC {
         let inside: Vec<(Vec<String>, Source)> = texts
             .iter()
             .map(|(path, text)| (source::module_of(path), Source::read(text)))
             .filter(|(module, _)| module[0] == room && !tests.iter().any(|test| module.starts_with(test)))
             .collect();
-        if let Some(circle) = circle(&imports(&inside)) {
-            all.push(format!("src/{room}: these files import each other in a circle: {}", circle.join(" -> ")));
+        if let Some(cycle) = cycle(&imports(&inside)) {
+            all.push(format!("src/{room}: these files import each other in a cycle: {}", cycle.join(" -> ")));
         }
     }
     assert!(all.is_empty(), "{} rules broken:\n{}", all.len(), all.join("\n"));
 }
 
 #[test]
-fn the_table_is_sound() {
+fn the_table_is_consistent() {
     let names: BTreeSet<_> = ROOMS.iter().map(|room| room.name).collect();
     assert_eq!(names.len(), ROOMS.len());
     for room in ROOMS {
@@ -225,7 +225,7 @@ fn the_table_is_sound() {
 mod tests {
     use super::*;
 
-    /// Whether the rules find exactly the faults with these words in them.
+    /// Checks that the rules find exactly the faults with these words in them.
     fn check(path: &str, text: &str, expect: &[&str]) {
         let crates = ["bytes", "config", "glommio", "libc", "serde", "tidings"].map(String::from).into();
         let found = faults(&File { path, text, crates: &crates, test: false });
@@ -260,16 +260,16 @@ mod tests {
     }
 
     #[test]
-    fn circles_of_imports_are_found() {
+    fn cycles_of_imports_are_found() {
         let check = |files: &[(&str, &str)], expect: Option<&[&str]>| {
             let files = files.iter().map(|(path, text)| (source::module_of(path), Source::read(text)));
-            let found = circle(&imports(&files.collect::<Vec<_>>()));
+            let found = cycle(&imports(&files.collect::<Vec<_>>()));
             assert_eq!(found, expect.map(|modules| modules.iter().map(ToString::to_string).collect()));
         };
         let top = ("src/io/mod.rs", "mod a; mod b; use a::A; use b::B;");
         check(&[top, ("src/io/a.rs", "use super::b::B;"), ("src/io/b.rs", "use crate::io::Top;")], None);
-        let circle = [top, ("src/io/a.rs", "use super::b::B;"), ("src/io/b.rs", "fn f(a: crate::io::a::A) {}")];
-        check(&circle, Some(&["io/a", "io/b"]));
+        let cycle = [top, ("src/io/a.rs", "use super::b::B;"), ("src/io/b.rs", "fn f(a: crate::io::a::A) {}")];
+        check(&cycle, Some(&["io/a", "io/b"]));
         check(&[top, ("src/io/a.rs", "use super::b::B;"), ("src/io/b.rs", "#[cfg(test)] use super::a::A;")], None);
     }
 
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_code_is_not_read() {
+    fn comments_and_strings_are_not_read() {
         check(
             "src/model/a.rs",
             "// use crate::io;\n/* crate::io /* nested */ crate::io */ const A: &str = \"crate::io::x unsafe\";",
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn test_modules_in_files_of_their_own_are_known() {
+    fn test_modules_in_files_of_their_own_are_found() {
         let source = Source::read("#[cfg(test)]\nmod tests;\nmod code;\n#[cfg(test)]\npub(crate) mod fuzz;");
         let expect = [vec!["protocol", "stomp", "tests"], vec!["protocol", "stomp", "fuzz"]];
         assert_eq!(source.test_modules("src/protocol/stomp/mod.rs"), expect);

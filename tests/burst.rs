@@ -1,7 +1,7 @@
 //! Messages between executors arrive in time although the processor is contended.
 //!
-//! glommio 0.9.0 may put an executor to sleep while it has a task to run. The permanent tick bounds what that costs,
-//! and this holds the bound: no message waits longer than the tick and the longest stall that a bare thread, which
+//! glommio 0.9.0 may put an executor to sleep while it has a task to run. The permanent tick bounds the delay, and this test
+//! checks the bound: no message waits longer than the tick plus the longest stall that a bare thread, which
 //! wants to run all the time, meets on the same processor in the same run.
 
 use std::cell::RefCell;
@@ -22,9 +22,9 @@ use tidings::model::{Mono, ShardId};
 const SHARDS: u16 = 3;
 const BURSTS: u32 = 200;
 const BURST: u32 = 100;
-/// Room for several bursts: what is kept back waits for two executors to run, which is more than one stall.
+/// Room for several bursts: a held-back message waits for two executors to run, which is more than one stall.
 const DEPTH: usize = 4_096;
-/// Threads that never rest, beside the executors.
+/// Threads that never rest, besides the executors.
 const BURNERS: usize = 4;
 
 /// One end of the mesh, as a shard's pump holds it.
@@ -106,7 +106,7 @@ async fn run(me: ShardId, receiver: MeshReceiver<Mono>, sender: MeshSender<Mono>
     end.borrow().worst
 }
 
-/// Burns the processor until told to stop; returns the longest time in which it did not run.
+/// Burns the processor until `stop` is set; returns the longest time in which it did not run.
 fn burn(cpu: usize, stop: &AtomicBool) -> Duration {
     pin(cpu);
     let mut longest = Duration::ZERO;

@@ -1,8 +1,8 @@
-//! The embedded store on a disk that keeps, at a crash, what was synced and nothing else.
+//! The embedded store on a disk that keeps only synced data at a crash.
 //!
-//! `fsync` and `fdatasync` of this test's process are replaced. Each call notes what it made durable: the bytes of a file,
-//! or the names in a directory. From that a second directory is made as a power failure would leave the first: what
-//! was never synced is gone, or, in the torn variants, there in some sectors and not in others. The engine's own
+//! `fsync` and `fdatasync` of this test's process are replaced. Each call records what it made durable: the bytes of a file,
+//! or the names in a directory. From that a second directory is created as a power failure would leave the first: unsynced
+//! data is gone, or, in the torn variants, present in some sectors and not in others. The engine's own
 //! files pass through the same two functions, so that its tables and manifests are under test with its journal.
 //!
 //! Not covered: a disk that reports a sync it did not do, sectors that tear, metadata that reaches the disk without
@@ -31,9 +31,9 @@ use tidings::store::{Call, Failure, Reply, Request};
 #[expect(clippy::disallowed_types, reason = "the replaced functions are called from every thread of the process")]
 type Shared<T> = std::sync::Mutex<T>;
 
-/// The disk under the watched directory. One at a time: tests take `TURN` first.
+/// The disk under the watched directory. One at a time: tests lock `TEST_LOCK` first.
 static DISK: Shared<Option<Disk>> = Shared::new(None);
-static TURN: Shared<()> = Shared::new(());
+static TEST_LOCK: Shared<()> = Shared::new(());
 /// Calls to sync since the watch began.
 static SYNCS: AtomicU64 = AtomicU64::new(0);
 /// Appends that were acknowledged since the watch began.
@@ -50,15 +50,15 @@ type Inode = u64;
 struct Disk {
     root: PathBuf,
     /// Files as of their last sync.
-    files: BTreeMap<Inode, Content>,
+    files: BTreeMap<Inode, FileContent>,
     /// Directories as of their last sync.
     names: BTreeMap<Inode, BTreeMap<String, (Inode, bool)>>,
     plan: Plan,
-    /// The picture that the plan asked for.
+    /// The crash that the plan asked for.
     crash: Option<Crash>,
 }
 
-/// What to do at which call to sync.
+/// Faults by call to sync.
 #[derive(Clone, Copy, Default)]
 struct Plan {
     crash_at: Option<u64>,
@@ -67,7 +67,7 @@ struct Plan {
     torn_seed: u64,
 }
 
-/// What a power failure leaves, and what had been promised by then.
+/// The disk after a power failure, and the appends acknowledged by then.
 #[derive(Clone)]
 struct Crash {
     disk: Box<Disk>,
@@ -76,7 +76,7 @@ struct Crash {
 
 /// A file that may be long and mostly hole.
 #[derive(Clone, Default, PartialEq, Eq)]
-struct Content {
+struct FileContent {
     length: u64,
     data: Vec<u8>,
 }
@@ -111,7 +111,7 @@ fn sync(descriptor: c_int, call: libc::c_long) -> c_int {
     if let Some(disk) = disk.as_mut() {
         let number = SYNCS.fetch_add(1, Ordering::SeqCst) + 1;
         if disk.plan.crash_at == Some(number) {
-            disk.take_picture();
+            disk.record_crash();
         }
         if disk.plan.fail_from.is_some_and(|first| first <= number) {
             // SAFETY: the address is that of this thread's `errno`.
@@ -119,7 +119,7 @@ fn sync(descriptor: c_int, call: libc::c_long) -> c_int {
             return -1;
         }
         disk.note(descriptor);
-        // This disk is the one that counts: the real one need not be waited for.
+        // Only this disk counts: do not wait for the real one.
         return 0;
     }
     // SAFETY: the same call, with the caller's descriptor, that this function stands for.
@@ -146,11 +146,11 @@ impl Disk {
         if metadata.is_dir() {
             self.names.insert(metadata.ino(), names(&path));
         } else {
-            self.files.insert(metadata.ino(), Content::read(&path));
+            self.files.insert(metadata.ino(), FileContent::read(&path));
         }
     }
 
-    fn take_picture(&mut self) {
+    fn record_crash(&mut self) {
         let acknowledged = ACKNOWLEDGED.load(Ordering::SeqCst);
         let mut disk = Self { plan: Plan::default(), crash: None, ..self.clone() };
         let mut random = Random(self.plan.torn_seed);
@@ -160,19 +160,19 @@ impl Disk {
         self.crash = Some(Crash { disk: Box::new(disk), acknowledged });
     }
 
-    /// Lets some sectors of what was not synced reach the disk.
+    /// Lets some unsynced sectors reach the disk.
     fn tear(&mut self, directory: &Path, random: &mut Random) {
         for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
             let Ok(metadata) = entry.metadata() else { continue };
             if metadata.is_dir() {
                 self.tear(&entry.path(), random);
             } else if let Some(durable) = self.files.get_mut(&metadata.ino()) {
-                durable.tear(&Content::read(&entry.path()), random);
+                durable.tear(&FileContent::read(&entry.path()), random);
             }
         }
     }
 
-    /// Makes the directory that the crash left.
+    /// Creates the directory that the crash left.
     fn restore(&self, inode: Inode, to: &Path) {
         std::fs::create_dir_all(to).unwrap();
         for (name, (inode, is_directory)) in self.names.get(&inode).into_iter().flatten() {
@@ -197,7 +197,7 @@ fn names(directory: &Path) -> BTreeMap<String, (Inode, bool)> {
     entries.filter_map(name).collect()
 }
 
-impl Content {
+impl FileContent {
     fn read(path: &Path) -> Self {
         let Ok(file) = File::open(path) else { return Self::default() };
         let length = file.metadata().unwrap().len();
@@ -305,7 +305,7 @@ fn run(store: &mut Embedded, last: u64) -> Vec<u64> {
     begins
 }
 
-/// The numbers of all messages of a store; each must be what was sent, linked to the one before.
+/// The numbers of all messages of a store; each must equal the sent one and link to the one before.
 fn messages(store: &Embedded) -> Vec<u64> {
     let mut found = Vec::new();
     for number in 0..CONVERSATIONS {
@@ -329,7 +329,7 @@ fn messages(store: &Embedded) -> Vec<u64> {
     found
 }
 
-/// Crashes at one call to sync, and looks at what is there afterwards.
+/// Crashes at one call to sync, and checks the store afterwards.
 fn crash(sync: u64, torn_seed: u64) -> bool {
     let directory = tempfile::tempdir().unwrap();
     let live = directory.path().join("live");
@@ -350,10 +350,10 @@ fn crash(sync: u64, torn_seed: u64) -> bool {
     let count = found.len() as u64;
     assert_eq!(found, (1..=count).collect::<Vec<_>>(), "{case}: a gap");
     assert!(crash.acknowledged <= count, "{case}: {} acknowledged, {count} there", crash.acknowledged);
-    // Of the batch under way all is there or nothing.
-    assert!(count == 0 || begins.contains(&(count + 1)) || count >= 400, "{case}: {count} there, batches begin {begins:?}");
+    // The batch in flight is stored completely or not at all.
+    assert!(count == 0 || begins.contains(&(count + 1)) || count >= 400, "{case}: {count} stored, batches begin {begins:?}");
 
-    // It goes on from there: what is repeated is not stored twice.
+    // The store continues from there: repeated appends are not stored twice.
     run(&mut store, 400);
     drop(store);
     let store = Embedded::open(&left, &options()).unwrap_or_else(|error| panic!("{case}, later: {error}"));
@@ -361,10 +361,10 @@ fn crash(sync: u64, torn_seed: u64) -> bool {
     true
 }
 
-/// Each crash once with what was written whole, and then torn, in another way with each seed.
+/// Each crash once with complete writes, and then torn, in another way with each seed.
 #[test]
-fn what_was_acknowledged_survives_a_crash_at_any_sync() {
-    let _turn = TURN.lock().unwrap();
+fn acknowledged_messages_survive_a_crash_at_any_sync() {
+    let _lock = TEST_LOCK.lock().unwrap();
     for torn in std::iter::once(None).chain(fuzz::seeds(1).map(Some)) {
         // The first syncs make the directory, the later ones are mostly batches.
         let syncs = (1..24).chain((24..).step_by(11));
@@ -379,7 +379,7 @@ fn what_was_acknowledged_survives_a_crash_at_any_sync() {
 
 #[test]
 fn a_failed_sync_acknowledges_nothing_then_or_later() {
-    let _turn = TURN.lock().unwrap();
+    let _lock = TEST_LOCK.lock().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let mut store = Embedded::open(directory.path(), &options()).unwrap();
     let mut replies = Vec::new();
@@ -395,10 +395,10 @@ fn a_failed_sync_acknowledges_nothing_then_or_later() {
     store.apply([(4, append(4).into())], &mut replies);
     assert!(matches!(replies[..], [(4, Reply::Failed(Failure::Unavailable))]), "{replies:?}");
     assert_eq!(store.purge(NOW, 100), 0);
-    // Reads go on, and do not show what was not acknowledged.
+    // Reads continue, and do not show unacknowledged messages.
     assert_eq!(messages(&store), [1]);
     drop(store);
-    // Opened again, the unknown has happened or not, and a repetition settles it.
+    // After reopening, the unknown append is stored or not, and a repetition settles it.
     let mut store = Embedded::open(directory.path(), &options()).unwrap();
     replies.clear();
     store.apply((2..=4).map(|number| (number, append(number).into())), &mut replies);
@@ -408,7 +408,7 @@ fn a_failed_sync_acknowledges_nothing_then_or_later() {
 
 #[test]
 fn a_full_disk_acknowledges_nothing_and_loses_nothing() {
-    let _turn = TURN.lock().unwrap();
+    let _lock = TEST_LOCK.lock().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let mut store = Embedded::open(directory.path(), &options()).unwrap();
     run(&mut store, 50);
@@ -432,27 +432,27 @@ fn a_full_disk_acknowledges_nothing_and_loses_nothing() {
 
 #[test]
 fn a_failed_sync_refuses_the_start() {
-    let _turn = TURN.lock().unwrap();
+    let _lock = TEST_LOCK.lock().unwrap();
     for first in 1..=6 {
         let directory = tempfile::tempdir().unwrap();
         Disk::watch(directory.path(), Plan { fail_from: Some(first), ..Plan::default() });
         assert!(Embedded::open(directory.path(), &options()).is_err(), "from sync {first}");
         Disk::end();
-        // What was left behind is no obstacle.
+        // The remains of the failed start do no harm.
         Embedded::open(directory.path(), &options()).unwrap_or_else(|error| panic!("after sync {first}: {error}"));
     }
 }
 
 #[test]
 fn replies_come_after_one_sync_for_the_batch() {
-    let _turn = TURN.lock().unwrap();
+    let _lock = TEST_LOCK.lock().unwrap();
     for sync in [true, false] {
         let directory = tempfile::tempdir().unwrap();
         let mut store = Embedded::open(directory.path(), &Options { sync, ..Options::default() }).unwrap();
         store.apply(create(), &mut Vec::new());
         Disk::watch(directory.path(), Plan::default());
         let (sender, receiver) = std::sync::mpsc::channel();
-        // How many syncs had returned at each step.
+        // The number of syncs that had returned at each step.
         store.set_trace(Box::new(move |step| sender.send((step, SYNCS.load(Ordering::SeqCst))).unwrap()));
         let mut replies = Vec::new();
         store.apply((1..=64).map(|number| (number, append(number).into())), &mut replies);

@@ -8,7 +8,7 @@ use std::fmt;
 /// entry  = "*" / scheme "://" [ "*." ] host [ ":" port ]
 /// ```
 ///
-/// as browsers write an origin (RFC 6454 section 6.2): in lower case, without a path and without the scheme's own port.
+/// Origins are in the form of browsers (RFC 6454 section 6.2): in lower case, without a path and without the scheme's own port.
 /// A leading `*` stands for one or more labels of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins {
@@ -19,9 +19,9 @@ pub struct Origins {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     scheme: Box<str>,
-    /// Whether labels have to stand before `authority`.
+    /// Whether labels must precede `authority`.
     pattern: bool,
-    /// Host, and port where one was given.
+    /// The host, with its port if given.
     authority: Box<str>,
 }
 
@@ -34,7 +34,7 @@ pub struct InvalidOrigin {
 
 impl Origins {
     /// # Errors
-    /// The first entry that could never match what a browser sends.
+    /// The first entry that could never match the `Origin` of a browser.
     pub fn parse<'a>(entries: impl IntoIterator<Item = &'a str>) -> Result<Self, InvalidOrigin> {
         let mut origins = Self::default();
         for entry in entries {
@@ -60,7 +60,7 @@ impl Origins {
     }
 
     /// Whether a request with this `Origin` header may pass; `host` is the request's `Host`. The server's own origin
-    /// always may. `null` (sandboxed frames, files) stands for nobody in particular and passes only with `*`.
+    /// always may. `null` (sandboxed frames, files) identifies no origin and passes only with `*`.
     #[must_use]
     pub fn allows(&self, origin: &str, host: Option<&str>) -> bool {
         if self.all {
@@ -74,7 +74,7 @@ impl Origins {
     }
 }
 
-/// The entries as they are written in the configuration.
+/// The entries as the configuration writes them.
 impl fmt::Display for Origins {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
@@ -115,14 +115,14 @@ impl Entry {
         }
         match authority.strip_suffix(&*self.authority) {
             Some("") => !self.pattern,
-            // The labels were checked when the origin was parsed: what stands before the dot is at least one of them.
+            // The labels were checked when the origin was parsed: at least one precedes the dot.
             Some(labels) => self.pattern && labels.ends_with('.'),
             None => false,
         }
     }
 }
 
-/// Scheme and authority of an origin in the one form that browsers send.
+/// Scheme and authority of an origin in the only form that browsers send.
 fn parse_origin(origin: &str) -> Result<(&str, &str), &'static str> {
     let (scheme, authority) = origin.split_once("://").ok_or("is not of the form https://host[:port]")?;
     if origin.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn prints_what_it_read() {
+    fn prints_the_entries_as_written() {
         let text = "*,https://*.example.com:8443,http://localhost";
         assert_eq!(Origins::parse(text.split(',')).unwrap().to_string(), text);
     }

@@ -1,11 +1,11 @@
-//! The one table of permissions: who may do what, given what they are in the conversation.
+//! The one table of permissions: actions, and the memberships and roles that allow them.
 
 use crate::access::token::Claims;
 use crate::model::message::{Conversation, ConversationKind, ParticipantRole};
 use crate::model::{Limits, Refusal, RefusalCode, UserId, Wall};
 use crate::store::accounts::FamilyId;
 
-/// The user that a session acts for, and how long its token is believed.
+/// The user that a session acts for, and the expiry of its token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
     pub user: UserId,
@@ -28,7 +28,7 @@ impl Principal {
     }
 }
 
-/// The user that asks for something.
+/// The user who makes a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     pub user: UserId,
@@ -43,7 +43,7 @@ impl Caller {
     }
 }
 
-/// What a caller asks for.
+/// The action of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Publish to `/topic/announcements`.
@@ -55,11 +55,11 @@ pub enum Action {
     Read,
     /// Add this participant or change their role.
     PutParticipant(UserId),
-    /// Removing oneself is leaving.
+    /// Users who remove themselves leave.
     RemoveParticipant(UserId),
 }
 
-/// What a caller is in the conversation that an action is about.
+/// The caller's membership in the conversation of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Membership {
     pub kind: ConversationKind,
@@ -77,7 +77,7 @@ impl Membership {
     }
 }
 
-/// Whether `caller` may do `action`. An action about a conversation needs the caller's `membership` of it.
+/// Whether `caller` may do `action`. Actions on a conversation need the caller's `membership` of it.
 ///
 /// # Errors
 /// The refusal for the client. It is the same for a foreign conversation and for one that does not exist, so that ids
@@ -101,7 +101,7 @@ pub fn may(caller: Caller, action: Action, membership: Option<Membership>) -> Re
     }
 }
 
-/// Role admin sets up groups that it takes no part in: imported ones, and those whose last admin has left.
+/// Role admin sets up groups without taking part: imported ones, and those whose last admin has left.
 fn may_change(caller: Caller, membership: Option<Membership>, only_leaves: bool, message: &'static str) -> Result<(), Refusal> {
     let membership = membership.filter(|membership| caller.admin || membership.role.is_some()).ok_or_else(not_participant)?;
     if membership.kind == ConversationKind::Direct {

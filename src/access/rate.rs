@@ -1,16 +1,16 @@
-//! A token bucket: so many at once, so many a minute in the long run.
+//! A token bucket: a burst at once, and a number per minute in the long run.
 
 use std::time::Duration;
 
 use crate::model::Mono;
 
-/// One budget, kept as the time at which it will be full again: no counting up is ever needed.
+/// One rate limit, kept as the time at which it will be full again, so that it needs no refilling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket {
     full_at: Mono,
 }
 
-/// What a bucket refills by and holds at most.
+/// The refill and the capacity of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     per_minute: u32,
@@ -23,7 +23,7 @@ impl Rate {
         Self { per_minute: per_minute.max(1), burst: burst.max(1) }
     }
 
-    /// Time in which one unit comes back.
+    /// Time in which one unit refills.
     fn interval_ns(self) -> u64 {
         60_000_000_000 / u64::from(self.per_minute)
     }
@@ -39,7 +39,7 @@ impl Bucket {
     /// Takes one unit.
     ///
     /// # Errors
-    /// The time after which the next try succeeds, when the bucket is empty; nothing is taken then.
+    /// The time after which the next try succeeds, when the bucket is empty; it then takes nothing.
     pub fn take(&mut self, now: Mono, rate: Rate) -> Result<(), Duration> {
         let full_at = self.full_at.max(now).after(Duration::from_nanos(rate.interval_ns()));
         let capacity = Duration::from_nanos(rate.interval_ns().saturating_mul(u64::from(rate.burst)));
@@ -53,7 +53,7 @@ impl Bucket {
         }
     }
 
-    /// When the bucket can be forgotten: a new one would be the same.
+    /// When the bucket can be dropped: a new one would be equal.
     #[must_use]
     pub fn full_at(&self) -> Mono {
         self.full_at
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn it_never_holds_more_than_the_burst() {
+    fn a_bucket_never_exceeds_the_burst() {
         let rate = Rate::new(60, 2);
         let mut bucket = Bucket::new(Mono(0));
         assert_eq!(bucket.take(Mono(3_600 * SECOND), rate), Ok(()));
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_are_told_in_whole_seconds() {
+    fn waits_are_reported_in_whole_seconds() {
         assert_eq!(retry_after_seconds(Duration::from_millis(1)), 1);
         assert_eq!(retry_after_seconds(Duration::from_millis(1_001)), 2);
     }

@@ -4,12 +4,12 @@
 //!
 //! ```text
 //! token  = header "." claims "." signature
-//! header = {"alg": one that a key has, "kid"?: text}        "crit" is refused, other members are passed over
+//! header = {"alg": one of a key, "kid"?: text}              "crit" is refused, other members are ignored
 //! claims = {"sub": user id, "exp": number, "nbf"?: number, "roles"?: [text], "fam"?: 16 hex digits}
 //! ```
 //!
-//! The library checks the signature; the clock and the claims are checked here, because it would read the system's
-//! clock. `iss` and `aud` are not looked at: whoever has a key is trusted to speak for every user.
+//! The library checks the signature; we check the times and the claims here, because the library would read the
+//! system's clock. `iss` and `aud` are ignored: any holder of a key is trusted to speak for every user.
 
 use std::fmt;
 use std::time::Duration;
@@ -26,7 +26,7 @@ use crate::store::accounts::FamilyId;
 /// Longer tokens are refused before any work.
 pub const TOKEN_BYTES_MAX: usize = 4 * 1024;
 
-/// Bound of the encoded header, the only part that is parsed before the signature is known to be good.
+/// Bound of the encoded header, the only part that is parsed before the signature is verified.
 const HEADER_BYTES_MAX: usize = 1024;
 const ROLES_MAX: usize = 32;
 const ROLE_BYTES_MAX: usize = 64;
@@ -35,36 +35,36 @@ const ROLE_BYTES_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Keys {
     verifying: Vec<VerifyingKey>,
-    /// Signs the tokens that this server gives out, with HS256.
+    /// Signs the server's own tokens, with HS256.
     signing: EncodingKey,
 }
 
-/// A key that tokens may be signed with. The token's `alg` never chooses how a key is used: it must be the key's own,
-/// so that a public key cannot be taken for a shared secret.
+/// A key that tokens may be signed with. The token's `alg` never chooses how to use a key: it must be the key's own,
+/// so that a public key cannot pass as a shared secret.
 #[derive(Debug)]
 struct VerifyingKey {
-    /// Tokens that carry this `kid` are verified with this key alone; a key without one stands for any `kid`.
+    /// A token with this `kid` is verified with this key alone; a key without one matches any `kid`.
     kid: Option<Box<str>>,
     algorithm: Algorithm,
     key: DecodingKey,
 }
 
-/// What a verified token says.
+/// The claims of a verified token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
     pub user: UserId,
     pub roles: Vec<Box<str>>,
     /// `exp`, without leeway.
     pub expires: Wall,
-    /// The login that the token came from; tokens made elsewhere have none.
+    /// The login that issued the token; tokens made elsewhere have none.
     pub family: Option<FamilyId>,
 }
 
-/// Why a token is refused. The text names no part of the token.
+/// Why a token is refused. The text quotes no part of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenFault {
     TooLong,
-    /// Not three parts, or a part is not base64url or not the JSON it has to be.
+    /// Not three parts, or a part is not base64url or not the required JSON.
     Malformed,
     /// `alg: none`.
     Unsigned,
@@ -85,7 +85,7 @@ pub enum TokenFault {
 }
 
 impl Keys {
-    /// One shared secret. RFC 7518 section 3.2 asks for 32 bytes or more; the configuration holds that.
+    /// One shared secret. RFC 7518 section 3.2 requires 32 bytes or more; the configuration checks that.
     #[must_use]
     pub fn hs256(secret: &[u8]) -> Self {
         let verifying = VerifyingKey { kid: None, algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret) };
@@ -95,16 +95,16 @@ impl Keys {
     /// Checks signature, time and claims; `leeway` widens both ends of the token's life.
     ///
     /// # Errors
-    /// The first thing that is wrong with the token. Nothing of it may be used then.
+    /// The first fault of the token. Use none of its claims then.
     pub fn verify(&self, token: &str, now: Wall, leeway: Duration) -> Result<Claims, TokenFault> {
         self.read(token)?.check(now, leeway)
     }
 
-    /// Whom a token names, whether or not its time has come or gone: for requests that go on with something which was
-    /// begun with a good one, and which has an end of its own.
+    /// The user of a token, whether or not it is valid at this time: for requests that continue something which a valid token
+    /// began, and which has an end of its own.
     ///
     /// # Errors
-    /// The first thing that is wrong with the token, but for its time.
+    /// The first fault of the token, except its time.
     pub fn identify(&self, token: &str) -> Result<UserId, TokenFault> {
         self.read(token)?.user()
     }
@@ -187,7 +187,7 @@ impl fmt::Display for TokenFault {
 
 impl std::error::Error for TokenFault {}
 
-/// The members of a JOSE header that matter here (RFC 7515 section 4.1).
+/// The members of a JOSE header that the server uses (RFC 7515 section 4.1).
 #[derive(Deserialize)]
 struct Header {
     alg: Box<str>,
@@ -195,7 +195,7 @@ struct Header {
     crit: Option<IgnoredAny>,
 }
 
-/// Claims as they were sent: any JSON may stand where a claim is expected. A claim that is `null` counts as absent.
+/// Claims as they were sent: any JSON may appear where a claim is expected. A claim that is `null` counts as absent.
 #[derive(Deserialize)]
 struct RawClaims {
     sub: Option<Claim>,
@@ -264,7 +264,7 @@ fn decode_json<T: DeserializeOwned>(part: &str) -> Result<T, TokenFault> {
     simd_json::serde::from_slice(&mut json).map_err(|_| TokenFault::Malformed)
 }
 
-/// Any JSON value, kept only as far as some claim needs it.
+/// Any JSON value, kept only as far as a claim needs it.
 enum Claim {
     Integer(u64),
     /// A number with a fraction, or below zero.
@@ -276,11 +276,11 @@ enum Claim {
 }
 
 impl Claim {
-    /// A NumericDate: seconds since 1970, perhaps with a fraction (RFC 7519 section 2). Those before 1970 count as 1970.
+    /// A NumericDate: seconds since 1970, perhaps with a fraction (RFC 7519 section 2). Dates before 1970 count as 1970.
     fn date(&self) -> Option<Wall> {
         match *self {
             Self::Integer(seconds) => Some(Wall::from_unix_seconds(seconds)),
-            // A float cast saturates, so that a date beyond the calendar's end is its end.
+            // A float cast saturates, so that a date beyond the end of the calendar becomes its end.
             Self::Real(seconds) => Some(Wall((seconds * Wall::TICKS_PER_SECOND as f64) as u64)),
             Self::Text(_) | Self::Names(_) | Self::Other => None,
         }
@@ -413,7 +413,7 @@ mod tests {
 
     #[test]
     fn a_key_is_used_with_its_own_algorithm_only() {
-        // The attacker signs with HMAC and what is public: the server's RSA key.
+        // The attacker signs with HMAC and the server's public RSA key.
         let rsa = DecodingKey::from_rsa_raw_components(SECRET, &[1, 0, 1]);
         let verifying = vec![VerifyingKey { kid: Some("k1".into()), algorithm: Algorithm::RS256, key: rsa }];
         let keys = Keys { verifying, signing: EncodingKey::from_secret(SECRET) };

@@ -26,7 +26,7 @@ pub(super) fn read_optional<T: Default>(
     if request.body.is_empty() { Ok(T::default()) } else { read(request, members) }
 }
 
-/// JSON, or a type that builds on it (RFC 6839 section 3.1), or none named; and not compressed.
+/// JSON, or a type that builds on it (RFC 6839 section 3.1), or no type; and not compressed.
 pub(super) fn check_media(request: &Request) -> Result<(), Refusal> {
     let unsupported = |message: &'static str| Err(Refusal::new(RefusalCode::UnsupportedMedia, message));
     if let Some(media) = text_header(request, "content-type")? {
@@ -66,8 +66,8 @@ pub(super) fn refresh_token(object: &Object<'_>) -> Result<Redacted<Box<str>>, R
     if token.is_empty() { Err(bad_request("refreshToken is empty")) } else { Ok(Redacted::new(token.into())) }
 }
 
-/// `{kind?, participants, title?}`: `participants` may name the caller, who takes part anyway; the command has the others.
-/// Without a kind one other participant makes a direct conversation, more make a group.
+/// `{kind?, participants, title?}`: `participants` may name the caller, who takes part anyway; the command lists the others.
+/// Without a kind, one other participant makes a direct conversation, and more make a group.
 pub(super) fn create_conversation(object: &Object<'_>, caller: UserId, limits: &Limits) -> Result<UserCommand, Refusal> {
     let mut others = participants(object, limits)?;
     others.retain(|user| *user != caller);
@@ -84,16 +84,16 @@ pub(super) fn create_conversation(object: &Object<'_>, caller: UserId, limits: &
     Ok(UserCommand::CreateConversation { kind, participants: others, title: title(object, limits)? })
 }
 
-/// `{kind?, participants, title?}`: all participants are named. Without a kind two make a direct conversation.
+/// `{kind?, participants, title?}`: names all participants. Without a kind, two make a direct conversation.
 pub(super) fn put_conversation(object: &Object<'_>, limits: &Limits) -> Result<ConversationCommand, Refusal> {
     let Named { kind, participants, title } = named(object, limits)?;
     Ok(ConversationCommand::Put { kind, participants, title })
 }
 
-/// A conversation all of whose participants are named.
+/// A conversation with all its participants named.
 pub(crate) struct Named {
     pub(crate) kind: ConversationKind,
-    /// Ascending, nobody twice.
+    /// Ascending, no user twice.
     pub(crate) participants: Vec<UserId>,
     pub(crate) title: Option<Box<str>>,
 }
@@ -112,9 +112,9 @@ pub(crate) fn named(object: &Object<'_>, limits: &Limits) -> Result<Named, Refus
     Ok(Named { kind, participants, title: title(object, limits)? })
 }
 
-/// Ascending, nobody twice.
+/// Ascending, no user twice.
 fn participants(object: &Object<'_>, limits: &Limits) -> Result<Vec<UserId>, Refusal> {
-    // The list may name the caller and repeat others; what counts is what is left, but not without a bound before.
+    // The list may name the caller and repeat others. The remaining users count, but the list is bounded first.
     let listed_max = limits.participants.saturating_mul(2);
     let mut users = object.users("participants", listed_max)?.ok_or_else(|| missing("participants"))?;
     users.sort_unstable();
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_conversation_is_direct_with_one_other_and_no_kind() {
+    fn a_conversation_with_one_other_user_and_no_kind_is_direct() {
         let check = |body: &str, kind, others: &[u64]| assert_eq!(created(body), Ok((kind, others.to_vec())), "{body}");
         check(r#"{"participants":[2]}"#, ConversationKind::Direct, &[2]);
         check(r#"{"participants":[2,1,2]}"#, ConversationKind::Direct, &[2]);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_conversation_that_cannot_be_is_refused() {
+    fn an_impossible_conversation_is_refused() {
         let check = |body: &str, expect: &str| assert_eq!(created(body), Err(expect.to_owned()), "{body}");
         check("{}", "participants is missing");
         check(r#"{"participants":[]}"#, "participants must name someone beside you");

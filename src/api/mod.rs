@@ -1,22 +1,22 @@
 //! REST: requests to commands, outcomes to responses.
 //!
-//! Flows in: a whole [`Request`](crate::protocol::http::Request) and the user its token names; later the
+//! Flows in: a whole [`Request`](crate::protocol::http::Request) and the user of its token; later the
 //! [`Outcome`](crate::model::command::Outcome) of its command. Flows out: a [`Call`], or the response that ends it at
 //! once. Never imports a socket, a clock, a shard's tables or a session; verifies no token and decides no permission.
 //!
-//! The order for one request, which lets a missing token win over every other fault:
+//! The order for one request, so that a missing token precedes every other fault:
 //!
 //! ```text
 //! needs_token(request)?  ->  bearer(request), verified by the session room; bad or absent: refuse(401)
-//! route(request, caller) ->  Ok(Call) to be carried out, or Err(Response) to be sent
-//! Context::of(request)   ->  kept until the outcome is there
+//! route(request, caller) ->  Ok(Call) to carry out, or Err(Response) to send
+//! Context::of(request)   ->  kept until the outcome arrives
 //! render(context, outcome)
 //! ```
 //!
 //! Invariants:
-//! - every route is there twice, at `/...` and at `/api/...`, with one handler;
+//! - every route exists twice, at `/...` and at `/api/...`, with one handler;
 //! - nothing in a path is decoded: an encoded slash is no slash, and a name has one spelling;
-//! - a command that leaves here is in bounds of [`Limits`](crate::model::Limits) as far as its own text tells.
+//! - a command from here is within [`Limits`](crate::model::Limits) as far as its own text shows.
 
 pub(crate) mod body;
 mod page;

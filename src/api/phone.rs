@@ -1,13 +1,13 @@
-//! Phone numbers, which are logins.
+//! Phone numbers, the names of logins.
 
 use crate::model::Refusal;
 use crate::protocol::json::read::bad_request;
 
-/// Digits of a number: E.164 allows 15, private plans more; fewer than three is nobody's.
+/// Digits of a number: E.164 allows 15, private plans more; no number has fewer than three.
 const DIGITS: std::ops::RangeInclusive<usize> = 3..=20;
 
 /// A phone number in its one form: `+` and digits. Spaces and the visual separators of RFC 3966 section 5.1.1
-/// (`-`, `.`, parentheses) are dropped, so that one number is one login however it was typed.
+/// (`-`, `.`, parentheses) are dropped, so that one number is one login however the user typed it.
 ///
 /// # Errors
 /// `bad_request`; the message does not repeat the number.

@@ -1,7 +1,7 @@
 //! The query of a URL, as forms write it (application/x-www-form-urlencoded, WHATWG URL standard section 5.1).
 //!
-//! Stricter: a `%` that no two hexadecimal digits follow, and bytes that are not UTF-8, are refused where they are
-//! asked for instead of being replaced.
+//! Stricter: a `%` without two hexadecimal digits after it, and bytes that are not UTF-8, are refused on access instead of
+//! being replaced.
 
 use crate::model::Refusal;
 use crate::protocol::json::read::bad_request;
@@ -10,7 +10,7 @@ use crate::protocol::json::read::bad_request;
 #[derive(Clone, Copy)]
 pub struct Query<'a>(&'a str);
 
-/// Without the values: one of them may be a token.
+/// Hides the values: one of them may be a token.
 impl std::fmt::Debug for Query<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Query([redacted])")
@@ -18,7 +18,7 @@ impl std::fmt::Debug for Query<'_> {
 }
 
 impl<'a> Query<'a> {
-    /// `text` is what follows the first `?`.
+    /// `text` is the part after the first `?`.
     #[must_use]
     pub fn new(text: Option<&'a str>) -> Self {
         Self(text.unwrap_or_default())
@@ -32,7 +32,7 @@ impl<'a> Query<'a> {
     pub fn value(self, name: &str) -> Result<Option<String>, Refusal> {
         for pair in self.0.split('&') {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            // A name that cannot be decoded is nobody's.
+            // A name that cannot be decoded matches none.
             if key != name && decode(key).is_none_or(|key| key != name) {
                 continue;
             }
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_decoded_is_refused() {
+    fn undecodable_values_are_refused() {
         for query in ["key=%", "key=%4", "key=%4g", "key=%ff", "key=%c3", "key=%+1"] {
             assert!(Query::new(Some(query)).value("key").is_err(), "{query}");
             assert_eq!(Query::new(Some(query)).value("other"), Ok(None), "{query}");

@@ -11,18 +11,18 @@ use crate::protocol::json::values::read_mark;
 use crate::protocol::json::write::{push_message_id, push_number, push_string};
 use crate::protocol::json::{ObjectWriter, conversation_dto, conversation_summary, error_body, message_dto};
 
-/// What some path allows. A preflight has no token: it is told the same at every path, and learns nothing of what there is.
+/// Methods of all paths. A preflight has no token, so every path gets the same response, which reveals no path.
 const METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
-/// How long a browser may remember a preflight's answer, in seconds: as long as any browser does.
+/// How long a browser may cache a preflight's response, in seconds: the most that any browser does.
 const PREFLIGHT_SECONDS: &str = "7200";
 
-/// Seconds in `Retry-After` when a refusal that passes names none.
+/// Seconds in `Retry-After` when a temporary refusal names none.
 const RETRY_AFTER_SECONDS: u32 = 1;
 
-/// What of a request its response depends on: kept while the command is under way.
+/// The parts of a request that its response depends on: kept while the command is in flight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Context {
-    /// Where the client found the API, so that a `Location` leads back through the same proxy.
+    /// The prefix under which the client found the API, so that a `Location` leads back through the same proxy.
     prefix: &'static str,
 }
 
@@ -33,8 +33,7 @@ impl Context {
     }
 }
 
-/// The response to a request that was carried out, or refused on the way. To HEAD it is the same: the codec leaves
-/// the body out.
+/// The response to a request that was carried out or refused. It is the same for HEAD: the codec omits the body.
 #[must_use]
 pub fn render(context: Context, outcome: &Outcome) -> Response {
     match outcome {
@@ -77,8 +76,8 @@ pub fn render(context: Context, outcome: &Outcome) -> Response {
     }
 }
 
-/// `{messages, nextCursor, hasMore}`. Going back, the cursor is null at the end; going forward, it is where to ask again
-/// for what is yet to come, so there always is one.
+/// `{messages, nextCursor, hasMore}`. Backward, the cursor is null at the end; forward, it is the position of messages
+/// yet to come, so it is never null.
 fn history(page: &HistoryPage, out: &mut Vec<u8>) {
     let last = page.messages.last().map(|message| message.id);
     let cursor = match page.from {
@@ -93,7 +92,7 @@ fn history(page: &HistoryPage, out: &mut Vec<u8>) {
     object.boolean("hasMore", page.has_more).end();
 }
 
-/// The members of RFC 6749 section 5.1, named as the guide names them.
+/// The members of RFC 6749 section 5.1, under the guide's names.
 fn logged_in(login: &LoggedIn, out: &mut Vec<u8>) {
     ObjectWriter::new(out)
         .string("accessToken", login.access_token.expose())
@@ -104,7 +103,7 @@ fn logged_in(login: &LoggedIn, out: &mut Vec<u8>) {
         .end();
 }
 
-/// A refusal as a response: its status, `{code, message}`, `Retry-After` where trying again may help, and
+/// A refusal as a response: its status, `{code, message}`, `Retry-After` where a retry may succeed, and
 /// `WWW-Authenticate` on 401 (RFC 9110 section 11.6.1).
 #[must_use]
 pub fn refuse(refusal: &Refusal) -> Response {
@@ -114,7 +113,7 @@ pub fn refuse(refusal: &Refusal) -> Response {
         RefusalCode::RateLimited | RefusalCode::StoreBusy | RefusalCode::StoreUnavailable | RefusalCode::Draining => {
             response.with("Retry-After", refusal.retry_after.unwrap_or(RETRY_AFTER_SECONDS).to_string())
         }
-        // RFC 9110 section 15.5.22 and RFC 6455 section 4.2.2 ask for these two.
+        // RFC 9110 section 15.5.22 and RFC 6455 section 4.2.2 require these two.
         RefusalCode::UpgradeRequired => {
             response.with("Upgrade", "websocket".to_owned()).with("Sec-WebSocket-Version", "13".to_owned())
         }
@@ -122,19 +121,19 @@ pub fn refuse(refusal: &Refusal) -> Response {
     }
 }
 
-/// 404 for a path that names nothing.
+/// 404 for an unknown path.
 #[must_use]
 pub fn nothing_here() -> Response {
     refuse(&Refusal::new(RefusalCode::NotFound, "there is nothing at this path"))
 }
 
-/// 405 with the methods there are.
+/// 405 with the allowed methods.
 pub(super) fn method_not_allowed(allow: String) -> Response {
     let message = format!("this path allows {allow}");
     refuse(&Refusal::new(RefusalCode::MethodNotAllowed, message)).with("Allow", allow)
 }
 
-/// `GET /healthz` and `/readyz`: `refusal` says why the server is not ready.
+/// `GET /healthz` and `/readyz`: `refusal` is the reason why the server is not ready.
 #[must_use]
 pub fn health(refusal: Option<&Refusal>) -> Response {
     match refusal {
@@ -143,7 +142,7 @@ pub fn health(refusal: Option<&Refusal>) -> Response {
     }
 }
 
-/// The answer to OPTIONS, which may be a preflight of a page of another origin (Fetch, section 3.3).
+/// The response to OPTIONS, which may be a preflight of a page of another origin (Fetch, section 3.3).
 #[must_use]
 pub fn preflight(request: &Request) -> Response {
     let response = Response::new(204).header("Allow", METHODS);
@@ -157,8 +156,7 @@ pub fn preflight(request: &Request) -> Response {
     }
 }
 
-/// A JSON response. All of them are somebody's own, or change from one moment to the next: no cache keeps them, and no
-/// browser takes them for another type.
+/// A JSON response. All are private or change quickly: no cache may keep them, and no browser may guess another type.
 fn json(status: u16, write: impl FnOnce(&mut Vec<u8>)) -> Response {
     let mut body = Vec::new();
     write(&mut body);
@@ -231,7 +229,7 @@ mod tests {
         response.headers.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str())
     }
 
-    /// Renders for a request below `/api`; `body` has `DTO` where a message stands.
+    /// Renders for a request below `/api`; `DTO` in `body` stands for a message.
     fn check(outcome: &Outcome, status: u16, location: Option<&str>, body: &str) {
         let response = render(Context::of(&request(Method::Get, "/api/conversations", &[], "")), outcome);
         assert_eq!(response.status, status, "{outcome:?}");
@@ -245,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn sends_tell_where_the_message_is() {
+    fn sends_report_the_location_of_the_message() {
         let location = format!("/api/conversations/7/messages/{ID}");
         check(&Outcome::Sent { message: message(), replay: false }, 201, Some(&location), "DTO");
         check(&Outcome::Sent { message: message(), replay: true }, 200, Some(&location), "DTO");
@@ -257,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_go_on_where_they_end() {
+    fn pages_continue_at_their_end() {
         let page = |from: Position, count: usize, has_more: bool| {
             Outcome::History(HistoryPage { messages: vec![message(); count], has_more, from })
         };
@@ -311,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_say_when_to_come_back() {
+    fn refusals_report_when_to_retry() {
         let refused = |refusal: Refusal| {
             let response = render(Context { prefix: "" }, &Outcome::Refused(refusal));
             (response.status, header(&response, "Retry-After").map(str::to_owned), response)
@@ -331,14 +329,14 @@ mod tests {
     }
 
     #[test]
-    fn health_tells_what_is_wrong() {
+    fn health_reports_the_fault() {
         assert_eq!(&health(None).body[..], br#"{"status":"up"}"#);
         let down = health(Some(&Refusal::new(RefusalCode::StoreUnavailable, "the store does not answer")));
         assert_eq!((down.status, header(&down, "Retry-After")), (503, Some("1")));
     }
 
     #[test]
-    fn preflights_allow_what_is_asked_for() {
+    fn preflights_allow_the_requested_headers() {
         let asked = [("access-control-request-method", "PUT"), ("access-control-request-headers", "authorization, content-type")];
         let response = preflight(&request(Method::Options, "/nothing", &asked, ""));
         assert_eq!(response.status, 204);

@@ -1,17 +1,17 @@
-//! What a route wants to know of a request's headers.
+//! The headers of a request that routes use.
 
 use crate::model::Refusal;
 use crate::protocol::http::Request;
 use crate::protocol::json::read::bad_request;
 
-/// The first header of this name, which is in lower case; `None` also when its value is no UTF-8.
+/// The first header of this name, which is in lower case; `None` also when its value is not UTF-8.
 #[must_use]
 pub fn header<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
     let (_, value) = request.headers.iter().find(|(key, _)| **key == *name)?;
     std::str::from_utf8(value).ok()
 }
 
-/// As [`header`], but a value that is no UTF-8 is refused, not overlooked.
+/// Like [`header`], but refuses a value that is not UTF-8.
 pub(super) fn text_header<'a>(request: &'a Request, name: &'static str) -> Result<Option<&'a str>, Refusal> {
     let Some((_, value)) = request.headers.iter().find(|(key, _)| **key == *name) else { return Ok(None) };
     let text = std::str::from_utf8(value).map_err(|_| bad_request(format!("the header {name} is not valid UTF-8")))?;

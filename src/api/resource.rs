@@ -1,11 +1,11 @@
-//! What a path names, and with which methods it can be asked.
+//! The resource of a path, and its methods.
 
 use smallvec::SmallVec;
 
 use crate::api::page::{self, Asset};
 use crate::protocol::http::Method;
 
-/// One of the server's resources. Ids are as the path has them, not yet checked.
+/// One of the server's resources. Ids are taken from the path unchecked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Resource<'a> {
     /// `/auth/otp`
@@ -44,14 +44,14 @@ pub(super) enum Resource<'a> {
     Live,
     /// `/readyz`
     Ready,
-    /// `/` and what it loads
+    /// `/` and the files that it loads
     Page(&'static Asset),
 }
 
-/// Segments of the longest path there is, and one more.
+/// Segments of the longest path, and one more.
 const SEGMENTS_MAX: usize = 6;
 
-/// `/api` when the path is below it, else nothing; and the rest.
+/// `/api` when the path is below it, else an empty prefix; and the rest.
 pub(super) fn split_prefix(path: &str) -> (&'static str, &str) {
     match path.strip_prefix("/api") {
         Some(rest) if rest.starts_with('/') => ("/api", rest),
@@ -94,7 +94,7 @@ impl<'a> Resource<'a> {
         })
     }
 
-    /// HEAD is there wherever GET is.
+    /// GET implies HEAD.
     pub(super) fn methods(self) -> &'static [Method] {
         match self {
             Self::Code | Self::Login | Self::Refresh | Self::Logout | Self::Participants(_) | Self::Leave(_) => &[Method::Post],
@@ -124,8 +124,8 @@ impl<'a> Resource<'a> {
     }
 }
 
-/// Paths that are answered without a token, whether there is something at them or not: a token is asked for before
-/// anything is told of the rest.
+/// Paths that are answered without a token, whether or not they exist: all other paths require a token before they
+/// reveal anything.
 pub(super) fn is_open(path: &str) -> bool {
     let (prefix, rest) = split_prefix(path);
     let open_below = |root: &str| rest.strip_prefix(root).is_some_and(|below| below.is_empty() || below.starts_with('/'));
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn other_spellings_name_nothing() {
+    fn other_spellings_are_unknown() {
         for path in [
             "//",
             "/api",
@@ -180,12 +180,12 @@ mod tests {
         ] {
             assert_eq!(Resource::of(path), None, "{path}");
         }
-        // An encoded slash stays part of an id, which is then no number.
+        // An encoded slash stays part of an id, which is then not a number.
         assert_eq!(Resource::of("/conversations/7%2Fmessages"), Some(Resource::Conversation("7%2Fmessages")));
     }
 
     #[test]
-    fn what_is_open_is_so_by_its_path() {
+    fn open_paths_need_no_token() {
         for path in ["/auth/login", "/api/auth/nothing", "/healthz", "/api/readyz", "/", "/page/x"] {
             assert!(is_open(path), "{path}");
         }

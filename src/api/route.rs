@@ -1,4 +1,4 @@
-//! From a request to what it asks for.
+//! From a request to its call.
 
 use crate::api::body;
 use crate::api::page;
@@ -13,14 +13,14 @@ use crate::protocol::http::{Method, Request, Response};
 use crate::protocol::json::SendBody;
 use crate::protocol::json::read::bad_request;
 
-/// What a request asks for.
+/// The action that a request asks for.
 #[derive(Clone, Debug)]
 pub enum Call {
-    /// Of the user who was given to [`route`].
+    /// A command of the user passed to [`route`].
     Command(Command),
     Auth(AuthCommand),
     Health(Health),
-    /// A file of the page, for servers that have it switched on.
+    /// A file of the page, for servers that have it enabled.
     Page(Response),
 }
 
@@ -28,24 +28,22 @@ pub enum Call {
 pub enum Health {
     /// The process answers.
     Live,
-    /// It takes work: not draining, and the store is there.
+    /// It accepts work: it is not draining, and the store is reachable.
     Ready,
 }
 
-/// Whether an access token must be verified before the request is looked at. Unknown paths need one too, so that a
-/// stranger learns nothing of what there is.
+/// Whether an access token must be verified before the request is read. Unknown paths need one too, so that a
+/// stranger learns nothing about them.
 #[must_use]
 pub fn needs_token(request: &Request) -> bool {
     !is_open(&request.path)
 }
 
-/// Finds what `request` asks for. `caller` is the user of its verified token, if it has one; on open paths it is not
-/// looked at.
+/// Finds the call of `request`. `caller` is the user of its verified token, if it has one; open paths ignore it.
 ///
 /// # Errors
 /// The response to send: 401 when the path [needs a token](needs_token) and there is no caller, 404, 405 with `Allow`,
-/// 415, 426, or 400. After an upgrade that was refused the connection must be closed, as what follows the head was not
-/// read.
+/// 415, 426, or 400. Close the connection after a refused upgrade, as the bytes after the head were not read.
 pub fn route(request: &Request, caller: Option<UserId>, limits: &Limits) -> Result<Call, Response> {
     if needs_token(request) && caller.is_none() {
         return Err(refuse(&Refusal::new(RefusalCode::Unauthorized, "an access token is needed")));
@@ -114,12 +112,14 @@ impl Authenticated<'_> {
                 let change = ParticipantChange::Add { user, role };
                 Ok(Command::Conversation(id, ConversationCommand::ChangeParticipants(change)))
             }
-            (Resource::Participant(id, who), Method::Put) => {
-                let (id, user) = (conversation(id)?, self.participant(who)?);
+            (Resource::Participant(id, participant), Method::Put) => {
+                let (id, user) = (conversation(id)?, self.participant(participant)?);
                 let change = ParticipantChange::SetRole { user, role: body::read(self.request, body::required_role)? };
                 Ok(Command::Conversation(id, ConversationCommand::ChangeParticipants(change)))
             }
-            (Resource::Participant(id, who), _) => change(id, ParticipantChange::Remove { user: self.participant(who)? }),
+            (Resource::Participant(id, participant), _) => {
+                change(id, ParticipantChange::Remove { user: self.participant(participant)? })
+            }
             (Resource::Leave(id), _) => change(id, ParticipantChange::Remove { user: self.caller }),
             (Resource::Messages(id), Method::Get) => self.read_history(id),
             (Resource::Messages(id), _) => self.send(id),
@@ -133,8 +133,8 @@ impl Authenticated<'_> {
         }
     }
 
-    fn block(&self, who: &str, blocked: bool) -> Result<Command, Refusal> {
-        let user = user(who)?;
+    fn block(&self, id: &str, blocked: bool) -> Result<Command, Refusal> {
+        let user = user(id)?;
         if user == self.caller {
             return Err(bad_request("you cannot block yourself"));
         }
@@ -183,7 +183,7 @@ impl Authenticated<'_> {
         Ok(Command::Conversation(conversation, ConversationCommand::Send { draft, from: self.sender_session()? }))
     }
 
-    /// The sender's own session, which is then not sent its own message unless it asks for it.
+    /// The sender's own session, which then does not receive its own message unless it asks for it.
     fn sender_session(&self) -> Result<Option<SenderSession>, Refusal> {
         let Some(text) = text_header(self.request, "session-id")? else { return Ok(None) };
         let session: SessionId = text.parse().map_err(|_| bad_request("the header session-id is malformed"))?;
@@ -191,7 +191,7 @@ impl Authenticated<'_> {
         Ok(Some(SenderSession { session, echo }))
     }
 
-    /// The conversation is the path's; else the body's, or the header's as over STOMP; else it is looked up.
+    /// The conversation is the path's; else the body's, or the header's as over STOMP; else the store finds it.
     fn mark_read(&self, id: Option<&str>, message_id: &str) -> Result<Command, Refusal> {
         let message = message(message_id)?;
         let named = body::read_optional(self.request, |object| object.id("conversationId", ConversationId::new))?;
@@ -209,8 +209,8 @@ impl Authenticated<'_> {
         })
     }
 
-    fn participant(&self, who: &str) -> Result<UserId, Refusal> {
-        if who == "me" { Ok(self.caller) } else { user(who) }
+    fn participant(&self, id: &str) -> Result<UserId, Refusal> {
+        if id == "me" { Ok(self.caller) } else { user(id) }
     }
 
     fn query(&self) -> Query<'_> {
@@ -246,10 +246,10 @@ mod tests {
         route(request, UserId::new(CALLER).ok(), &Limits::default())
     }
 
-    /// What a request is routed to, as `Debug` prints it, or status and error code; the same below both prefixes.
+    /// The call of a request, as `Debug` prints it, or status and error code; the same below both prefixes.
     fn outcome(method: Method, target: &str, headers: &[(&str, &str)], body: &str) -> String {
         let print = |target: &str| match routed(&request(method, target, headers, body)) {
-            // A draft keeps its content out of debug output, so it is printed here.
+            // A draft hides its content from debug output, so it is printed here.
             Ok(Call::Command(Command::Conversation(conversation, ConversationCommand::Send { draft, from }))) => {
                 let Draft { content, client_id, headers } = draft;
                 let draft = format!("Draft {{ content: {content:?}, client_id: {client_id:?}, headers: {headers:?} }}");
@@ -309,8 +309,8 @@ mod tests {
         check(Method::Get, "/users/me/blocks", "ListBlocks");
         check(Method::Put, "/users/2/block", "SetBlock { user: UserId(2), blocked: true }");
         check(Method::Delete, "/users/2/block", "SetBlock { user: UserId(2), blocked: false }");
-        for who in ["1", "me", "0", "02", "x", "9007199254740992", "2%20"] {
-            assert_eq!(outcome(Method::Put, &format!("/users/{who}/block"), &[], ""), "400 bad_request");
+        for id in ["1", "me", "0", "02", "x", "9007199254740992", "2%20"] {
+            assert_eq!(outcome(Method::Put, &format!("/users/{id}/block"), &[], ""), "400 bad_request");
         }
     }
 
@@ -343,7 +343,7 @@ mod tests {
         check(Method::Post, path, r#"{"userId":2,"role":"admin"}"#, &change("Add", 2, ", role: Admin"));
         check(Method::Post, path, r#"{"userId":2,"role":"owner"}"#, "400 bad_request");
         check(Method::Post, path, r#"{"role":"admin"}"#, "400 bad_request");
-        let of = |who: &str| format!("{path}/{who}");
+        let of = |id: &str| format!("{path}/{id}");
         check(Method::Put, &of("2"), r#"{"role":"member"}"#, &change("SetRole", 2, ", role: Member"));
         check(Method::Put, &of("2"), "{}", "400 bad_request");
         check(Method::Delete, &of("2"), "", &change("Remove", 2, ""));
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn other_methods_are_told_which_there_are() {
+    fn other_methods_get_the_allowed_ones() {
         let all =
             [Method::Get, Method::Head, Method::Post, Method::Put, Method::Patch, Method::Delete, Method::Options, Method::Other];
         for (path, allow) in [
@@ -486,7 +486,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_target_and_no_body_is_a_panic(
+        fn no_target_and_no_body_panics(
             path in "/(api/)?(conversations|messages|users|auth|ws)?(/[a-z0-9%/.-]{0,12}){0,5}",
             query in proptest::option::of("((cursor|after|limit|x)=[0-9a-f%+&=-]{0,40}){0,3}"),
             body in "[\\[\\]{}\",:\\\\a-z0-9 ]{0,60}",

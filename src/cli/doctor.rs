@@ -1,4 +1,4 @@
-//! `tidings doctor`: what the system must give, checked before the server needs it.
+//! `tidings doctor`: checks the system's requirements before the server needs them.
 
 use std::fs;
 use std::path::Path;
@@ -26,7 +26,7 @@ pub(super) fn doctor(loaded: &Loaded) -> Result<(), Failed> {
     if checks.iter().all(|check| check.ok) { Ok(()) } else { Err(Failed) }
 }
 
-/// Whether the data directory, or where it will be made, can be written.
+/// Whether the data directory, or the place where it will be created, is writable.
 fn data(folder: &Path) -> Check {
     let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.into());
     let existing = absolute.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(&absolute);

@@ -1,4 +1,4 @@
-//! `tidings erase-user`: what the store has of a user, removed.
+//! `tidings erase-user`: removes a user's data from the store.
 
 use tidings::config::{Loaded, Settings, Store};
 use tidings::io::bulk::Bulk;
@@ -10,7 +10,7 @@ use tidings::store::erasure::{EraseAnswer, EraseUser, Erased};
 
 use super::{Failed, open_bulk, print};
 
-/// Rows that one step looks at: a step is one commit of the embedded store, and one request with a time-out to a database.
+/// Rows of one step: a step is one commit of the embedded store, and one request with a time-out to a database.
 const STEP_ROWS: u16 = 200;
 
 #[derive(Debug, clap::Args)]
@@ -20,7 +20,7 @@ pub(super) struct Arguments {
     user: UserId,
 }
 
-/// May be run again at any time, and goes on where it was interrupted.
+/// May be run again at any time, and continues where it was interrupted.
 pub(super) fn erase(arguments: &Arguments, loaded: &Loaded) -> Result<(), Failed> {
     let settings = &loaded.settings;
     log::init(settings.log.format, &settings.log.level).map_err(Failed::because)?;
@@ -33,7 +33,7 @@ pub(super) fn erase(arguments: &Arguments, loaded: &Loaded) -> Result<(), Failed
 }
 
 fn open(settings: &Settings) -> Result<Bulk, Failed> {
-    // Of a directory that is not there no store is made.
+    // Do not create a store in a directory that does not exist.
     if settings.store == Store::Embedded && !settings.data_dir.is_dir() {
         return Err(Failed::because(format!("there is no data directory {}", settings.data_dir.display())));
     }
@@ -75,7 +75,7 @@ mod tests {
     use tidings::store::memory::Memory;
 
     #[test]
-    fn a_user_that_nobody_knows_is_a_failure() {
+    fn an_unknown_user_is_a_failure() {
         let mut store = Memory::new();
         let user = UserId::new(7).unwrap();
         assert!(erase_all(user, &mut |erase| store.ask(erase)).is_err());
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn no_store_is_made() {
+    fn no_store_is_created() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("data");
         let settings = Settings { data_dir: path.clone(), ..Settings::defaults(Profile::Development) };

@@ -1,4 +1,4 @@
-//! `tidings import`: history from elsewhere, read from a file and put into the configured store.
+//! `tidings import`: imports history from a file into the configured store.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
@@ -14,7 +14,7 @@ use tidings::model::Mono;
 
 use super::{Failed, open_bulk, print};
 
-/// Bytes of the file that are read at once.
+/// Bytes of the file per read.
 const READ_BYTES: usize = 1 << 20;
 
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
@@ -26,7 +26,7 @@ pub(super) struct Arguments {
     file: PathBuf,
 }
 
-/// Stores line by line until the end or the first that cannot be. May be run again with the same file at any time.
+/// Stores line by line until the end or the first bad line. May be run again with the same file at any time.
 pub(super) fn import(arguments: &Arguments, loaded: Loaded) -> Result<(), Failed> {
     log::init(loaded.settings.log.format, &loaded.settings.log.level).map_err(Failed::because)?;
     let mut lines = open_lines(arguments)?;
@@ -52,10 +52,10 @@ fn open_lines(arguments: &Arguments) -> Result<Box<dyn BufRead>, Failed> {
 fn import_lines(import: &mut Import, lines: &mut dyn BufRead, store: &mut Bulk, began: Mono) -> Result<(), Failed> {
     let mut ask = |chains| store.carry_out(chains);
     let mut line = Vec::new();
-    let mut told = began;
+    let mut reported = began;
     for number in 1.. {
         line.clear();
-        // One byte more than may be, which is the line's end.
+        // Read one byte more than allowed: the line's end.
         let read = lines.take(LINE_BYTES_MAX as u64 + 1).read_until(b'\n', &mut line);
         let now = clock::wall();
         let outcome = match read {
@@ -68,8 +68,8 @@ fn import_lines(import: &mut Import, lines: &mut dyn BufRead, store: &mut Bulk, 
         };
         outcome.map_err(Failed::because)?;
         let mono = clock::mono();
-        if mono.since(told) >= PROGRESS_EVERY {
-            told = mono;
+        if mono.since(reported) >= PROGRESS_EVERY {
+            reported = mono;
             eprintln!("line {number}: {}", summary(import.counts(), began).trim_end());
         }
     }
@@ -77,12 +77,12 @@ fn import_lines(import: &mut Import, lines: &mut dyn BufRead, store: &mut Bulk, 
 }
 
 fn summary(counts: Counts, began: Mono) -> String {
-    let Counts { conversations, conversations_there, participants_added, messages, messages_there } = counts;
+    let Counts { conversations, conversations_existing, participants_added, messages, messages_existing } = counts;
     let seconds = clock::mono().since(began).as_secs_f64();
-    let rate = (messages + messages_there) as f64 / seconds.max(0.001);
+    let rate = (messages + messages_existing) as f64 / seconds.max(0.001);
     format!(
         "imported {conversations} conversations and {messages} messages in {seconds:.1} s ({rate:.0} messages a second); \
-         there already: {conversations_there} conversations, {messages_there} messages; \
+         there already: {conversations_existing} conversations, {messages_existing} messages; \
          {participants_added} participants joined groups that were there\n"
     )
 }

@@ -1,4 +1,4 @@
-//! `tidings migrate`: the database's schema, brought up to what this version needs.
+//! `tidings migrate`: updates the database's schema to this version.
 
 use tidings::config::{Loaded, Store};
 use tidings::io::scylla;
@@ -6,7 +6,7 @@ use tidings::io::scylla;
 use super::serve::scylla_options;
 use super::{Failed, print};
 
-/// May be run again at any time, also while servers run and by several at once.
+/// May be run again at any time, also while servers run and by several processes at once.
 pub(super) fn migrate(loaded: &Loaded) -> Result<(), Failed> {
     if loaded.settings.store == Store::Embedded {
         return print("the embedded store needs no migration\n");

@@ -1,7 +1,7 @@
-//! The command line: what is asked, with which configuration, and how the process ends.
+//! The command line: the command, its configuration, and the exit code.
 //!
 //! Flows in: arguments and the environment. Flows out: an exit code; results on standard output, faults on standard
-//! error. Never decides what the server does: it reads the configuration and hands it on.
+//! error. Never decides how the server behaves: it reads the configuration and passes it on.
 //!
 //! Invariants: 0 is success, [`FAILED`] a failure, [`MISUSED`] a wrong argument or configuration; `tidings token` prints
 //! the token and nothing else.
@@ -23,9 +23,9 @@ use clap::{Args, Parser, Subcommand};
 use tidings::config::{self, KEYS, Loaded, Settings, Sources, Store};
 use tidings::io::bulk::Bulk;
 
-/// What was asked could not be done.
+/// The command could not be carried out.
 const FAILED: u8 = 1;
-/// The arguments or the configuration are wrong; clap ends with the same code.
+/// The arguments or the configuration are wrong; clap exits with the same code.
 const MISUSED: u8 = 2;
 
 /// A real-time messaging server: STOMP over WebSocket, one executor per core.
@@ -39,7 +39,7 @@ struct Arguments {
     command: Option<Command>,
 }
 
-// No `Debug`: a secret may be among the values.
+// No `Debug`: the values may include a secret.
 #[derive(Args)]
 struct SourceArguments {
     /// Configuration file (TOML); default: the variable TIDINGS_CONFIG, or none
@@ -68,7 +68,7 @@ enum Command {
     Doctor,
 }
 
-/// Carries out what the process's arguments ask.
+/// Carries out the command of the process's arguments.
 pub(crate) fn run() -> ExitCode {
     let Arguments { sources, command } = Arguments::parse();
     let sources = Sources { file: sources.config, environment: std::env::vars_os().collect(), set: sources.set };
@@ -96,7 +96,7 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-/// The command failed, and has said why on standard error.
+/// The command failed, and has reported why on standard error.
 struct Failed;
 
 impl Failed {
@@ -106,7 +106,7 @@ impl Failed {
     }
 }
 
-/// The configured store, for a command that is alone with it; `migrates`: a database's schema is brought up to date.
+/// The configured store, for a command that runs alone on it; `migrates` updates a database's schema.
 fn open_bulk(settings: &Settings, migrates: bool) -> Result<Bulk, Failed> {
     match settings.store {
         Store::Embedded => {
@@ -133,7 +133,7 @@ fn check_config(loaded: &Loaded) -> Result<(), Failed> {
         text.push_str(&format!("{:<50} # {place}\n", format!("{comment}{line}")));
     }
     print(&text)?;
-    // What the keys name must be there, too.
+    // The files that the keys name must exist, too.
     tls::load(&loaded.settings.scylla).map(drop).map_err(Failed::because)
 }
 
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn serving_is_the_default_and_sources_stand_on_either_side() {
+    fn serving_is_the_default_and_sources_may_precede_or_follow_the_command() {
         let bare = parse("tidings --set shards=1 --set node=2").unwrap();
         assert!(bare.command.is_none());
         assert_eq!(bare.sources.set, ["shards=1", "node=2"]);
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_arguments_end_with_the_documented_code() {
+    fn wrong_arguments_exit_with_the_documented_code() {
         for line in [
             "tidings fly",
             "tidings --shards 1",

@@ -1,4 +1,4 @@
-//! `tidings serve`: from settings to a running node, and the lines a developer sees at its start.
+//! `tidings serve`: from settings to a running node, and the lines for developers at its start.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use tidings::store::scylla;
 
 use super::{Failed, print, tls};
 
-/// Runs the node until it is told to end and has finished what was under way.
+/// Runs the node until a signal ends it and its work in flight is finished.
 pub(super) fn serve(loaded: Loaded) -> Result<(), Failed> {
     let Loaded { settings, warnings, .. } = loaded;
     log::init(settings.log.format, &settings.log.level).map_err(Failed::because)?;
@@ -48,8 +48,8 @@ fn serve_with<S: Backing>(settings: Settings, open: fn(PathBuf, &Settings) -> no
     node::run(options).map_err(Failed::because)
 }
 
-/// In development the schema is brought up to date, and without a database there is nothing to do; in production the one is
-/// the operator's, and the other may be a matter of seconds.
+/// In development the schema is updated, and a missing database is fatal; in production the operator updates the schema, and the
+/// database may be up in seconds.
 fn open_scylla(_data_dir: PathBuf, settings: &Settings) -> node::OpenStore<Database> {
     let options = scylla_options(settings);
     let (node, keys) = (settings.node, &settings.scylla);
@@ -61,10 +61,10 @@ fn open_scylla(_data_dir: PathBuf, settings: &Settings) -> node::OpenStore<Datab
     Box::new(move || Database::open(options?, node, start, times))
 }
 
-/// How the database is reached.
+/// The options for connecting to the database.
 ///
 /// # Errors
-/// Which file of `scylla.tls` is no good, and why.
+/// The invalid file of `scylla.tls`, and why.
 pub(super) fn scylla_options(settings: &Settings) -> Result<scylla::Options, String> {
     let keys = &settings.scylla;
     let some = |text: &String| (!text.is_empty()).then(|| text.clone());
@@ -120,7 +120,7 @@ fn serve_ready(ready: &Ready, settings: &Settings, data_dir: &Path) {
     }
 }
 
-/// What a developer needs to talk to the server at once.
+/// Everything that a developer needs to talk to the server at once.
 fn start_lines(address: SocketAddr, settings: &Settings, data_dir: &Path) -> String {
     let reachable = match address.ip() {
         ip if !ip.is_unspecified() => ip,
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn start_lines_say_where_and_how() {
+    fn start_lines_name_address_and_login() {
         let mut settings = Settings::defaults(Profile::Development);
         let lines = start_lines("0.0.0.0:9000".parse().unwrap(), &settings, Path::new("/srv/data"));
         for part in ["http://127.0.0.1:9000/auth/login", "/srv/data", "000000"] {

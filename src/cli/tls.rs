@@ -1,4 +1,4 @@
-//! The files of TLS to the database.
+//! The files for TLS to the database.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use tidings::config::Scylla;
 use tidings::store::scylla::{Tls, TlsFault};
 
-/// What `scylla.tls` and the keys beside it say; `None` when it is off.
+/// The TLS of `scylla.tls` and the keys beside it; `None` when it is off.
 ///
 /// # Errors
-/// The key whose file is not there or no good, the file, and why.
+/// The key whose file is missing or invalid, the file, and why.
 pub(super) fn load(keys: &Scylla) -> Result<Option<Tls>, String> {
     if !keys.tls {
         return Ok(None);

@@ -29,7 +29,7 @@ pub(super) fn token(arguments: &Arguments, loaded: &Loaded) -> Result<(), Failed
     let claims = Claims { user: arguments.user, roles: arguments.roles.clone(), expires: now.after(arguments.ttl), family: None };
     let keys = loaded.settings.policy(&secret).keys;
     let token = keys.sign(&claims, now);
-    // A role that is too long, or one too many, is told here and not by the server.
+    // Report a role that is too long, or one too many, here and not at the server.
     keys.verify(&token, now, loaded.settings.limits.token_leeway).map_err(Failed::because)?;
     print(&format!("{token}\n"))
 }

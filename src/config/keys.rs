@@ -1,11 +1,11 @@
-//! The one table of every key: name, kind, place in [`Settings`], and a line for the reader.
+//! The one table of every key: name, type of value, field in [`Settings`], and a line of documentation.
 
 use config::Config;
 
 use super::kinds::{
-    Address, Code, ConsistencyName, Count, Cql, Directory, File, HostName, Kind, LogFormat, LogLevel, Millis, Name, NodeList,
+    Address, Code, ConsistencyName, Count, Cql, Directory, File, HostName, LogFormat, LogLevel, Millis, Name, NodeList,
     NodeNumber, Number, OptionalAddress, OriginList, Period, PhoneList, ProfileName, Secret, Size, StoreName, Switch, Tolerance,
-    Url, read,
+    Url, ValueType, read,
 };
 use super::settings::Settings;
 use crate::model::Limits;
@@ -15,7 +15,7 @@ use crate::model::Limits;
 pub struct Key {
     /// Dotted, as in the file.
     pub name: &'static str,
-    /// What values look like.
+    /// The form of its values.
     pub kind: &'static str,
     pub doc: &'static str,
     /// The value must not be printed.
@@ -37,7 +37,7 @@ impl Key {
         (self.show)(settings)
     }
 
-    /// Puts the value of the sources, if they have one, into `settings`.
+    /// Sets the field in `settings` to the value of the sources, if they have one.
     pub(super) fn read(&self, settings: &mut Settings, merged: &Config) -> Result<(), String> {
         (self.read)(settings, merged)
     }
@@ -50,7 +50,7 @@ macro_rules! key {
     ($name:expr, $($field:ident).+, $kind:ty, $doc:expr, secret: $secret:literal) => {
         Key {
             name: $name,
-            kind: <$kind as Kind>::WORDS,
+            kind: <$kind as ValueType>::EXPECTED,
             doc: $doc,
             secret: $secret,
             read: |settings, merged| {
@@ -59,7 +59,7 @@ macro_rules! key {
                 }
                 Ok(())
             },
-            show: |settings| <$kind as Kind>::show(&settings.$($field).+),
+            show: |settings| <$kind as ValueType>::show(&settings.$($field).+),
         }
     };
 }
@@ -83,20 +83,20 @@ macro_rules! table {
 table! {
     [
         key!("profile", profile, ProfileName,
-            "Which defaults apply. Production refuses to start with what is safe only on a developer's machine."),
-        key!("listen", listen, Address, "Where HTTP and WebSocket are served; port 0 takes a free one."),
+            "Which defaults apply. Production refuses to start with settings that are safe only on a developer's machine."),
+        key!("listen", listen, Address, "Address of HTTP and WebSocket; port 0 chooses a free one."),
         key!("data_dir", data_dir, Directory, "Directory of the embedded store and of the development secret."),
         key!("shards", shards, Count<u16>, "Executors, each pinned to a core. Default: the cores this process may use."),
         key!("node", node, NodeNumber, "Number of this node, different for each node that shares a store."),
-        key!("store", store, StoreName, "Where messages are kept."),
+        key!("store", store, StoreName, "Store of the messages."),
         key!("embedded.sync", embedded.sync, Switch,
             "Whether the embedded store syncs to disk before it acknowledges. Off: a crash of the machine loses messages."),
-        key!("scylla.nodes", scylla.nodes, NodeList, "Some nodes of the database; the others are learnt from them."),
-        key!("scylla.keyspace", scylla.keyspace, Name, "Keyspace of the tables. `tidings migrate` makes it."),
+        key!("scylla.nodes", scylla.nodes, NodeList, "Some nodes of the database; they report the others."),
+        key!("scylla.keyspace", scylla.keyspace, Name, "Keyspace of the tables. `tidings migrate` creates it."),
         key!("scylla.replication", scylla.replication, Cql,
-            "Replication of a keyspace that is made: the map of `CREATE KEYSPACE ... WITH replication =`."),
+            "Replication of a new keyspace: the map of `CREATE KEYSPACE ... WITH replication =`."),
         key!("scylla.keyspace_options", scylla.keyspace_options, Cql,
-            "Further options of a keyspace that is made, such as `tablets = {'enabled': false}`."),
+            "Further options of a new keyspace, such as `tablets = {'enabled': false}`."),
         key!("scylla.consistency", scylla.consistency, ConsistencyName,
             "Whose majority must answer: the replicas in the nearest datacenter, or all replicas."),
         key!("scylla.datacenter", scylla.datacenter, Name, "Datacenter whose nodes are asked; empty: any."),
@@ -104,7 +104,7 @@ table! {
         key!("scylla.password", scylla.password, Secret, "Password of that user.", secret: true),
         key!("scylla.tls", scylla.tls, Switch, "Whether connections to the database are encrypted."),
         key!("scylla.tls_ca", scylla.tls_ca, File,
-            "Certificates, in PEM, of the authorities that sign those of the database's nodes. Needed with `scylla.tls`."),
+            "Certificates, in PEM, of the authorities that sign the nodes' certificates. Required with `scylla.tls`."),
         key!("scylla.tls_certificate", scylla.tls_certificate, File,
             "The server's own certificate and the intermediate ones, in PEM, for a database that asks for one."),
         key!("scylla.tls_key", scylla.tls_key, File, "Private key of that certificate, in PEM."),
@@ -120,41 +120,40 @@ table! {
         key!("scylla.speculative_delay", scylla.speculative_delay, Period,
             "After this long without an answer a statement goes to another replica too, if it may be carried out twice."),
         key!("scylla.bucket", scylla.bucket, Period,
-            "Time that one partition of a conversation's messages covers, for conversations made from now on; an hour at \
-             least."),
+            "Time that one partition of a conversation's messages covers, for new conversations; an hour at least."),
         key!("retention.messages", retention.messages, Tolerance,
             "Age at which messages are removed, a day at least; `0s`: never. In a database a message keeps the age that was set \
              when it was sent."),
         key!("auth.secret", auth.secret, Secret,
-            "HS256 secret of access tokens, at least 32 bytes. Development: made once and kept in `auth.secret` of the data \
+            "HS256 secret of access tokens, at least 32 bytes. Development: created once and kept in `auth.secret` of the data \
              directory. Production: required.", secret: true),
         key!("auth.fixed_code", auth.fixed_code, Code,
             "A one-time code that always works; empty: none. Production refuses it.", secret: true),
         key!("auth.admin_phones", auth.admin_phones, PhoneList, "Phones whose users get role admin at login.", secret: true),
-        key!("auth.access_ttl", limits.access_ttl, Period, "Life of an access token that the server gives out."),
+        key!("auth.access_ttl", limits.access_ttl, Period, "Life of an access token that the server issues."),
         key!("auth.refresh_ttl", limits.refresh_ttl, Period, "Life of a refresh token."),
-        key!("auth.leeway", limits.token_leeway, Tolerance, "How long past its expiry, or before its start, a token counts."),
+        key!("auth.leeway", limits.token_leeway, Tolerance, "How long past its expiry, or before its start, a token is valid."),
         key!("cors.origins", cors.origins, OriginList,
-            "Pages that may use the server from a browser, beside its own origin. Production refuses `*`."),
+            "Pages that may use the server from a browser, besides its own origin. Production refuses `*`."),
         key!("sockjs.websocket", sockjs.websocket, Switch, "Whether SockJS clients are offered WebSockets."),
         key!("sockjs.cookie_needed", sockjs.cookie_needed, Switch,
             "Whether SockJS sets the cookie `JSESSIONID`, by which load balancers can keep a client on one node."),
         key!("sockjs.client_url", sockjs.client_url, Url,
             "Where SockJS's iframe transports load SockJS's client script from; the server does not serve one."),
         key!("stomp.listen", stomp.listen, OptionalAddress,
-            "Where STOMP is served on plain TCP, without WebSocket and without encryption."),
-        key!("content.sanitize", content.sanitize, Switch, "Whether markup is taken out of messages before they are stored."),
+            "Address of STOMP on plain TCP, without WebSocket and without encryption."),
+        key!("content.sanitize", content.sanitize, Switch, "Whether markup in messages is escaped before they are stored."),
         key!("page.enabled", page.enabled, Switch, "Whether the chat page is served at `/`."),
         key!("log.format", log.format, LogFormat, "Form of the log on standard error."),
-        key!("log.level", log.level, LogLevel, "What is logged."),
+        key!("log.level", log.level, LogLevel, "Level or filter of the log."),
     ]
     limits:
     http_line_bytes: Size, "Request line of HTTP; longer: 414.";
     http_header_bytes: Size, "All header lines of a request together; longer: 431.";
     http_headers: Count<usize>, "Header lines of a request; more: 431.";
     http_body_bytes: Size, "Body of a request; longer: 413.";
-    http_pipelined: Count<usize>, "Requests of one connection that wait for their answer; beyond it the connection is not read.";
-    http_idle: Period, "A connection that sent no whole request for this long is closed, in the middle of one after a 408.";
+    http_pipelined: Count<usize>, "Requests of one connection without a response yet; at the limit the connection is not read.";
+    http_idle: Period, "A connection that sent no complete request for this long is closed; with a partial one, after a 408.";
     frame_bytes: Size, "STOMP frame from command to NUL; longer: ERROR, close 1009.";
     message_bytes: Size, "WebSocket message, which may hold many STOMP frames or part of one; longer: close 1009.";
     frame_headers: Count<usize>, "Headers of a STOMP frame; more: ERROR, close 1009.";
@@ -164,17 +163,17 @@ table! {
     subscriptions: Count<usize>, "Subscriptions of one session; more: ERROR, close 1008.";
     transactions: Count<usize>, "Open transactions of one session; more: ERROR.";
     transaction_frames: Count<usize>, "Frames in one transaction; more: ERROR.";
-    session_inflight: Count<usize>, "Commands of one session that wait for their outcome; beyond it the connection is not read.";
+    session_inflight: Count<usize>, "Commands of one session without an outcome yet; at the limit the connection is not read.";
     outbox_bytes: Size, "Bytes queued for one session; more: close 4500.";
     write_blocked: Period, "A write that makes no progress for this long: close 4500.";
     heartbeat_ms: Millis, "The server's offer of STOMP heart-beats, both ways, in milliseconds; 0 turns them off.";
     heartbeat_ms_min: Millis, "The shortest interval of heart-beats, in milliseconds, that the server agrees to send at.";
-    ping: Period, "Interval of WebSocket pings, whatever STOMP says.";
-    sockjs_stream_bytes: Size, "What one streaming response of SockJS carries before the client is made to open another.";
+    ping: Period, "Interval of WebSocket pings, independent of STOMP.";
+    sockjs_stream_bytes: Size, "Bytes of one SockJS streaming response; then it ends and the client opens another.";
     sockjs_disconnect: Period, "How long a SockJS session lives without a request that waits for its messages.";
     sockjs_sessions: Count<usize>, "SockJS sessions over HTTP of one shard; more: 503.";
     linger: Period, "From a close frame or ERROR to the end of the TCP connection.";
-    connections_per_shard: Count<usize>, "Connections of one shard; beyond it accepting pauses.";
+    connections_per_shard: Count<usize>, "Connections of one shard; at the limit accepting pauses.";
     sessions_per_user: Count<usize>, "Sessions of one user on this node; more: ERROR, close 1008.";
     messages_per_minute: Count<u32>, "Messages a user may send per minute in the long run; more: 429.";
     messages_burst: Count<u32>, "Messages a user may send at once; more: 429.";
@@ -187,11 +186,11 @@ table! {
     store_inflight: Count<usize>, "Requests of one shard under way at the store, and callers that wait for pages of history; more: store busy.";
     participants: Count<usize>, "Participants of a group; more: refused.";
     title_chars: Count<usize>, "Length of a conversation's title in characters; longer: refused.";
-    page_default: Count<u16>, "Entries of a page of history or of a list when the request names no number.";
+    page_default: Count<u16>, "Entries of a page of history or of a list when the request gives no limit.";
     page_max: Count<u16>, "Entries of a page at most; more: 400.";
-    conversations_cached: Count<usize>, "Conversations kept in a shard's memory; the one unused longest is dropped.";
-    recent_messages: Number, "Newest messages of a conversation kept in its shard's memory to answer pages of history from; 0: none.";
-    recent_bytes: Size, "Memory of a shard for the newest messages of conversations; those unused longest are dropped.";
+    conversations_cached: Count<usize>, "Conversations kept in a shard's memory; the least recently used is dropped.";
+    recent_messages: Number, "Newest messages of a conversation kept in its shard's memory for pages of history; 0: none.";
+    recent_bytes: Size, "Memory of a shard for the newest messages of conversations; the least recently used are dropped.";
     otp_ttl: Period, "Life of a one-time code.";
     otp_attempts: Count<u32>, "Wrong attempts before a one-time code is void.";
     otp_per_phone_hour: Count<u32>, "One-time codes sent to one phone within an hour; more: 429.";

@@ -1,4 +1,4 @@
-//! What values look like: each kind reads one from text (or a list of texts) and writes it back.
+//! The types of values: each reads one from text (or a list of texts) and writes it back.
 //!
 //! A scalar is read from its text whatever source it came from, so that `8`, `"8"` and `TIDINGS_SHARDS=8` mean the same.
 
@@ -19,16 +19,16 @@ use crate::model::ids::NODE_MAX;
 
 use super::settings::{Consistency, Profile, Store};
 
-/// A kind of value. The implementors are names only; `Field` is what the settings hold.
-pub(super) trait Kind {
+/// A type of value. The implementors are names only; the settings hold `Field`.
+pub(super) trait ValueType {
     type Field;
     /// "expected ..." in faults, and the type's column in the reference.
-    const WORDS: &'static str;
+    const EXPECTED: &'static str;
     /// A list takes a TOML array, or one text with commas between its elements.
     const LIST: bool = false;
 
     /// # Errors
-    /// Why the text is no such value, as the end of a sentence that begins with what was expected.
+    /// Why the text is no such value, as the end of a sentence that begins with the expected form.
     fn parse(texts: &[String]) -> Result<Self::Field, String>;
 
     /// As a TOML value; `parse` reads it back.
@@ -38,8 +38,8 @@ pub(super) trait Kind {
 /// Reads `key` as a `K`; `None` when no source gives it.
 ///
 /// # Errors
-/// What was expected, and what was found unless the key is `secret`.
-pub(super) fn read<K: Kind>(merged: &Config, key: &str, secret: bool) -> Result<Option<K::Field>, String> {
+/// The expected form, and the value found unless the key is `secret`.
+pub(super) fn read<K: ValueType>(merged: &Config, key: &str, secret: bool) -> Result<Option<K::Field>, String> {
     let found = match merged.get::<Texts<K>>(key) {
         Ok(Texts { texts, .. }) => match K::parse(&texts) {
             Ok(field) => return Ok(Some(field)),
@@ -51,7 +51,7 @@ pub(super) fn read<K: Kind>(merged: &Config, key: &str, secret: bool) -> Result<
         Err(_) => "another type".into(),
     };
     let found = if secret { "something else".into() } else { found };
-    Err(format!("expected {}, found {found}", K::WORDS))
+    Err(format!("expected {}, found {found}", K::EXPECTED))
 }
 
 /// The profile chooses the defaults, so it is read before everything else.
@@ -65,7 +65,7 @@ struct Texts<K> {
     kind: PhantomData<K>,
 }
 
-impl<'de, K: Kind> Deserialize<'de> for Texts<K> {
+impl<'de, K: ValueType> Deserialize<'de> for Texts<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let texts = if K::LIST { deserializer.deserialize_any(ListVisitor)? } else { vec![String::deserialize(deserializer)?] };
         Ok(Self { texts, kind: PhantomData })
@@ -103,9 +103,9 @@ macro_rules! scalar {
         $(#[$doc])*
         pub(super) struct $name;
 
-        impl Kind for $name {
+        impl ValueType for $name {
             type Field = $field;
-            const WORDS: &'static str = $words;
+            const EXPECTED: &'static str = $words;
 
             fn parse(texts: &[String]) -> Result<$field, String> {
                 let parse: fn(&str) -> Option<$field> = $parse;
@@ -193,7 +193,7 @@ scalar!(
     })
 );
 scalar!(
-    /// What the database takes unquoted, or nothing.
+    /// A name that the database accepts unquoted, or nothing.
     Name,
     String,
     "letters, digits and _, at most 48",
@@ -229,7 +229,7 @@ scalar!(NodeNumber, u16, "number from 0 to 126", |text| parse_number(text).filte
 scalar!(Number, usize, "number", parse_number, usize::to_string);
 scalar!(Millis, u32, "number of milliseconds", parse_number, u32::to_string);
 scalar!(
-    /// How long something lasts, longer than nothing.
+    /// How long something lasts; never zero.
     Period,
     Duration,
     "duration such as \"30s\"",
@@ -270,9 +270,9 @@ scalar!(
 /// A number of things, at least one.
 pub(super) struct Count<T>(PhantomData<T>);
 
-impl<T: std::str::FromStr + PartialOrd + From<u8> + fmt::Display> Kind for Count<T> {
+impl<T: std::str::FromStr + PartialOrd + From<u8> + fmt::Display> ValueType for Count<T> {
     type Field = T;
-    const WORDS: &'static str = "number above 0";
+    const EXPECTED: &'static str = "number above 0";
 
     fn parse(texts: &[String]) -> Result<T, String> {
         let number: T = texts.first().and_then(|text| parse_number(text)).ok_or_else(String::new)?;
@@ -284,18 +284,18 @@ impl<T: std::str::FromStr + PartialOrd + From<u8> + fmt::Display> Kind for Count
     }
 }
 
-/// An absolute URL, or a path on this server; nothing that could end the attribute it is written into.
+/// An absolute URL, or a path on this server, without characters that could end the attribute it is written into.
 fn is_url(text: &str) -> bool {
     let placed = ["/", "http://", "https://"].iter().any(|start| text.starts_with(start));
     placed && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"<>".contains(&byte))
 }
 
-/// What `log.level` takes.
+/// The value of `log.level`.
 pub(super) struct LogLevel;
 
-impl Kind for LogLevel {
+impl ValueType for LogLevel {
     type Field = String;
-    const WORDS: &'static str = "level (error, warn, info, debug, trace, off) or filter such as \"info,tidings::io=debug\"";
+    const EXPECTED: &'static str = "level (error, warn, info, debug, trace, off) or filter such as \"info,tidings::io=debug\"";
 
     fn parse(texts: &[String]) -> Result<String, String> {
         let text = texts.concat();
@@ -307,12 +307,12 @@ impl Kind for LogLevel {
     }
 }
 
-/// What `cors.origins` takes.
+/// The value of `cors.origins`.
 pub(super) struct OriginList;
 
-impl Kind for OriginList {
+impl ValueType for OriginList {
     type Field = Origins;
-    const WORDS: &'static str = "list of origins such as \"https://example.com\" or \"https://*.example.com\", or \"*\"";
+    const EXPECTED: &'static str = "list of origins such as \"https://example.com\" or \"https://*.example.com\", or \"*\"";
     const LIST: bool = true;
 
     fn parse(texts: &[String]) -> Result<Origins, String> {
@@ -326,12 +326,12 @@ impl Kind for OriginList {
     }
 }
 
-/// What `scylla.nodes` takes.
+/// The value of `scylla.nodes`.
 pub(super) struct NodeList;
 
-impl Kind for NodeList {
+impl ValueType for NodeList {
     type Field = Vec<String>;
-    const WORDS: &'static str = "list of nodes such as \"10.0.0.1:9042\" or \"db.example.com:9042\"";
+    const EXPECTED: &'static str = "list of nodes such as \"10.0.0.1:9042\" or \"db.example.com:9042\"";
     const LIST: bool = true;
 
     fn parse(texts: &[String]) -> Result<Self::Field, String> {
@@ -347,12 +347,12 @@ impl Kind for NodeList {
     }
 }
 
-/// Phone numbers, compared as they are written at login.
+/// Phone numbers, compared as users write them at login.
 pub(super) struct PhoneList;
 
-impl Kind for PhoneList {
+impl ValueType for PhoneList {
     type Field = Vec<Redacted<Box<str>>>;
-    const WORDS: &'static str = "list of phone numbers such as \"+4915112345678\"";
+    const EXPECTED: &'static str = "list of phone numbers such as \"+4915112345678\"";
     const LIST: bool = true;
 
     fn parse(texts: &[String]) -> Result<Self::Field, String> {
@@ -438,7 +438,7 @@ fn quote(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn check<K: Kind>(text: &str, expect: Option<K::Field>)
+    fn check<K: ValueType>(text: &str, expect: Option<K::Field>)
     where
         K::Field: PartialEq + fmt::Debug,
     {

@@ -10,20 +10,20 @@ use toml::de::{DeTable, DeValue};
 use super::Fault;
 use super::keys::{KEYS, Key};
 
-/// Where configuration comes from, weakest first. No `Debug`: secrets are among it.
+/// The sources of configuration, weakest first. No `Debug`: they include secrets.
 #[derive(Clone, Default)]
 pub struct Sources {
     pub file: Option<PathBuf>,
-    /// All variables of the environment; those that begin otherwise than `TIDINGS_` are passed over.
+    /// All variables of the environment; those without the prefix `TIDINGS_` are ignored.
     pub environment: Vec<(OsString, OsString)>,
     /// `KEY=VALUE`, as given to `--set`.
     pub set: Vec<String>,
 }
 
-/// Names the file where no flag does.
+/// Names the file when no flag does.
 pub const FILE_VARIABLE: &str = "TIDINGS_CONFIG";
 const VARIABLE_PREFIX: &str = "TIDINGS_";
-/// More is no configuration but a mistake in the path.
+/// A larger file is no configuration but a mistake in the path.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The known keys of one source.
@@ -39,7 +39,7 @@ struct Entry {
     place: String,
 }
 
-/// The layers of all sources, weakest first. What cannot be read, and keys that do not exist, go to `faults`;
+/// The layers of all sources, weakest first. Unreadable sources and unknown keys go to `faults`;
 /// unknown variables only to `warnings`, since orchestrators inject their own.
 pub(super) fn read(sources: &Sources, faults: &mut Vec<Fault>, warnings: &mut Vec<String>) -> Vec<Layer> {
     let mut layers = Vec::new();
@@ -90,7 +90,7 @@ fn file_table(layer: &mut Layer, prefix: &str, table: &DeTable<'_>, place: &dyn 
     }
 }
 
-/// Scalars as their text: kinds read them from it, whatever their source.
+/// Scalars as text: values are parsed from it, whatever their source.
 fn file_value(value: &DeValue<'_>) -> ValueKind {
     match value {
         DeValue::String(text) => ValueKind::String(text.to_string()),
@@ -158,7 +158,7 @@ impl Layer {
     }
 }
 
-/// Without the value, which may be a secret.
+/// Hides the value, which may be a secret.
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.place, self.key.name)
@@ -183,7 +183,7 @@ fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 
-/// `: did you mean "..."?` when a key is close to what was written.
+/// `: did you mean "..."?` when a key is similar to the written one.
 fn suggest(written: &str, name: impl Fn(&Key) -> String) -> String {
     let written: String = written.chars().take(64).collect();
     let nearest = KEYS.iter().map(&name).min_by_key(|name| distance(&written, name));
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn every_default_reads_back_as_it_is_shown() {
+    fn every_default_round_trips_through_its_text() {
         for profile in [Profile::Development, Profile::Production] {
             let defaults = super::super::Settings::defaults(profile);
             let mut text = String::new();
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_come_as_arrays_and_with_commas() {
+    fn lists_are_arrays_or_comma_separated() {
         let expect = "https://a.com,https://*.b.com";
         let file = "cors.origins = [\"https://a.com\", \"https://*.b.com\"]";
         assert_eq!(loaded(file, &[], &[]).settings.cors.origins.to_string(), expect);
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn production_refuses_what_is_only_safe_in_development() {
+    fn production_refuses_settings_of_development() {
         check_faults(
             "profile = \"production\"\ncors.origins = [\"*\"]\nauth.fixed_code = \"000000\"",
             &[],

@@ -1,7 +1,7 @@
 //! Configuration: one table of every key, read from a file, the environment and flags, in growing precedence.
 //!
 //! Flows in: a TOML file, `TIDINGS_*` variables, `--set KEY=VALUE`. Flows out: [`Settings`], or every [`Fault`] at once,
-//! each with its key and place. Never imports io; files are read here, and one is made: the development secret.
+//! each with its key and place. Never imports io; it reads files itself, and creates one: the development secret.
 //!
 //! Invariants: a key exists if and only if it is in the table ([`keys`]), and so do its variable, its default and its
 //! line in `docs/configuration.md`; the value of a secret key appears in no fault and no listing.
@@ -24,22 +24,22 @@ pub use settings::{Auth, Consistency, Content, Cors, Embedded, Log, Page, Profil
 
 use layers::Layer;
 
-/// Settings in force, with where each came from.
+/// Settings in force, with the source of each.
 #[derive(Debug)]
 pub struct Loaded {
     pub settings: Settings,
     /// Place of every key that is not at its default.
     pub places: BTreeMap<&'static str, String>,
-    /// What does not stop the start but should be read.
+    /// Warnings to log; they do not prevent the start.
     pub warnings: Vec<String>,
 }
 
-/// One thing that is wrong: `tidings.toml:12: limits.frame_bytes: expected ...`.
+/// One fault: `tidings.toml:12: limits.frame_bytes: expected ...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// File and line, variable or flag; `None` for a default.
     pub place: Option<String>,
-    /// Empty when the fault is of the place as a whole.
+    /// Empty when the fault concerns the place as a whole.
     pub key: String,
     pub problem: String,
 }
@@ -47,7 +47,7 @@ pub struct Fault {
 /// Reads all sources and checks the whole.
 ///
 /// # Errors
-/// Everything that is wrong; never empty.
+/// All faults; never empty.
 pub fn load(sources: &Sources) -> Result<Loaded, Vec<Fault>> {
     let mut faults = Vec::new();
     let mut warnings = Vec::new();
@@ -61,7 +61,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Vec<Fault>> {
     if faults.is_empty() { Ok(Loaded { settings, places, warnings }) } else { Err(faults) }
 }
 
-/// Lays later layers over earlier ones, and all over the defaults of the profile that they choose.
+/// Merges later layers over earlier ones, and all over the defaults of the profile that they choose.
 fn merge(layers: &[Layer], faults: &mut Vec<Fault>) -> (Settings, BTreeMap<&'static str, String>) {
     let mut places = BTreeMap::new();
     let mut builder = config::Config::builder();

@@ -42,7 +42,7 @@ pub fn reference() -> String {
 }
 
 fn default(key: &Key, development: &Settings, production: &Settings) -> String {
-    // These two depend on the machine, or are not to be printed by `show`.
+    // These two depend on the machine, or `show` must not print them.
     match key.name {
         "profile" => return "`\"development\"`".into(),
         "shards" => return "cores".into(),

@@ -1,4 +1,4 @@
-//! The secret of access tokens: from the configuration, or in development made once and kept in the data directory,
+//! The secret of access tokens: from the configuration, or in development created once and kept in the data directory,
 //! so that tokens outlive a restart and `tidings token` signs for the server that uses the same directory.
 
 use std::fs::{self, OpenOptions};
@@ -14,10 +14,10 @@ const NAME: &str = "auth.secret";
 /// 256 bits, written as hexadecimal digits: the text is the secret.
 const SECRET_BYTES: usize = 32;
 
-/// The secret in force. Makes the data directory and the file when the configuration names no secret.
+/// The secret in force. Creates the data directory and the file when the configuration names no secret.
 ///
 /// # Errors
-/// The file or its directory cannot be made or read, or holds no secret.
+/// The file or its directory cannot be created or read, or holds no secret.
 pub fn load_or_create(settings: &Settings) -> io::Result<Redacted<Box<str>>> {
     match &settings.auth.secret {
         Some(secret) => Ok(secret.clone()),
@@ -46,7 +46,7 @@ fn kept(folder: &Path) -> io::Result<Redacted<Box<str>>> {
     Ok(Redacted::new(text.into()))
 }
 
-/// Makes the file whole or not at all; when two processes try, the first one's stays and both read it.
+/// Creates the file completely or not at all; when two processes try, both read the first one's.
 fn create(folder: &Path, path: &Path) -> io::Result<()> {
     let mut bytes = [0; SECRET_BYTES];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_made_once_and_read_by_its_owner_only() {
+    fn is_created_once_and_readable_by_its_owner_only() {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = Settings::defaults(Profile::Development);
         settings.data_dir = folder.path().join("new/data");

@@ -36,13 +36,13 @@ pub struct Settings {
     pub limits: Limits,
 }
 
-/// Which defaults apply, and which rules.
+/// The profile chooses defaults and rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Profile {
-    /// Works at once and tells its secrets on standard output.
+    /// Works at once and prints its secrets on standard output.
     #[default]
     Development,
-    /// Refuses to start with what is only safe on a developer's machine.
+    /// Refuses to start with settings that are safe only on a developer's machine.
     Production,
 }
 
@@ -54,11 +54,11 @@ pub enum Store {
 
 #[derive(Clone, Debug)]
 pub struct Embedded {
-    /// Whether a write is on disk before it is acknowledged.
+    /// Whether to sync a write to disk before it is acknowledged.
     pub sync: bool,
 }
 
-/// How to reach the database, and what to ask of it.
+/// The address of the database, and the terms of requests to it.
 #[derive(Clone, Debug)]
 pub struct Scylla {
     /// `host:port`.
@@ -88,7 +88,7 @@ pub struct Scylla {
     pub bucket: Duration,
 }
 
-/// Of which replicas most must have answered.
+/// The replicas of which a majority must answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consistency {
     LocalQuorum,
@@ -102,7 +102,7 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// How old messages get, if there is a limit.
+    /// Greatest age of messages, if limited.
     #[must_use]
     pub fn of_messages(&self) -> Option<Duration> {
         (!self.messages.is_zero()).then_some(self.messages)
@@ -111,7 +111,7 @@ impl Retention {
 
 #[derive(Clone, Debug)]
 pub struct Auth {
-    /// HS256 secret; `None` in development: the one kept in the data directory.
+    /// HS256 secret; `None` in development: the one in the data directory.
     pub secret: Option<Redacted<Box<str>>>,
     /// A one-time code that always works.
     pub fixed_code: Option<Redacted<Box<str>>>,
@@ -127,13 +127,13 @@ pub struct Cors {
 pub struct SockJs {
     /// Whether clients are offered WebSockets.
     pub websocket: bool,
-    /// Whether answers carry a cookie for load balancers.
+    /// Whether responses set a cookie for load balancers.
     pub cookie_needed: bool,
-    /// Where frames of other origins load SockJS's client script from.
+    /// Address from which frames of other origins load SockJS's client script.
     pub client_url: String,
 }
 
-/// STOMP on TCP, without anything around it.
+/// STOMP on plain TCP.
 #[derive(Clone, Debug)]
 pub struct Stomp {
     pub listen: Option<SocketAddr>,
@@ -146,7 +146,7 @@ pub struct Content {
 
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// Whether there is one at `/`.
+    /// Whether the page at `/` is served.
     pub enabled: bool,
 }
 
@@ -157,13 +157,13 @@ pub struct Log {
     pub level: String,
 }
 
-/// RFC 7518 section 3.2: a key for HS256 is as long as the hash or longer.
+/// RFC 7518 section 3.2: a key for HS256 is at least as long as the hash.
 const SECRET_BYTES_MIN: usize = 32;
 
-/// Shorter ones would make more partitions than pages.
+/// Shorter ones would create more partitions than pages.
 const BUCKET_MIN: Duration = Duration::from_secs(3_600);
 
-/// Messages are removed some time after, and not to the second.
+/// Messages are removed some time after their retention ends, not to the second.
 const RETENTION_MIN: Duration = Duration::from_secs(86_400);
 
 impl Settings {
@@ -219,7 +219,7 @@ impl Settings {
         }
     }
 
-    /// What every session is held to. `secret` is `auth.secret`, or the one that [`secret`](super::secret) keeps.
+    /// The policy of every session. `secret` is `auth.secret`, or the one that [`secret`](super::secret) keeps.
     #[must_use]
     pub fn policy(&self, secret: &Redacted<Box<str>>) -> Policy {
         Policy {
@@ -232,7 +232,7 @@ impl Settings {
                 self.sockjs.cookie_needed,
             ),
             fixed_code: self.auth.fixed_code.clone(),
-            // Production has no sender yet, and a code that reaches nobody must not be promised.
+            // Production has no sender yet, and must not promise a code that is never sent.
             sends_codes: self.profile == Profile::Development,
             admin_phones: self.auth.admin_phones.clone(),
             sanitize: self.content.sanitize,
@@ -241,7 +241,7 @@ impl Settings {
         }
     }
 
-    /// Rules over several keys: `fault` is told the key to change and why.
+    /// Rules over several keys: `fault` receives the key to change and the reason.
     pub(super) fn check(&self, fault: &mut dyn FnMut(&'static str, String)) {
         if self.scylla.keyspace.is_empty() {
             fault("scylla.keyspace", "needs a name".into());
@@ -308,7 +308,7 @@ impl Settings {
         }
     }
 
-    /// What may be meant, but is worth a line at the start.
+    /// Valid settings that deserve a warning at the start.
     pub(super) fn warn(&self, warning: &mut dyn FnMut(String)) {
         if self.stomp.listen.is_some_and(|address| !address.ip().is_loopback()) {
             warning("stomp.listen is reachable from elsewhere, and its tokens travel in the clear".into());
@@ -329,7 +329,7 @@ impl Settings {
     }
 }
 
-/// Cores that this process may use: affinity and the control group's quota counted in.
+/// Cores that this process may use, limited by affinity and by the control group's quota.
 fn cores() -> u16 {
     std::thread::available_parallelism().map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX))
 }

@@ -1,12 +1,12 @@
-//! One line: a JSON object that makes a conversation or is a message, with the names of the REST API.
+//! One line: a JSON object that is a conversation or a message, under the names of the REST API.
 //!
 //! ```text
 //! {"conversationId": 7, "participants": [1, 2], "kind": "direct", "title": "..", "createdBy": 1, "createdAt": ".."}
 //! {"conversationId": 7, "senderId": 1, "content": "..", "createdAt": "..", "clientMessageId": ".."}
 //! ```
 //!
-//! What has `participants` is a conversation. Other members are passed over, so that messages can be imported as the
-//! API gives them.
+//! A line with `participants` is a conversation. Other members are ignored, so that messages can be imported as the
+//! API returns them.
 
 use crate::api::body::{self, Named};
 use crate::model::message::{ConversationKind, Draft};
@@ -18,7 +18,7 @@ use crate::session::content;
 use super::Rules;
 use super::time::rfc_3339;
 
-/// The longest line, without its end: as the body of a request.
+/// The longest line, without its end: the size of a request's body.
 pub const LINE_BYTES_MAX: usize = 128 * 1024;
 
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) enum Line {
 pub(super) struct ConversationLine {
     pub(super) id: ConversationId,
     pub(super) kind: ConversationKind,
-    /// Ascending, nobody twice.
+    /// Ascending, no user twice.
     pub(super) participants: Vec<UserId>,
     pub(super) title: Option<Box<str>>,
     pub(super) created_by: UserId,
@@ -47,7 +47,7 @@ pub(super) struct MessageLine {
 }
 
 /// # Errors
-/// What is wrong with the line.
+/// The fault of the line.
 pub(super) fn parse(reader: &mut Reader, text: &[u8], rules: &Rules, now: Wall) -> Result<Line, String> {
     let line = reader.read(text, |object| {
         let conversation = object.id("conversationId", ConversationId::new)?.ok_or_else(|| missing("conversationId"))?;
@@ -84,7 +84,7 @@ fn parse_message(object: &Object<'_>, conversation: ConversationId, rules: &Rule
     Ok(MessageLine { conversation, sender, draft, created_at })
 }
 
-/// Later than now: the next message of the conversation would have to be later still.
+/// A time after now is refused: the conversation's next message would have to be later still.
 fn time(object: &Object<'_>, now: Wall) -> Result<Option<Wall>, Refusal> {
     let Some(text) = object.string("createdAt")? else { return Ok(None) };
     let at = rfc_3339(text).ok_or_else(|| bad_request("createdAt is no time of RFC 3339 since 1970"))?;

@@ -1,18 +1,18 @@
-//! History from elsewhere: lines of a file to requests of the store's contract, a wave of lines at a time.
+//! Imported history: lines of a file to requests of the store's contract, a wave of lines at a time.
 //!
-//! Flows in: lines with their numbers, and the time. Flows out: chains of requests to the store, which answers them, and
+//! Flows in: lines with their numbers, and the time. Flows out: chains of requests to the store, which replies, and
 //! counts or the fault of a line. Never imports a shard, a file or a clock.
 //!
 //! Invariants:
-//! - the same line makes the same message, under an id made of its conversation and time (`places`): a repetition
-//!   finds what is there and adds nothing;
-//! - what is stored of a conversation's messages is always the beginning of its lines: before a line is refused, all before
-//!   it are stored, and no message behind it is. The exception is a client id that is in force, of which only the store
-//!   knows, and only as it appends;
+//! - the same line makes the same message, under an id that depends on its conversation and time (`ids`): a repetition
+//!   finds the stored one and adds nothing;
+//! - the stored messages of a conversation are always the beginning of its lines: before a line is refused, all before
+//!   it are stored, and no message after it is. The exception is a client id in force, which only the store knows, and only as
+//!   it appends;
 //! - memory is bounded but for the time of the last message of each conversation in the file.
 
+mod ids;
 mod line;
-mod places;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -28,43 +28,43 @@ use crate::store::conversations::{CreateAnswer, CreateConversation, LoadConversa
 use crate::store::log::{Append, AppendAnswer, Appended, NewMessage, ReadMessage};
 use crate::store::{Call, Failure, Reply, Request};
 
+use ids::ImportIds;
 use line::{ConversationLine, Line, MessageLine};
-use places::Places;
 
 pub use line::LINE_BYTES_MAX;
 
-/// Lines and bytes after which a wave goes to the store. It is one commit of the embedded store, and what a database
-/// carries out side by side.
+/// Lines and bytes after which a wave goes to the store. It is one commit of the embedded store, and the work that a database
+/// carries out in parallel.
 const WAVE_LINES: usize = 4_096;
 const WAVE_BYTES: usize = 4 << 20;
 
-/// Bytes of contents in one append, but for a single message that is longer: a database takes it as one mutation.
+/// Bytes of contents in one append, except for a single longer message: a database takes it as one mutation.
 const APPEND_BYTES: usize = 256 << 10;
 
-/// Participants of all conversations that are remembered, each conversation counting for one more.
+/// Participants of all remembered conversations, each conversation counting for one more.
 const RECENT_MAX: usize = 1_000_000;
 
-/// Carries out chains of requests: those of a chain one after the other, chains at the same time or in any order. Gives the
-/// replies of each; a chain ends early with a failure that is not worth another try.
+/// Carries out chains of requests: those of a chain one after the other, chains in parallel or in any order. Returns the
+/// replies of each; a chain ends early with a failure that no retry would mend.
 pub type Ask<'a> = dyn FnMut(Vec<Vec<Request>>) -> Vec<Vec<Reply>> + 'a;
 
-/// What was done so far.
+/// Progress so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub conversations: u64,
-    /// Conversations that were there under the same id.
-    pub conversations_there: u64,
-    /// Participants who were missing in a group that was there.
+    /// Conversations that existed under the same id.
+    pub conversations_existing: u64,
+    /// Participants who were missing in an existing group.
     pub participants_added: u64,
     pub messages: u64,
-    /// Messages that were there.
-    pub messages_there: u64,
+    /// Messages that were already stored.
+    pub messages_existing: u64,
 }
 
 /// Why an import ends before its file does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// All lines before this are stored, and no message behind it unless the reason is a client id in force.
+    /// All lines before this are stored, and no message after it unless the reason is a client id in force.
     Line { number: u64, reason: String },
     /// Lines up to this number may or may not be stored; the same import again finds out.
     Store { number: u64, reason: String },
@@ -83,34 +83,34 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// What is checked of each line, as of a send.
+/// The rules for each line, the same as for a send.
 #[derive(Clone, Debug)]
 pub struct Rules {
     pub limits: Limits,
     pub sanitize: bool,
 }
 
-/// An import under way. Lifetime: the command's. Owner: who reads the lines.
+/// An import in progress. Lifetime: the command's. Owner: the reader of the lines.
 #[derive(Debug)]
 pub struct Import {
     rules: Rules,
     reader: Reader,
-    places: Places,
-    /// Conversations that were used last, so that their next message asks nothing.
+    ids: ImportIds,
+    /// Recently used conversations, whose next message needs no lookup.
     recent: Generations<ConversationId, Known>,
     wave: Wave,
     counts: Counts,
 }
 
-/// Lines that go to the store together, where they may overtake each other.
+/// Lines that go to the store together, in any order.
 #[derive(Debug, Default)]
 struct Wave {
     lines: Vec<Numbered>,
     bytes: usize,
-    /// Conversations that its messages are in.
-    spoken: BTreeSet<ConversationId>,
-    /// Conversations that it makes, and the participants of the direct ones.
-    made: BTreeSet<ConversationId>,
+    /// Conversations of its messages.
+    addressed: BTreeSet<ConversationId>,
+    /// Conversations that it creates, and the participants of the direct ones.
+    created: BTreeSet<ConversationId>,
     pairs: BTreeSet<Vec<UserId>>,
 }
 
@@ -120,7 +120,7 @@ struct Numbered {
     line: Line,
 }
 
-/// What a message needs to know of its conversation.
+/// The facts about a conversation that its messages need.
 #[derive(Clone, Debug)]
 struct Known {
     /// Ascending.
@@ -128,11 +128,11 @@ struct Known {
     head: Head,
 }
 
-/// Conversations of a wave; `None`: there is no such conversation.
+/// Conversations of a wave; `None`: the conversation does not exist.
 type WaveKnown = BTreeMap<ConversationId, Option<Known>>;
 
-/// A message with its place, not yet stored.
-struct Placed {
+/// A message with its id, not yet stored.
+struct Identified {
     number: u64,
     conversation: ConversationId,
     message: NewMessage,
@@ -144,7 +144,7 @@ impl Import {
         Self {
             rules,
             reader: Reader::new(),
-            places: Places::default(),
+            ids: ImportIds::default(),
             recent: Generations::new(RECENT_MAX),
             wave: Wave::default(),
             counts: Counts::default(),
@@ -156,10 +156,10 @@ impl Import {
         self.counts
     }
 
-    /// Takes the next line. Empty ones are passed over.
+    /// Takes the next line. Empty lines are skipped.
     ///
     /// # Errors
-    /// The first fault of a line up to this, or of the store. The import is over then.
+    /// The first fault of a line up to this, or of the store. The import then ends.
     pub fn line(&mut self, number: u64, text: &[u8], now: Wall, ask: &mut Ask<'_>) -> Result<(), Fault> {
         if text.iter().all(u8::is_ascii_whitespace) {
             return Ok(());
@@ -168,14 +168,14 @@ impl Import {
             Ok(line) => line,
             Err(reason) => return self.refuse(number, reason, now, ask),
         };
-        if self.wave.ends_before(&line) {
+        if self.wave.must_end_before(&line) {
             self.store(now, ask)?;
         }
         self.wave.push(number, line, text.len());
         Ok(())
     }
 
-    /// Ends the import at a line that cannot be taken, once all before it are stored.
+    /// Ends the import at a bad line, once all lines before it are stored.
     ///
     /// # Errors
     /// Always: an earlier fault, or this.
@@ -184,7 +184,7 @@ impl Import {
         Err(Fault::Line { number, reason })
     }
 
-    /// Stores what has gathered.
+    /// Stores the gathered lines.
     ///
     /// # Errors
     /// As [`line`](Self::line).
@@ -194,7 +194,7 @@ impl Import {
         let mut end = End { last, refused: None };
 
         let mut known = self.conversations(&wave, &mut end, now, ask)?;
-        let (stored, new) = self.place(wave, &known, &mut end);
+        let (stored, new) = self.assign_ids(wave, &known, &mut end);
         self.compare(&stored, &mut end, ask)?;
         self.append(new, &mut known, &mut end, now, ask)?;
         for (id, known) in known {
@@ -206,7 +206,7 @@ impl Import {
         end.refused.map_or(Ok(()), Err)
     }
 
-    /// Makes the wave's conversations, and finds out about those that its messages are in.
+    /// Creates the wave's conversations, and loads those of its messages.
     fn conversations(&mut self, wave: &[Numbered], end: &mut End, now: Wall, ask: &mut Ask<'_>) -> Result<WaveKnown, Fault> {
         let mut known = WaveKnown::new();
         let (mut asked, mut requests) = (Vec::new(), Vec::new());
@@ -240,12 +240,12 @@ impl Import {
                     None => continue,
                 },
             };
-            let mut participants: Vec<UserId> = state.conversation.participants.iter().map(|there| there.user).collect();
+            let mut participants: Vec<UserId> = state.conversation.participants.iter().map(|existing| existing.user).collect();
             match line.map(|line| line.missing(&state.conversation)).transpose() {
                 Err(reason) => end.refuse(number, reason),
                 Ok(missing) => {
                     self.counts.conversations += u64::from(created);
-                    self.counts.conversations_there += u64::from(line.is_some() && !created);
+                    self.counts.conversations_existing += u64::from(line.is_some() && !created);
                     for user in missing.into_iter().flatten() {
                         let participant = Participant { user, role: ParticipantRole::Member, joined_at: now };
                         joining.push(vec![PutParticipant { conversation: id, participant }.into()]);
@@ -264,9 +264,9 @@ impl Import {
         Ok(known)
     }
 
-    /// Gives each message its id: those that must be there already, as their time is not behind the end of what is stored,
-    /// and the new ones. Ends at the first that cannot be placed.
-    fn place(&mut self, wave: Vec<Numbered>, known: &WaveKnown, end: &mut End) -> (Vec<Placed>, Vec<Placed>) {
+    /// Gives each message its id. Returns the ones that must be stored already, as they are no later than the last stored
+    /// message, and the new ones. Ends at the first message without a valid time.
+    fn assign_ids(&mut self, wave: Vec<Numbered>, known: &WaveKnown, end: &mut End) -> (Vec<Identified>, Vec<Identified>) {
         let (mut stored, mut new) = (Vec::new(), Vec::new());
         for Numbered { number, line } in wave {
             if end.is_beyond(number) {
@@ -274,16 +274,16 @@ impl Import {
             }
             let Line::Message(line) = line else { continue };
             let conversation = line.conversation;
-            match self.place_one(line, known) {
-                Ok((message, true)) => stored.push(Placed { number, conversation, message }),
-                Ok((message, false)) => new.push(Placed { number, conversation, message }),
+            match self.assign_id(line, known) {
+                Ok((message, true)) => stored.push(Identified { number, conversation, message }),
+                Ok((message, false)) => new.push(Identified { number, conversation, message }),
                 Err(reason) => end.refuse(number, reason),
             }
         }
         (stored, new)
     }
 
-    fn place_one(&mut self, line: MessageLine, known: &WaveKnown) -> Result<(NewMessage, bool), String> {
+    fn assign_id(&mut self, line: MessageLine, known: &WaveKnown) -> Result<(NewMessage, bool), String> {
         let MessageLine { conversation, sender, draft, created_at } = line;
         let Some(Some(known)) = known.get(&conversation) else {
             return Err(format!("there is no conversation {conversation}: its own line must come before its messages"));
@@ -291,28 +291,28 @@ impl Import {
         if known.participants.binary_search(&sender).is_err() {
             return Err(format!("user {sender} is not a participant of conversation {conversation}"));
         }
-        let at = self.places.next(conversation, created_at)?;
+        let at = self.ids.next(conversation, created_at)?;
         let is_stored = known.head.last.is_some_and(|last| at <= last.at());
         Ok((NewMessage { id: MessageId::imported(at, conversation), sender, draft }, is_stored))
     }
 
     /// Holds messages against what is stored in their place.
-    fn compare(&mut self, placed: &[Placed], end: &mut End, ask: &mut Ask<'_>) -> Result<(), Fault> {
-        let read = |placed: &Placed| {
-            let (conversation, message) = (placed.conversation, placed.message.id);
+    fn compare(&mut self, identified: &[Identified], end: &mut End, ask: &mut Ask<'_>) -> Result<(), Fault> {
+        let read = |identified: &Identified| {
+            let (conversation, message) = (identified.conversation, identified.message.id);
             vec![ReadMessage { conversation, message }.into()]
         };
-        for (placed, replies) in placed.iter().zip(ask(placed.iter().map(read).collect())) {
-            if end.is_beyond(placed.number) {
+        for (identified, replies) in identified.iter().zip(ask(identified.iter().map(read).collect())) {
+            if end.is_beyond(identified.number) {
                 break;
             }
             match end.answer::<ReadMessage>(&mut replies.into_iter())? {
-                Some(there) if is_same(&there, &placed.message) => self.counts.messages_there += 1,
+                Some(existing) if is_same(&existing, &identified.message) => self.counts.messages_existing += 1,
                 Some(_) => {
-                    end.refuse(placed.number, "another message is stored with this time in its conversation".into());
+                    end.refuse(identified.number, "another message is stored with this time in its conversation".into());
                 }
                 None => {
-                    end.refuse(placed.number, "older than the last message that is stored in its conversation".into());
+                    end.refuse(identified.number, "older than the last message that is stored in its conversation".into());
                 }
             }
         }
@@ -322,21 +322,21 @@ impl Import {
     /// Appends new messages, those of each conversation one request after the other.
     fn append(
         &mut self,
-        mut new: Vec<Placed>,
+        mut new: Vec<Identified>,
         known: &mut WaveKnown,
         end: &mut End,
         now: Wall,
         ask: &mut Ask<'_>,
     ) -> Result<(), Fault> {
-        new.retain(|placed| !end.is_beyond(placed.number));
+        new.retain(|identified| !end.is_beyond(identified.number));
         let mut chains: Vec<Chain> = Vec::new();
         let mut by_conversation: BTreeMap<ConversationId, usize> = BTreeMap::new();
-        for placed in new {
-            let at = *by_conversation.entry(placed.conversation).or_insert_with(|| {
+        for identified in new {
+            let at = *by_conversation.entry(identified.conversation).or_insert_with(|| {
                 chains.push(Chain::default());
                 chains.len() - 1
             });
-            chains[at].push(placed, self.rules.limits.append_batch);
+            chains[at].push(identified, self.rules.limits.append_batch);
         }
         let requests = chains.iter_mut().map(|chain| chain.requests(known, now)).collect();
         for (chain, replies) in chains.iter().zip(ask(requests)) {
@@ -347,7 +347,7 @@ impl Import {
                 for (number, result) in numbers.iter().zip(results) {
                     match result {
                         Appended::Stored(_) => self.counts.messages += 1,
-                        Appended::Replay(_) => self.counts.messages_there += 1,
+                        Appended::Replay(_) => self.counts.messages_existing += 1,
                         Appended::KeyReused => {
                             end.refuse(*number, "its clientMessageId was sent today with another content".into());
                         }
@@ -363,13 +363,13 @@ impl Import {
 }
 
 impl Wave {
-    /// Whether what is in it must be stored before this line: it is full, or the line is a conversation that depends on
-    /// another line. Messages must come behind their conversation's line, and of two lines for one pair the first counts.
-    fn ends_before(&self, line: &Line) -> bool {
+    /// Whether the wave must be stored before this line: it is full, or the line is a conversation that depends on
+    /// another line. Messages must follow their conversation's line, and of two lines for one pair the first counts.
+    fn must_end_before(&self, line: &Line) -> bool {
         let depends = match line {
             Line::Conversation(line) => {
-                self.spoken.contains(&line.id)
-                    || self.made.contains(&line.id)
+                self.addressed.contains(&line.id)
+                    || self.created.contains(&line.id)
                     || line.kind == ConversationKind::Direct && self.pairs.contains(&line.participants)
             }
             Line::Message(_) => false,
@@ -380,31 +380,31 @@ impl Wave {
     fn push(&mut self, number: u64, line: Line, bytes: usize) {
         match &line {
             Line::Conversation(line) => {
-                self.made.insert(line.id);
+                self.created.insert(line.id);
                 if line.kind == ConversationKind::Direct {
                     self.pairs.insert(line.participants.clone());
                 }
             }
-            Line::Message(line) => _ = self.spoken.insert(line.conversation),
+            Line::Message(line) => _ = self.addressed.insert(line.conversation),
         }
         self.bytes += bytes;
         self.lines.push(Numbered { number, line });
     }
 }
 
-fn is_same(there: &Message, message: &NewMessage) -> bool {
+fn is_same(existing: &Message, message: &NewMessage) -> bool {
     let Draft { content, client_id, .. } = &message.draft;
-    there.sender == message.sender && there.content == *content && there.client_id == *client_id
+    existing.sender == message.sender && existing.content == *content && existing.client_id == *client_id
 }
 
-/// How far a wave goes.
+/// The last line of a wave, and its first refusal.
 struct End {
     last: u64,
     refused: Option<Fault>,
 }
 
 impl End {
-    /// The first line that is refused counts.
+    /// The first refused line counts.
     fn refuse(&mut self, number: u64, reason: String) {
         if !self.is_beyond(number) {
             self.refused = Some(Fault::Line { number, reason });
@@ -426,43 +426,43 @@ impl End {
     }
 }
 
-/// New messages of one conversation, in as few appends as may be.
+/// New messages of one conversation, in as few appends as possible.
 #[derive(Default)]
 struct Chain {
-    appends: Vec<Vec<Placed>>,
+    appends: Vec<Vec<Identified>>,
     bytes: usize,
-    /// Of the requests that were made: the lines of their messages.
+    /// The lines of each request's messages.
     sent: Vec<(ConversationId, Vec<u64>)>,
 }
 
 impl Chain {
-    fn push(&mut self, placed: Placed, messages_max: usize) {
-        let bytes = placed.message.draft.content.len();
-        // An append takes the second of two with one client id for a repetition; of old ones that is not so.
-        let is_taken = |other: &Placed| {
-            let (other, new) = (&other.message, &placed.message);
+    fn push(&mut self, identified: Identified, messages_max: usize) {
+        let bytes = identified.message.draft.content.len();
+        // An append takes the second of two messages with one client id for a repetition, which is wrong for old ones.
+        let is_taken = |other: &Identified| {
+            let (other, new) = (&other.message, &identified.message);
             new.draft.client_id.is_some() && other.draft.client_id == new.draft.client_id && other.sender == new.sender
         };
         match self.appends.last_mut() {
             Some(last) if last.len() < messages_max && self.bytes + bytes <= APPEND_BYTES && !last.iter().any(is_taken) => {
                 self.bytes += bytes;
-                last.push(placed);
+                last.push(identified);
             }
             _ => {
                 self.bytes = bytes;
-                self.appends.push(vec![placed]);
+                self.appends.push(vec![identified]);
             }
         }
     }
 
-    /// The head is that of the chain's beginning: how far the requests before will move it is for the store to know.
+    /// The head is that of the chain's beginning: the store knows how far earlier requests will move it.
     fn requests(&mut self, known: &WaveKnown, now: Wall) -> Vec<Request> {
         let mut requests = Vec::new();
         for append in std::mem::take(&mut self.appends) {
-            let Some(conversation) = append.first().map(|placed| placed.conversation) else { continue };
+            let Some(conversation) = append.first().map(|identified| identified.conversation) else { continue };
             let head = known.get(&conversation).cloned().flatten().map_or_else(Head::default, |known| known.head);
-            self.sent.push((conversation, append.iter().map(|placed| placed.number).collect()));
-            let messages = append.into_iter().map(|placed| placed.message).collect();
+            self.sent.push((conversation, append.iter().map(|identified| identified.number).collect()));
+            let messages = append.into_iter().map(|identified| identified.message).collect();
             // Client ids are kept and shown, and protect from no repetition: their time is over.
             requests.push(Append { conversation, head, messages, keys_expire: now, now }.into());
         }
@@ -488,15 +488,16 @@ impl ConversationLine {
         }
     }
 
-    /// Who is not yet in the conversation that is there; or why that cannot be this one.
-    fn missing(&self, there: &Conversation) -> Result<Vec<UserId>, String> {
-        if there.id != self.id {
-            return Err(format!("the pair has the direct conversation {} already", there.id));
+    /// The participants who are missing in the existing conversation; or why it cannot be the same one.
+    fn missing(&self, existing: &Conversation) -> Result<Vec<UserId>, String> {
+        if existing.id != self.id {
+            return Err(format!("the pair has the direct conversation {} already", existing.id));
         }
-        if there.kind != self.kind {
+        if existing.kind != self.kind {
             return Err(format!("conversation {} is there, and of the other kind", self.id));
         }
-        let missing: Vec<UserId> = self.participants.iter().copied().filter(|user| there.participant(*user).is_none()).collect();
+        let missing: Vec<UserId> =
+            self.participants.iter().copied().filter(|user| existing.participant(*user).is_none()).collect();
         if self.kind == ConversationKind::Direct && !missing.is_empty() {
             return Err(format!("conversation {} is there, between others", self.id));
         }

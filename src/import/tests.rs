@@ -9,7 +9,7 @@ use crate::store::{Failure, Write};
 #[derive(Default)]
 struct World {
     store: Memory,
-    /// Requests that are answered before the store fails; `None`: it never does.
+    /// Requests that succeed before the store fails; `None`: it never fails.
     answers_left: Option<usize>,
     asked: Vec<Request>,
 }
@@ -52,7 +52,7 @@ impl World {
                 }
                 replies
             };
-            // The last first: chains come in any order.
+            // The last chain first: chains may come in any order.
             let mut replies: Vec<Vec<Reply>> = chains.into_iter().rev().map(carry_out).collect();
             replies.reverse();
             replies
@@ -65,7 +65,7 @@ impl World {
         outcome.map(|()| import.counts()).map_err(|fault| fault.to_string())
     }
 
-    /// Contents, oldest first; the chain of the messages holds.
+    /// Contents, oldest first; checks that each message links to the one before.
     fn contents(&self) -> Vec<String> {
         let messages = self.messages();
         for (at, message) in messages.iter().enumerate() {
@@ -87,7 +87,7 @@ impl World {
 }
 
 #[test]
-fn history_is_there_as_if_it_had_been_sent() {
+fn imported_history_equals_sent_history() {
     let mut world = World::default();
     let lines = [
         CONVERSATION.to_owned(),
@@ -111,9 +111,9 @@ fn history_is_there_as_if_it_had_been_sent() {
     assert_eq!(conversation.created_at, at("2020-01-01T00:00:00Z"));
 }
 
-/// A store that fails after any number of requests: the same file again completes what is there.
+/// A store that fails after any number of requests: importing the same file again completes the rest.
 #[test]
-fn an_import_goes_on_after_any_failure_and_doubles_nothing() {
+fn an_import_resumes_after_any_failure_and_stores_nothing_twice() {
     let mut lines = vec![CONVERSATION.to_owned()];
     lines.extend((0..9).map(|number| said(1 + number % 2, &format!("message {number}"), &format!("{:02}", number / 3))));
     let mut whole = World::default();
@@ -125,14 +125,14 @@ fn an_import_goes_on_after_any_failure_and_doubles_nothing() {
         let stored = world.contents().len() as u64;
         world.answers_left = None;
         let counts = world.import(&lines).unwrap();
-        assert_eq!((counts.messages, counts.messages_there), (9 - stored, stored));
+        assert_eq!((counts.messages, counts.messages_existing), (9 - stored, stored));
         assert_eq!(world.messages(), whole.messages(), "{answers}");
     }
     let counts = whole.import(&lines).unwrap();
-    assert_eq!(counts, Counts { conversations_there: 1, messages_there: 9, ..Counts::default() });
+    assert_eq!(counts, Counts { conversations_existing: 1, messages_existing: 9, ..Counts::default() });
 }
 
-/// Imports lines that end in a bad one: that is refused, with all before it stored and nothing behind it.
+/// Imports lines that end in a bad one: it is refused, with all before it stored and nothing after it.
 fn check_refused(bad: &str, expect: &str) {
     let mut world = World::default();
     let lines = [CONVERSATION, &said(1, "one", "10"), &said(2, "two", "20"), bad, &said(1, "three", "30")];
@@ -141,7 +141,7 @@ fn check_refused(bad: &str, expect: &str) {
 }
 
 #[test]
-fn a_line_that_is_no_line_is_refused() {
+fn an_unreadable_line_is_refused() {
     check_refused("garbage", "the line is not valid JSON");
     check_refused("[]", "the line is not a JSON object");
     check_refused(r#"{"conversationId":7}"#, "senderId is missing");
@@ -163,7 +163,7 @@ fn a_line_that_is_no_line_is_refused() {
 }
 
 #[test]
-fn a_line_that_does_not_fit_what_is_there_is_refused() {
+fn a_line_that_contradicts_the_store_is_refused() {
     check_refused(&said(1, "late", "19.9"), "older than the message before it in its conversation");
     check_refused(&said(3, "foreign", "21"), "user 3 is not a participant of conversation 7");
     let unknown = r#"{"conversationId":8,"senderId":1,"content":"x","createdAt":"2020-01-01T00:00:00Z"}"#;
@@ -174,14 +174,14 @@ fn a_line_that_does_not_fit_what_is_there_is_refused() {
 }
 
 #[test]
-fn what_is_stored_decides_what_an_old_line_is() {
+fn an_old_line_must_equal_the_stored_message() {
     let mut world = World::default();
     world.import(&[CONVERSATION, &said(1, "one", "10"), &said(1, "two", "20")]).unwrap();
     let mut check = |line: String, expect: &str| assert_eq!(world.import(&[line]), Err(format!("line 1: {expect}")));
     check(said(1, "between", "15"), "older than the last message that is stored in its conversation");
     check(said(1, "other", "20"), "another message is stored with this time in its conversation");
     check(said(2, "two", "20"), "another message is stored with this time in its conversation");
-    // A second file goes on where the first ended.
+    // A second file continues where the first ended.
     assert_eq!(world.import(&[said(2, "three", "20.0000001")]).unwrap().messages, 1);
     assert_eq!(world.contents(), ["one", "two", "three"]);
 }
@@ -195,22 +195,22 @@ fn a_conversation_line_comes_before_its_messages() {
 }
 
 #[test]
-fn of_two_lines_for_one_conversation_or_pair_the_first_counts() {
+fn the_first_of_two_lines_for_one_conversation_or_pair_counts() {
     let mut world = World::default();
     let other = CONVERSATION.replace('7', "8");
     assert_eq!(world.import(&[CONVERSATION, &other]).unwrap_err(), "line 2: the pair has the direct conversation 7 already");
     let group = |users: &str| format!(r#"{{"conversationId":9,"participants":[{users}],"kind":"group"}}"#);
     let counts = world.import(&[group("1,2"), group("1,3")]).unwrap();
-    assert_eq!((counts.conversations, counts.conversations_there, counts.participants_added), (1, 1, 1));
+    assert_eq!((counts.conversations, counts.conversations_existing, counts.participants_added), (1, 1, 1));
 }
 
 #[test]
-fn groups_take_in_who_is_missing() {
+fn missing_participants_join_groups() {
     let mut world = World::default();
     let group = |users: &str| format!(r#"{{"conversationId":7,"participants":[{users}],"kind":"group","title":"Tea"}}"#);
     world.import(&[group("2,1")]).unwrap();
     let counts = world.import(&[group("1,3"), said(3, "late", "10")]).unwrap();
-    let expect = Counts { conversations_there: 1, participants_added: 1, messages: 1, ..Counts::default() };
+    let expect = Counts { conversations_existing: 1, participants_added: 1, messages: 1, ..Counts::default() };
     assert_eq!(counts, expect);
     let there = &world.list(3)[0].conversation;
     let roles: Vec<_> = there.participants.iter().map(|there| (there.user.value(), there.role)).collect();
@@ -219,14 +219,14 @@ fn groups_take_in_who_is_missing() {
 }
 
 #[test]
-fn client_ids_are_kept_and_take_nothing_for_a_repetition() {
+fn client_ids_are_kept_and_cause_no_replay() {
     let mut world = World::default();
     let keyed = |content: &str, at: &str| said(1, content, at).replace("\"senderId\"", "\"clientMessageId\":\"k\",\"senderId\"");
     world.import(&[CONVERSATION.to_owned(), keyed("one", "10"), keyed("one", "11"), keyed("two", "12")]).unwrap();
     assert_eq!(world.contents(), ["one", "one", "two"]);
     assert!(world.messages().iter().all(|message| message.client_id.as_deref() == Some("k")));
 
-    // One that was sent here today is in force.
+    // A client id that was sent here today is in force.
     let draft = Draft { content: "live".into(), client_id: Some("k".into()), headers: Vec::new() };
     let message =
         NewMessage { id: MessageId::from_parts(at("2020-01-02T00:00:00Z"), 0, 0), sender: UserId::new(1).unwrap(), draft };
@@ -234,7 +234,7 @@ fn client_ids_are_kept_and_take_nothing_for_a_repetition() {
     let keys_expire = at("2026-01-01T12:00:00Z");
     world.store.ask(Append { conversation: seven(), head, messages: vec![message], keys_expire, now }).unwrap();
     let later = |content| keyed(content, "10").replace("2020-01-01", "2020-01-03");
-    assert_eq!(world.import(&[later("live")]).unwrap().messages_there, 1);
+    assert_eq!(world.import(&[later("live")]).unwrap().messages_existing, 1);
     let fault = world.import(&[later("other")]).unwrap_err();
     assert_eq!(fault, "line 1: its clientMessageId was sent today with another content");
 }
@@ -259,13 +259,13 @@ fn waves_are_cut_by_lines_and_appends_by_messages_and_bytes() {
         let content = "x".repeat(APPEND_BYTES / 2).into();
         let draft = Draft { content, client_id: None, headers: Vec::new() };
         let message = NewMessage { id: MessageId::imported(Wall(number), seven()), sender: UserId::new(1).unwrap(), draft };
-        chain.push(Placed { number, conversation: seven(), message }, 256);
+        chain.push(Identified { number, conversation: seven(), message }, 256);
     }
     assert_eq!(chain.appends.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
 }
 
 #[test]
-fn what_was_forgotten_is_read_again() {
+fn dropped_conversations_are_read_again() {
     let mut recent = Generations::new(RECENT_MAX);
     let known =
         |users: u64| Known { participants: (1..=users).map(|user| UserId::new(user).unwrap()).collect(), head: Head::default() };

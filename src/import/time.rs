@@ -5,8 +5,8 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::model::Wall;
 
-/// Reads a time of RFC 3339 section 5.6, of any offset, any number of digits, and anything between date and time; what is
-/// finer than 100 ns is cut off. A leap second is the last moment of the second before it. `None` for anything else, and
+/// Reads a time of RFC 3339 section 5.6, with any offset, any number of digits, and any separator between date and time; digits
+/// finer than 100 ns are cut off. A leap second is the last moment of the second before it. `None` for anything else, and
 /// for times before 1970.
 pub(super) fn rfc_3339(text: &str) -> Option<Wall> {
     let nanos = OffsetDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp_nanos();
@@ -37,7 +37,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_not_read() {
+    fn other_texts_are_not_read() {
         for text in [
             "",
             "2024-01-01",

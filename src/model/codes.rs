@@ -1,9 +1,9 @@
-//! The one table of refusals, faults and close codes: what a client is told, and whether to come back.
+//! The one table of refusals, faults and close codes: the texts for clients, and whether to reconnect.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// Why a command was not carried out. The session or the HTTP connection stays open.
+/// Why a command was refused. The session or the HTTP connection stays open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RefusalCode {
     BadRequest,
@@ -35,7 +35,7 @@ pub enum RefusalCode {
 }
 
 impl RefusalCode {
-    /// The word in `code` of an error body, the HTTP status it goes with, and whether the same request may succeed later.
+    /// The `code` of an error body, the HTTP status that belongs to it, and whether the same request may succeed later.
     #[must_use]
     pub const fn row(self) -> (&'static str, u16, bool) {
         match self {
@@ -79,12 +79,12 @@ impl RefusalCode {
     }
 }
 
-/// A refusal with its words: `{code, message}` over REST, `{code, message, receipt}` on `/user/queue/errors`.
+/// A refusal with its message: `{code, message}` over REST, `{code, message, receipt}` on `/user/queue/errors`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub code: RefusalCode,
     pub message: Cow<'static, str>,
-    /// Seconds after which the same command may pass: `Retry-After`, or the header `retry-after`.
+    /// Seconds after which the same command may succeed: `Retry-After`, or the header `retry-after`.
     pub retry_after: Option<u32>,
 }
 
@@ -106,18 +106,18 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Why a connection is closed, with the WebSocket close code (RFC 6455 section 7.4) that says so.
+/// Why a connection is closed, with its WebSocket close code (RFC 6455 section 7.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Close {
     /// DISCONNECT, or the client's own close.
     Normal,
-    /// The server is going away: come back after a jittered delay.
+    /// The server is going away: reconnect after a jittered delay.
     Restart,
     /// A fault in the WebSocket or STOMP framing.
     Protocol,
     /// Text that is not UTF-8 (RFC 6455 section 8.1).
     InvalidText,
-    /// Token bad, expired or revoked, or a destination that is not the user's.
+    /// A bad, expired or revoked token, or a destination of another user.
     Policy,
     /// A frame or message over its limit.
     TooBig,
@@ -125,7 +125,7 @@ pub enum Close {
     Silent,
     /// No first STOMP frame in time.
     NoFirstFrame,
-    /// Too slow a reader: over `limits.outbox_bytes`, or a write blocked for longer than `limits.write_blocked`.
+    /// A slow reader: over `limits.outbox_bytes`, or a write blocked for longer than `limits.write_blocked`.
     SendLimit,
     /// The store cannot say yet whether the token's login was revoked.
     TryLater,
@@ -178,7 +178,7 @@ impl Fault {
         Self::new(Close::Protocol, message)
     }
 
-    /// Something this client may not do: ERROR, close 1008.
+    /// A frame that this client may not send: ERROR, close 1008.
     pub fn policy(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Close::Policy, message)
     }

@@ -1,4 +1,4 @@
-//! What a user can ask for, over STOMP or REST, and the outcomes.
+//! Commands of users, over STOMP or REST, and their outcomes.
 
 use std::sync::Arc;
 
@@ -9,15 +9,14 @@ use crate::model::message::{
 };
 use crate::model::secret::Redacted;
 
-/// A request of an authenticated user, by the owner of what it is about: that shard carries it out. STOMP and REST make
-/// the same commands: one path.
+/// A request of an authenticated user. The shard that owns its subject carries it out. STOMP and REST make the same commands.
 #[derive(Clone, Debug)]
 pub enum Command {
     Conversation(ConversationId, ConversationCommand),
     User(UserCommand),
 }
 
-/// What the shard of a conversation carries out.
+/// Carried out by the conversation's shard.
 #[derive(Clone, Debug)]
 pub enum ConversationCommand {
     Send {
@@ -34,7 +33,7 @@ pub enum ConversationCommand {
     ReadMessage {
         message: MessageId,
     },
-    /// Import by role admin: creates the conversation under this id, or answers with the one that exists.
+    /// Import by role admin: creates the conversation under this id, or returns the existing one.
     Put {
         kind: ConversationKind,
         participants: Vec<UserId>,
@@ -55,20 +54,20 @@ pub enum ParticipantChange {
         user: UserId,
         role: ParticipantRole,
     },
-    /// Removing oneself is leaving.
+    /// Users who remove themselves leave.
     Remove {
         user: UserId,
     },
 }
 
-/// What the shard of the asking user carries out.
+/// Carried out by the calling user's shard.
 #[derive(Clone, Debug)]
 pub enum UserCommand {
-    /// The request names no conversation: the store's index is asked for it first.
+    /// The request names no conversation: ask the store's index for it first.
     MarkRead {
         message: MessageId,
     },
-    /// 1:1 when `kind` is direct: the pair's conversation is found or created.
+    /// 1:1 when `kind` is direct: finds or creates the pair's conversation.
     CreateConversation {
         kind: ConversationKind,
         participants: Vec<UserId>,
@@ -87,7 +86,7 @@ pub enum UserCommand {
     ReadMe,
 }
 
-/// Which part of a conversation's log to read.
+/// The part of a conversation's log to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Page {
     pub from: Position,
@@ -115,10 +114,10 @@ pub enum AuthCommand {
     Logout { token: Redacted<Box<str>> },
 }
 
-/// The answer to a command.
+/// The outcome of a command.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// `replay`: the same client message id had been stored before; this is that first message.
+    /// `replay`: the same client message id was stored before; this is that first message.
     Sent {
         message: Arc<Message>,
         replay: bool,
@@ -141,9 +140,9 @@ pub enum Outcome {
         roles: Vec<Box<str>>,
         display_name: Option<Box<str>>,
     },
-    /// Done, with nothing to tell: 204.
+    /// Done, without a body: 204.
     Done,
-    /// The code is on its way: 202.
+    /// The code was handed to its sender: 202.
     CodeSent {
         expires_in_seconds: u32,
     },
@@ -151,12 +150,12 @@ pub enum Outcome {
     Refused(Refusal),
 }
 
-/// Messages of one page, in the order the position asks for.
+/// Messages of one page, in the order that the position asks for.
 #[derive(Clone, Debug)]
 pub struct HistoryPage {
     pub messages: Vec<Arc<Message>>,
     pub has_more: bool,
-    /// Where the page began: an empty forward page's `nextCursor` is the `after` it was asked with.
+    /// Start of the page: the `nextCursor` of an empty forward page is the `after` of its request.
     pub from: Position,
 }
 

@@ -1,7 +1,7 @@
-//! Destinations, parsed once at the edge: inside, an invalid destination cannot exist.
+//! Destinations, parsed once at the edge: past it, no invalid destination can exist.
 //!
 //! SEND and SUBSCRIBE have different grammars, so they have different types. Matching is by exact text:
-//! no percent-decoding, no case folding, no dot segments, so that no encoding trick can name another's queue.
+//! no percent-decoding, no case folding, no dot segments, so that no encoding trick can name another user's queue.
 
 use crate::model::codes::{Refusal, RefusalCode};
 use crate::model::ids::{ConversationId, MessageId, UserId};
@@ -9,7 +9,7 @@ use crate::model::ids::{ConversationId, MessageId, UserId};
 /// Longest destination in bytes.
 pub const DESTINATION_BYTES_MAX: usize = 512;
 
-/// Where a client may SEND.
+/// A destination that a client may SEND to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SendTarget {
     /// `/app/send`: the body names the conversation.
@@ -26,7 +26,7 @@ pub enum SendTarget {
     Announcements,
 }
 
-/// What a client may SUBSCRIBE to.
+/// A destination that a client may SUBSCRIBE to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SubscribeTarget {
     /// `/user/queue/{name}` and `/user/{own id}/queue/{name}`
@@ -46,7 +46,7 @@ pub enum UserQueue {
     /// Acknowledgements of the session's own sends.
     Acks,
     Private,
-    /// A queue of a name the server never writes to: a client written for another application may subscribe to it.
+    /// A queue whose name the server never writes to: a client of another application may subscribe to it.
     Other(Box<str>),
 }
 
@@ -86,7 +86,7 @@ impl Denied {
 pub const ANNOUNCEMENTS: &str = "announcements";
 
 /// Segments of a well-formed destination below `prefix`: not empty, no dot segments, printable,
-/// nothing that another layer might decode into something else.
+/// without characters that another layer might decode.
 fn segments_below<'a>(text: &'a str, prefix: &str) -> Option<Vec<&'a str>> {
     if text.len() > DESTINATION_BYTES_MAX {
         return None;
@@ -134,10 +134,10 @@ fn bad_id(what: &str) -> Refusal {
 }
 
 impl SubscribeTarget {
-    /// Parses for `user`, whose own id may stand in `/user/{id}/queue/...`.
+    /// Parses for `user`, whose own id may appear in `/user/{id}/queue/...`.
     ///
     /// # Errors
-    /// `Denied`; the session ends with an ERROR that tells nothing about other users.
+    /// `Denied`; the session ends with an ERROR that reveals nothing about other users.
     pub fn parse(text: &str, user: UserId) -> Result<Self, Denied> {
         if text == "/user" || text.starts_with("/user/") {
             let segments = segments_below(text, "/user/").ok_or(Denied::Malformed)?;
@@ -176,10 +176,10 @@ impl UserQueue {
 }
 
 impl Topic {
-    /// `rest` is what follows `/topic/`.
+    /// `rest` is the part after `/topic/`.
     fn parse(rest: &str) -> Result<Self, Denied> {
         match rest.strip_prefix("conversation/") {
-            // The forms that do not name a conversation must not become named topics that look like one.
+            // Other spellings of a conversation's topic must not become named topics that look like one.
             Some(id) => id.parse().map(Self::Conversation).map_err(|_| Denied::Malformed),
             None => Ok(Self::Named(rest.into())),
         }
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn sends_of_the_guide_are_understood() {
+    fn sends_of_the_guide_are_parsed() {
         assert_eq!(SendTarget::parse("/app/send"), Ok(SendTarget::Send));
         assert_eq!(SendTarget::parse("/app/conversations/7/send"), Ok(SendTarget::SendTo(conversation(7))));
         assert_eq!(SendTarget::parse("/app/heartbeat"), Ok(SendTarget::Heartbeat));
@@ -259,14 +259,14 @@ mod tests {
     }
 
     #[test]
-    fn ones_own_queue_has_two_names() {
+    fn the_own_queue_has_two_names() {
         let expect = Ok(SubscribeTarget::UserQueue(UserQueue::Messages));
         assert_eq!(SubscribeTarget::parse("/user/queue/messages", user(42)), expect);
         assert_eq!(SubscribeTarget::parse("/user/42/queue/messages", user(42)), expect);
     }
 
     #[test]
-    fn nobody_elses_queue_can_be_named() {
+    fn queues_of_other_users_cannot_be_named() {
         for text in [
             "/user/42/queue/messages",
             "/user/**",

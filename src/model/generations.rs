@@ -1,13 +1,13 @@
-//! A bounded map in two generations: what was not asked for while the younger one filled up is forgotten.
+//! A bounded map in two generations: entries that go unused while the younger one fills up are dropped.
 
 use std::collections::BTreeMap;
 
-/// Lifetime and owner: whoever remembers something that can be found out again.
+/// Lifetime and owner: any holder of facts that can be looked up again.
 #[derive(Debug)]
 pub struct Generations<K, V> {
     young: BTreeMap<K, Entry<V>>,
     old: BTreeMap<K, Entry<V>>,
-    /// Of the young ones.
+    /// Of the young entries.
     weight: usize,
     /// Of one generation; a single entry may be heavier.
     weight_max: usize,
@@ -26,7 +26,7 @@ impl<K: Ord, V> Generations<K, V> {
         Self { young: BTreeMap::new(), old: BTreeMap::new(), weight: 0, weight_max: (weight_max / 2).max(1) }
     }
 
-    /// What is known, which counts as asked for.
+    /// The entry of `key`, if known. Counts as a use.
     pub fn find(&mut self, key: K) -> Option<&mut V>
     where
         K: Copy,
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_bounded_and_keeps_what_is_used() {
+    fn is_bounded_and_keeps_used_entries() {
         let mut known = Generations::new(100);
         for key in 1..=1_000 {
             known.put(key, key, 1);
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_heavy_entry_takes_the_place_of_many() {
+    fn a_heavy_entry_replaces_many() {
         let mut known = Generations::new(20);
         (1..=10).for_each(|key| known.put(key, (), 1));
         known.put(11, (), 1_000);

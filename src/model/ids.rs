@@ -1,4 +1,4 @@
-//! Ids as types of their own: a user is not a conversation, and a number out of range is neither.
+//! Ids as types of their own, so that a user is no conversation and a number out of range is no id.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use crate::model::time::Wall;
 /// Ids of users and conversations stay below 2^53, so that a JSON number carries them exactly (RFC 8259 section 6).
 pub const ID_MAX: u64 = (1 << 53) - 1;
 
-/// An id that was not one: out of range, or not a number, or not a time-UUID.
+/// The text or number is not a valid id: out of range, not a number, or not a time-UUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidId;
 
@@ -86,8 +86,8 @@ impl ShardId {
     }
 }
 
-/// A byte stream on one shard. The generation tells a slot's later tenants from its earlier ones,
-/// so that a stale event finds nobody.
+/// A byte stream on one shard. The generation distinguishes successive connections in one slot,
+/// so that a stale event finds no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId {
     pub index: u32,
@@ -106,7 +106,7 @@ impl fmt::Display for SessionId {
 
 impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A whole session id lets its holder address the session; the log needs only enough to tell them apart.
+        // A whole session id lets its holder address the session; the log needs only enough to distinguish sessions.
         write!(f, "SessionId({:08x}..)", self.0 >> 96)
     }
 }
@@ -122,17 +122,17 @@ impl FromStr for SessionId {
     }
 }
 
-/// The greatest number of a node: ids have seven bits for it, and the last number stands for imports.
+/// The greatest number of a node: ids have seven bits for it, and the last number is for imports.
 pub const NODE_MAX: u16 = 126;
 
-/// In the place of a node's number in the ids of imported messages, which so differ from all that a server makes.
+/// Stands for the node's number in the ids of imported messages, so that they differ from the ids that servers make.
 const IMPORT_NODE: u64 = 127;
 const _: () = assert!((NODE_MAX as u64) < IMPORT_NODE && IMPORT_NODE < 1 << 7);
 
 /// The part of a node field that holds a start epoch.
 const EPOCH_BITS: u32 = 40;
 const EPOCH_MASK: u64 = (1 << EPOCH_BITS) - 1;
-// What an imported message's id has for its conversation: the epoch's place and the clock sequence's.
+// An imported message's id holds its conversation in the bits of the epoch and of the clock sequence.
 const _: () = assert!(ID_MAX >> EPOCH_BITS <= 0x3FFF);
 
 /// A message: a version 1 UUID (RFC 9562 section 5.1).
@@ -154,12 +154,12 @@ const TICKS_MAX: u64 = (1 << 60) - 1;
 const SIGNS: u64 = 0x8080_8080_8080_8080;
 
 impl MessageId {
-    /// The least and the greatest id there can be: positions before and after every message.
+    /// The least and the greatest possible id: positions before and after every message.
     pub const MIN: Self = Self { ticks: 0, low: SIGNS };
     pub const MAX: Self = Self { ticks: TICKS_MAX, low: 0xBF7F_7F7F_7F7F_7F7F };
 
     /// `clock_sequence` uses 14 bits, `node` 48; the node's multicast bit is set, as RFC 9562 section 6.10
-    /// asks of a node that is no network card.
+    /// requires of a node that is no network card.
     #[must_use]
     pub fn from_parts(at: Wall, clock_sequence: u16, node: u64) -> Self {
         let ticks = at.0.saturating_add(UUID_EPOCH_TICKS).min(TICKS_MAX);
@@ -167,15 +167,15 @@ impl MessageId {
         Self { ticks, low }
     }
 
-    /// The id of a message that was not sent here: made of its time and conversation alone, so that it is the same
-    /// whenever the message is imported, and differs from that of any other time or conversation and of every server.
+    /// The id of an imported message. It derives from time and conversation alone, so that every import of the message yields the
+    /// same id, and differs from that of any other time or conversation and from those of every server.
     #[must_use]
     pub fn imported(at: Wall, conversation: ConversationId) -> Self {
         let clock_sequence = u16::try_from(conversation.value() >> EPOCH_BITS).expect("ids of conversations have 53 bits");
         Self::from_parts(at, clock_sequence, IMPORT_NODE << (EPOCH_BITS + 1) | conversation.value() & EPOCH_MASK)
     }
 
-    /// When the id was made; that is the message's `createdAt`.
+    /// The time at which the id was made: the message's `createdAt`.
     #[must_use]
     pub fn at(self) -> Wall {
         Wall(self.ticks.saturating_sub(UUID_EPOCH_TICKS))
@@ -300,11 +300,11 @@ impl MessageIds {
     /// `epoch` grows by at least one at every start of a node (40 bits used), `node` is its number in the cluster.
     ///
     /// # Panics
-    /// When `node` is beyond [`NODE_MAX`]: it would make the ids of another node, or those of imports.
+    /// When `node` is beyond [`NODE_MAX`]: its ids would be those of another node, or of imports.
     #[must_use]
     pub fn new(shard: ShardId, node: u16, epoch: u64) -> Self {
         assert!(node <= NODE_MAX, "a node's number fits into ids");
-        // The multicast bit is bit 40: the number of the node goes above it, the epoch below.
+        // The multicast bit is bit 40: the node's number goes above it, the epoch below.
         let node = u64::from(node) << (EPOCH_BITS + 1) | epoch & EPOCH_MASK;
         Self { shard, node, last: Wall(0) }
     }
@@ -323,7 +323,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_out_of_range_are_no_ids() {
+    fn numbers_out_of_range_are_refused() {
         for text in ["", "0", "01", "-1", "+1", " 1", "1 ", "9007199254740992", "99999999999999999", "1e3", "١"] {
             assert_eq!(text.parse::<UserId>(), Err(InvalidId), "{text:?}");
         }
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn imported_ids_tell_time_and_conversation_and_are_no_servers() {
+    fn imported_ids_depend_on_time_and_conversation_and_differ_from_those_of_servers() {
         let conversation = |value| ConversationId::new(value).unwrap();
         let at = Wall::from_unix_seconds(1_000);
         let ids = [1, 2, 1 << 40, (1 << 40) + 1, ID_MAX - 1, ID_MAX].map(|value| MessageId::imported(at, conversation(value)));

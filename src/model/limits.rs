@@ -1,9 +1,9 @@
 //! Every limit of the server with its default: the `limits.*` and `auth.*` numbers of the configuration.
-//! What happens at each limit stands beside it.
+//! Each comment says what happens at its limit.
 
 use std::time::Duration;
 
-/// The longest that anything with an end is kept: twenty years, the greatest time to live of CQL.
+/// The longest time to live of anything that expires: twenty years, the maximum of CQL.
 pub const LIFE_MAX: Duration = Duration::from_secs(20 * 365 * 86_400);
 
 /// Bounds that the pure rooms keep. Units are in the names; durations are exact.
@@ -18,7 +18,7 @@ pub struct Limits {
     pub http_headers: usize,
     /// Request body, longer: 413.
     pub http_body_bytes: usize,
-    /// Requests of one connection that wait for their answer; beyond it the connection is not read.
+    /// Requests of one connection that wait for their response; at the limit the connection is not read.
     pub http_pipelined: usize,
     /// A connection that sent no whole request for this long is closed; with a partial one, after 408.
     pub http_idle: Duration,
@@ -26,8 +26,8 @@ pub struct Limits {
     // WebSocket and STOMP
     /// A STOMP frame from command to NUL; longer: ERROR, close 1009.
     pub frame_bytes: usize,
-    /// A WebSocket message, which may hold many STOMP frames or a part of one; longer: close 1009. Nothing of this size
-    /// is ever kept: a message is decoded as it comes.
+    /// A WebSocket message, which may hold many STOMP frames or a part of one; longer: close 1009. The server never keeps
+    /// a whole message: it decodes messages as they arrive.
     pub message_bytes: usize,
     /// Headers of one STOMP frame; more: ERROR, close 1009.
     pub frame_headers: usize,
@@ -42,7 +42,7 @@ pub struct Limits {
     /// Open transactions of one session, more: ERROR; and frames in one, more: ERROR.
     pub transactions: usize,
     pub transaction_frames: usize,
-    /// Commands of one session that wait for their outcome; beyond it the connection is not read.
+    /// Commands of one session that wait for their outcome; at the limit the connection is not read.
     pub session_inflight: usize,
     /// Bytes queued for one session; more: close 4500.
     pub outbox_bytes: usize,
@@ -52,19 +52,19 @@ pub struct Limits {
     pub heartbeat_ms: u32,
     /// The shortest heart-beat interval, in milliseconds, that the server agrees to send at.
     pub heartbeat_ms_min: u32,
-    /// WebSocket ping, whatever STOMP says.
+    /// Interval of WebSocket pings, independent of STOMP.
     pub ping: Duration,
     /// From a close frame or ERROR to the end of the TCP connection.
     pub linger: Duration,
-    /// Packets of one streaming response of SockJS, in bytes; then it ends and the client opens another.
+    /// Bytes of packets of one SockJS streaming response; then it ends and the client opens another.
     pub sockjs_stream_bytes: usize,
     /// How long a SockJS session lives without a receiver (its protocol: 5 s).
     pub sockjs_disconnect: Duration,
-    /// SockJS sessions over HTTP of one shard; beyond it new ones are refused with 503.
+    /// SockJS sessions over HTTP of one shard; more are refused with 503.
     pub sockjs_sessions: usize,
 
     // Connections
-    /// Connections of one shard; beyond it accepting pauses.
+    /// Connections of one shard; at the limit accepting pauses.
     pub connections_per_shard: usize,
     /// Sessions of one user on this node; more: the new one is refused with ERROR, close 1008.
     pub sessions_per_user: usize,
@@ -85,7 +85,7 @@ pub struct Limits {
     pub conversation_pending: usize,
     /// Messages of one conversation that one store request appends.
     pub append_batch: usize,
-    /// Requests of one shard under way at the store, and those who wait for pages of history, however few reads they share;
+    /// Store requests of one shard in flight, plus the requests that wait for pages of history, however few reads they share;
     /// more are refused: store busy.
     pub store_inflight: usize,
     /// Participants of a group.
@@ -95,15 +95,15 @@ pub struct Limits {
     /// History and list pages: default and greatest `limit`.
     pub page_default: u16,
     pub page_max: u16,
-    /// Conversations kept in a shard's memory; the one unused longest is dropped.
+    /// Conversations kept in a shard's memory; the least recently used is dropped.
     pub conversations_cached: usize,
-    /// Newest messages of a conversation kept in its shard's memory, so that its first page is not read from the store; 0:
-    /// none. And bytes of all that a shard keeps of them; the conversations unused longest are dropped.
+    /// Newest messages of a conversation kept in its shard's memory, so that its first page needs no store read;
+    /// 0: none. And the bytes of all that a shard keeps; the least recently used conversations are dropped.
     pub recent_messages: usize,
     pub recent_bytes: usize,
 
     // Login
-    /// Life of a one-time code, and wrong attempts before it is void.
+    /// Life of a one-time code, and the wrong attempts after which it is void.
     pub otp_ttl: Duration,
     pub otp_attempts: u32,
     /// Codes sent to one phone within an hour, and login requests of one address within a minute; more: 429.
@@ -112,7 +112,7 @@ pub struct Limits {
     /// Life of an access token and of a refresh token.
     pub access_ttl: Duration,
     pub refresh_ttl: Duration,
-    /// How long past its `exp` a token still counts.
+    /// How long past its `exp` a token is still valid.
     pub token_leeway: Duration,
 }
 

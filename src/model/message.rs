@@ -1,4 +1,4 @@
-//! What is stored and what is delivered.
+//! Stored messages, conversations and broadcasts.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::model::ids::{ConversationId, MessageId, SessionId, UserId};
 use crate::model::limits::Limits;
 use crate::model::time::Wall;
 
-/// Headers of a SEND that are passed on to receivers, in their order, no name twice. No reserved name is among them.
+/// Headers of a SEND that are passed on to receivers, in their order, no name twice, none of them reserved.
 pub type PassedHeaders = Vec<(Box<str>, Box<str>)>;
 
 /// One stored message. Shared between shards, never changed.
@@ -24,7 +24,7 @@ pub struct Message {
     pub client_id: Option<Box<str>>,
     /// The conversation's previous stored message, so that a client can see a gap.
     pub prev: Option<MessageId>,
-    /// Position in the conversation, from 1. Clients are not shown it; unread counts are differences of it.
+    /// Position in the conversation, from 1. Hidden from clients; unread counts are differences of it.
     pub sequence: u64,
     pub headers: PassedHeaders,
 }
@@ -35,20 +35,20 @@ impl Message {
         self.id.at()
     }
 
-    /// The message without anything its sender wrote, in its place in the log.
+    /// The message without its sender's text, at the same position in the log.
     #[must_use]
     pub fn erased(&self) -> Self {
         Self { content: "".into(), client_id: None, headers: Vec::new(), ..self.clone() }
     }
 
-    /// No message is sent without content.
+    /// Every message is sent with content, so an empty one was erased.
     #[must_use]
     pub fn is_erased(&self) -> bool {
         self.content.is_empty()
     }
 }
 
-/// A message that was taken in but not yet stored: what the sender chose.
+/// A message that was accepted but not yet stored: the parts that the sender chose.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Draft {
     pub content: Box<str>,
@@ -56,7 +56,7 @@ pub struct Draft {
     pub headers: PassedHeaders,
 }
 
-/// Without what the client wrote, which must not reach a log.
+/// Hides the client's text, which must not reach a log.
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id, conversation, sender, prev, sequence, .. } = self;
@@ -64,7 +64,7 @@ impl fmt::Debug for Message {
     }
 }
 
-/// Without what the client wrote, which must not reach a log.
+/// Hides the client's text, which must not reach a log.
 impl fmt::Debug for Draft {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Draft({} bytes)", self.content.len())
@@ -163,17 +163,17 @@ pub struct ReadMark {
     pub sequence: u64,
 }
 
-/// A conversation as its participant's list shows it.
+/// A conversation as a participant's list shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConversationSummary {
     pub conversation: Conversation,
     pub last_message: Option<Arc<Message>>,
-    /// Messages after the participant's read mark, the participant's own ones not counted as long as
+    /// Messages after the participant's read mark, without the participant's own ones as long as
     /// sending moves the sender's mark.
     pub unread: u64,
 }
 
-/// Something that is broadcast and not stored.
+/// An event that is broadcast and not stored.
 #[derive(Clone, Debug)]
 pub struct Event {
     /// A fresh id: events that are not stored messages carry one as `message-id`.
@@ -183,7 +183,7 @@ pub struct Event {
     pub headers: PassedHeaders,
 }
 
-/// Where a command came from: the session that must not hear its own message back, if there was one.
+/// The session that sent a command, if any: it must not receive its own message back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SenderSession {
     pub session: SessionId,

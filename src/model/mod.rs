@@ -1,7 +1,7 @@
-//! The vocabulary every other room shares: ids, time, destinations, messages, commands and the one table of codes.
+//! The vocabulary that all rooms share: ids, time, destinations, messages, commands and the one table of codes.
 //!
 //! Flows in: numbers and strings from the edge, parsed once. Flows out: values that cannot be invalid.
-//! Never imports another room of ours, a socket, a clock or a source of randomness.
+//! Never imports another room, a socket, a clock or a source of randomness.
 //!
 //! Invariants: an id that exists is in its range; a `Destination` that exists was allowed by its grammar;
 //! two `MessageId`s compare as the database compares them.

@@ -1,12 +1,11 @@
-//! Where users, conversations, topics and addresses live. Nothing else computes a shard.
+//! The shards of users, conversations, topics and addresses. No other code computes a shard.
 
 use std::net::IpAddr;
 
 use crate::model::destination::Topic;
 use crate::model::{ConversationId, Redacted, ShardId, UserId};
 
-/// The shards of one node. The same key lives in the same place on every node and after every restart, as long as the
-/// number of shards stays.
+/// The shards of one node. A key has the same shard on every node and after every restart, as long as the number of shards stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placement {
     shards: u16,
@@ -32,13 +31,13 @@ impl Placement {
         (0..self.shards).map(ShardId)
     }
 
-    /// Where all sessions of a user live.
+    /// The shard of all sessions of a user.
     #[must_use]
     pub fn user(self, user: UserId) -> ShardId {
         self.key(user.value())
     }
 
-    /// The shard that gives a conversation its order.
+    /// The shard that orders a conversation's messages.
     #[must_use]
     pub fn conversation(self, conversation: ConversationId) -> ShardId {
         self.key(conversation.value())
@@ -62,13 +61,13 @@ impl Placement {
         self.key(hash)
     }
 
-    /// The shard that keeps an address's budget.
+    /// The shard that keeps an address's rate limit.
     #[must_use]
     pub fn address(self, peer: &Redacted<IpAddr>) -> ShardId {
         self.key(network(peer))
     }
 
-    /// The shard of anything else that has a key of 64 bits.
+    /// The shard of anything else with a key of 64 bits.
     #[must_use]
     pub fn key(self, key: u64) -> ShardId {
         // Fibonacci hashing: neighbouring ids spread evenly, and the high bits choose.
@@ -78,7 +77,7 @@ impl Placement {
     }
 }
 
-/// What has one budget: an IPv4 address, or the IPv6 network of 64 bits that one customer has.
+/// The unit of a rate limit: an IPv4 address, or an IPv6 network of 64 bits, which one customer holds.
 #[must_use]
 pub fn network(peer: &Redacted<IpAddr>) -> u64 {
     match peer.expose().to_canonical() {
@@ -92,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_has_one_budget() {
+    fn a_network_has_one_rate_limit() {
         let check = |one: &str, other: &str, same: bool| {
             let [one_network, other_network] = [one, other].map(|address| network(&Redacted::new(address.parse().unwrap())));
             assert_eq!(one_network == other_network, same, "{one} {other}");

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// Wraps what must not be printed: tokens, bodies, addresses, phone numbers, one-time codes.
-/// `Debug` and `Display` write `[redacted]`; the content is reached by [`expose`](Self::expose), which a reader can search for.
+/// Wraps secrets: tokens, bodies, addresses, phone numbers, one-time codes.
+/// `Debug` and `Display` write `[redacted]`; [`expose`](Self::expose) returns the content, under a name that is easy to find.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Redacted<T>(T);
 
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prints_nothing_of_its_content() {
+    fn prints_no_content() {
         let secret = Redacted::new("hunter2");
         assert_eq!(format!("{secret} {secret:?} {:?}", Some(&secret)), "[redacted] [redacted] Some([redacted])");
         assert_eq!(*secret.expose(), "hunter2");

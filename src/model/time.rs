@@ -25,7 +25,7 @@ impl Mono {
         Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
     }
 
-    /// Time that passed from `earlier` to this; zero when `earlier` is later.
+    /// Time passed from `earlier` to this; zero when `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
@@ -57,8 +57,8 @@ impl Wall {
         Self(self.0.saturating_add(u64::try_from(duration.as_nanos() / 100).unwrap_or(u64::MAX)))
     }
 
-    /// The 27 characters of the time in RFC 3339, as `Display` writes them. Every message carries one, so no formatter
-    /// is in the way. RFC 3339 ends with the year 9999, and so does this.
+    /// The 27 characters of the time in RFC 3339, as `Display` writes them. Every message carries one, so this avoids the
+    /// formatter. RFC 3339 ends with the year 9999, and so does this.
     #[must_use]
     pub fn to_text(self) -> [u8; 27] {
         let ticks = self.0.min(LAST_OF_9999);

@@ -1,17 +1,17 @@
-//! What a message's content may be, and how it is made harmless in a page.
+//! Checks a message's content, and makes it harmless in a page.
 //!
 //! The stored text, parsed as HTML, is text and nothing else: each `<` that would open a tag, a comment, a doctype or a
 //! processing instruction becomes `&lt;`. That is a `<` followed by an ASCII letter, `!` or `?`, or by `/` and anything
 //! (WHATWG HTML, 13.2.5.6 "Tag open state" and 13.2.5.7 "End tag open state": even `</>` and `</ 3` vanish from the page).
-//! At the very end `<` and `</` are text. All else stays byte for byte: `a < b & c`, `<3`, `&amp;`.
+//! At the very end `<` and `</` are text. The rest stays byte for byte: `a < b & c`, `<3`, `&amp;`.
 //!
-//! Why escape and not remove: the reader still sees what was written, and a cut can join what stood apart (`<<b>` minus
-//! one `<` is a tag). What is stored passes unchanged when it comes back, since `&lt;` opens nothing; so an edit of a
-//! stored text does not escape it again. Who shows content as plain text sees `&lt;` there; who types `&lt;` himself
-//! cannot be told from one whose `<` was escaped. The rule is about the text by itself: a page that puts it inside an
-//! attribute, a script or half-open markup has to escape it for that place.
+//! We escape instead of removing: the reader still sees the text as written, and removal can join separate parts (`<<b>` minus
+//! one `<` is a tag). Stored text passes unchanged when it is sent again, since `&lt;` opens nothing; so an edit of a
+//! stored text does not escape it again. Clients that show content as plain text show `&lt;`, and a typed `&lt;` is the same
+//! as an escaped `<`. The rule covers the text by itself: a page that puts it inside an
+//! attribute, a script or half-open markup has to escape it for that context.
 //!
-//! Controls stay as well: they open nothing, and stripping them joins what stood apart (`<`, NUL, `b>`).
+//! Controls stay too: they open nothing, and stripping them joins separate parts (`<`, NUL, `b>`).
 
 use std::borrow::Cow;
 
@@ -19,15 +19,15 @@ use memchr::memchr_iter;
 
 use crate::model::{Refusal, RefusalCode};
 
-/// Checks content as it was sent, and gives what is to be stored: the same, or with openers escaped if `sanitize`.
+/// Checks content as it was sent, and returns the text to store: the same, or with openers escaped if `sanitize`.
 ///
-/// `chars_max` counts Unicode scalar values of the content as sent; what is stored may be longer by 3 bytes for each
+/// `chars_max` counts Unicode scalar values of the content as sent; the stored text may be longer by 3 bytes for each
 /// escaped `<`.
 ///
 /// # Errors
-/// `content_empty` if nothing but whitespace is there, or `content_too_long`.
+/// `content_empty` if the content is only whitespace, or `content_too_long`.
 pub fn check(content: &str, chars_max: usize, sanitize: bool) -> Result<Cow<'_, str>, Refusal> {
-    // The first test spares most contents the count: there are at most as many characters as bytes.
+    // The first test saves counting most contents: a text has at most as many characters as bytes.
     if content.len() > chars_max && content.chars().count() > chars_max {
         let message = format!("content is longer than {chars_max} characters (limits.content_chars)");
         return Err(Refusal::new(RefusalCode::ContentTooLong, message));
@@ -38,8 +38,8 @@ pub fn check(content: &str, chars_max: usize, sanitize: bool) -> Result<Cow<'_, 
     Ok(if sanitize { escape_openers(content) } else { Cow::Borrowed(content) })
 }
 
-/// Escapes each `<` that opens something in the tokenizer's data state. What goes into the output opens nothing itself, so
-/// each `<` is judged by what follows it in the input: an escaped `<` begins with `&`, which ends no opener before it.
+/// Escapes each `<` that opens something in the tokenizer's data state. The output opens nothing, so each `<` is judged by the
+/// input after it: an escaped `<` begins with `&`, which ends no opener before it.
 fn escape_openers(content: &str) -> Cow<'_, str> {
     let mut out = String::new();
     let mut copied = 0;
@@ -79,7 +79,7 @@ mod tests {
 
     use super::*;
 
-    /// What a browser's tokenizer makes of a text.
+    /// A browser's tokens of a text.
     #[derive(Default)]
     struct Seen {
         text: RefCell<String>,
@@ -100,7 +100,7 @@ mod tests {
         }
     }
 
-    /// Whether `text` is nothing but text, and which.
+    /// Whether `text` is only text, and which.
     fn parse(text: &str) -> (bool, String) {
         let tokenizer = Tokenizer::new(Seen::default(), TokenizerOpts::default());
         let input = BufferQueue::default();
@@ -114,7 +114,7 @@ mod tests {
         check(content, usize::MAX, true).unwrap().into_owned()
     }
 
-    /// The tokenizer's own word on each `<`: it stays if, alone among escaped ones, it is shown as it is.
+    /// Asks the tokenizer about each `<`: it stays if, alone among escaped ones, it is shown unchanged.
     fn sanitize_by_trial(content: &str) -> String {
         let escaped = |text: &str| text.replace('<', "&lt;");
         let shown = parse(&escaped(content));
@@ -173,7 +173,7 @@ mod tests {
         check_length("äöü", 3, true);
         check_length("🦀🦀🦀", 3, true);
         check_length("🦀🦀🦀🦀", 3, false);
-        // What is stored is longer than the limit, what was sent is not.
+        // The stored text exceeds the limit, the sent one does not.
         check_length("<b>", 3, true);
         check_length(&" ".repeat(4_001), 4_000, false);
         check_length(&"x".repeat(1_000_000), 4_000, false);
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_white_space_is_empty() {
+    fn white_space_alone_is_empty() {
         fn code(content: &str) -> Result<Cow<'_, str>, RefusalCode> {
             check(content, 100, false).map_err(|refusal| refusal.code)
         }
@@ -211,7 +211,7 @@ mod tests {
         }
 
         #[test]
-        fn what_opens_nothing_is_unchanged(content in "[^<[:cntrl:]]([^<[:cntrl:]]|<[^a-zA-Z!?/<[:cntrl:]]){0,24}x") {
+        fn text_without_openers_is_unchanged(content in "[^<[:cntrl:]]([^<[:cntrl:]]|<[^a-zA-Z!?/<[:cntrl:]]){0,24}x") {
             let stored = sanitize(&content);
             prop_assert_eq!(stored, content);
         }

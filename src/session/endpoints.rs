@@ -1,20 +1,20 @@
-//! What is served at which path beside REST: applications that talk over WebSocket and SockJS.
+//! The paths served beside REST: applications that talk over WebSocket and SockJS.
 
 use std::borrow::Cow;
 
 use crate::protocol::http::{Request, Response};
 
-/// The endpoints of a server, and what answers below none of them.
+/// The endpoints of a server, and the fallback for all other paths.
 #[derive(Debug)]
 pub struct Endpoints {
     pub endpoints: Vec<Endpoint>,
-    /// Instead of REST, for servers that have none.
+    /// Replaces REST on servers that have none.
     pub fallback: Option<fn(&Request) -> Response>,
-    /// Where the page for frames of other origins finds SockJS's client script.
+    /// Address of SockJS's client script, for the iframe page of other origins.
     pub client_url: Box<str>,
 }
 
-/// One application and the way to it.
+/// One application and its path.
 #[derive(Debug)]
 pub struct Endpoint {
     /// Path without a slash at its end.
@@ -22,11 +22,11 @@ pub struct Endpoint {
     pub application: Application,
     /// Whether SockJS offers WebSockets here.
     pub websocket: bool,
-    /// Whether SockJS's answers carry the cookie `JSESSIONID`, for load balancers that go by it.
+    /// Whether SockJS responses set the cookie `JSESSIONID`, for load balancers that use it.
     pub cookie_needed: bool,
 }
 
-/// An endpoint's place in [`Endpoints::endpoints`].
+/// An index into [`Endpoints::endpoints`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointId(pub u8);
 
@@ -34,28 +34,28 @@ pub struct EndpointId(pub u8);
 pub enum Application {
     /// Messaging: sessions, subscriptions, conversations.
     Stomp,
-    /// Anything that answers message by message.
+    /// Any application that replies message by message.
     Plain(Plain),
 }
 
-/// An application without a state of its own.
+/// A stateless application.
 #[derive(Clone, Copy, Debug)]
 pub struct Plain {
-    pub opened: fn() -> Reply,
-    pub message: fn(Content<'_>) -> Reply,
+    pub opened: fn() -> PlainReply,
+    pub message: fn(PlainMessage<'_>) -> PlainReply,
 }
 
 /// A whole message.
 #[derive(Clone, Copy, Debug)]
-pub struct Content<'a> {
-    /// Text, not bytes. Over SockJS everything is text.
+pub struct PlainMessage<'a> {
+    /// Text or binary. Over SockJS every message is text.
     pub text: bool,
     pub bytes: &'a [u8],
 }
 
-/// What a [`Plain`] application does.
+/// The reaction of a [`Plain`] application.
 #[derive(Debug)]
-pub enum Reply {
+pub enum PlainReply {
     Nothing,
     Send {
         text: bool,
@@ -76,7 +76,7 @@ impl Endpoints {
         Self { endpoints: vec![endpoint], fallback: None, client_url }
     }
 
-    /// The endpoint of a path, and what follows it there.
+    /// The endpoint of a path, and the rest of the path.
     #[must_use]
     pub fn find<'a>(&self, path: &'a str) -> Option<(EndpointId, &Endpoint, &'a str)> {
         self.endpoints.iter().zip(0..).find_map(|(endpoint, number)| {
@@ -86,7 +86,7 @@ impl Endpoints {
     }
 
     /// # Panics
-    /// When there is no such endpoint: ids come from [`find`](Self::find).
+    /// When the endpoint does not exist: ids come from [`find`](Self::find).
     #[must_use]
     pub fn endpoint(&self, id: EndpointId) -> &Endpoint {
         &self.endpoints[usize::from(id.0)]
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mounts_end_at_a_slash() {
+    fn prefixes_end_at_a_slash() {
         let endpoints = Endpoints::messaging("/sockjs.js".into(), true, false);
         let rest = |path| endpoints.find(path).map(|(_, _, rest)| rest);
         assert_eq!(rest("/ws"), Some(""));

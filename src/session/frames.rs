@@ -1,6 +1,6 @@
-//! The frames a server writes, wrapped for the way they go out.
+//! The frames that a server writes, encapsulated for their transport.
 //!
-//! A frame is encoded behind a gap in which the WebSocket header finds its place afterwards, so that it is never copied.
+//! A frame is encoded after a gap, which its WebSocket header fills afterwards, so that the frame is never copied.
 
 use std::borrow::Cow;
 
@@ -14,20 +14,20 @@ use crate::session::endpoints;
 /// The longest header of an unmasked WebSocket frame (RFC 6455 section 5.2).
 const GAP: usize = 10;
 
-/// What frames travel in.
+/// The encapsulation of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encapsulation {
-    /// A packet of a WebSocket each.
+    /// One WebSocket packet each.
     WebSocket,
-    /// A packet of a WebSocket with a SockJS packet in it.
+    /// One WebSocket packet each, holding a SockJS packet.
     SockJsWebSocket,
-    /// A string of a SockJS packet that is made when somebody comes to fetch it.
+    /// A string of a SockJS packet, which is made when a receiver fetches it.
     SockJs,
-    /// Nothing: one frame behind the other.
+    /// None: frames follow each other.
     Bare,
 }
 
-/// How a session's frames are written.
+/// The format of a session's frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameFormat {
     pub encapsulation: Encapsulation,
@@ -35,18 +35,18 @@ pub struct FrameFormat {
 }
 
 impl Encapsulation {
-    /// Whether only text passes.
+    /// Whether only text can pass.
     fn is_text(self) -> bool {
         matches!(self, Self::SockJsWebSocket | Self::SockJs)
     }
 }
 
-/// The `message` of the ERROR that answers a CONNECT without a common version.
+/// The `message` of the ERROR after a CONNECT without a common version.
 pub const UNSUPPORTED_VERSION: &str = "unsupported version, this server speaks 1.2, 1.1 and 1.0";
 
-/// What every receiver of one message gets alike.
+/// The parts of a message that all its receivers share.
 #[derive(Clone, Copy, Debug)]
-pub struct Content<'a> {
+pub struct MessageContent<'a> {
     pub message_id: MessageId,
     pub content_type: &'a str,
     /// Passed on from the SEND.
@@ -54,7 +54,7 @@ pub struct Content<'a> {
     pub body: &'a [u8],
 }
 
-/// What depends on the subscription.
+/// The parts that depend on the subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address<'a> {
     pub format: FrameFormat,
@@ -72,7 +72,7 @@ fn begin(command: Command, capacity: usize) -> Vec<u8> {
     out
 }
 
-/// Wraps what stands behind the gap. Of WebSocket packets those whose content is not UTF-8 are binary.
+/// Encapsulates the bytes after the gap. WebSocket packets whose content is not UTF-8 are binary.
 fn seal(encapsulation: Encapsulation, mut out: Vec<u8>, text: bool) -> Bytes {
     match encapsulation {
         Encapsulation::WebSocket => {
@@ -107,21 +107,21 @@ fn sockjs_packet(packet: &[u8]) -> Bytes {
     Bytes::from(out)
 }
 
-/// What a SockJS session on a WebSocket begins with.
+/// The first packet of a SockJS session on a WebSocket.
 #[must_use]
 pub fn sockjs_open() -> Bytes {
     sockjs_packet(sockjs::OPEN)
 }
 
-/// SockJS's own sign of life.
+/// SockJS's own heart-beat.
 #[must_use]
 pub fn sockjs_heart_beat() -> Bytes {
     sockjs_packet(sockjs::HEART_BEAT)
 }
 
-/// What an application without STOMP sends.
+/// A message of an application without STOMP.
 #[must_use]
-pub fn plain(encapsulation: Encapsulation, content: endpoints::Content<'_>) -> Bytes {
+pub fn plain(encapsulation: Encapsulation, content: endpoints::PlainMessage<'_>) -> Bytes {
     let mut out = Vec::with_capacity(GAP + content.bytes.len());
     out.resize(GAP, 0);
     out.extend_from_slice(content.bytes);
@@ -150,7 +150,7 @@ pub fn receipt(format: FrameFormat, id: &str) -> Bytes {
     seal(encapsulation, out, true)
 }
 
-/// `message` is one line; more words go in the body, for people who read their client's log.
+/// `message` is one line; details go in the body, for people who read their client's log.
 #[must_use]
 pub fn error(format: FrameFormat, message: &str, receipt: Option<&str>) -> Bytes {
     error_later(format, message, receipt, None)
@@ -182,10 +182,10 @@ fn error_later(format: FrameFormat, message: &str, receipt: Option<&str>, retry_
 }
 
 #[must_use]
-pub fn message(address: Address<'_>, content: Content<'_>) -> Bytes {
+pub fn message(address: Address<'_>, content: MessageContent<'_>) -> Bytes {
     let Address { format, destination, subscription, acknowledged } = address;
     let FrameFormat { encapsulation, version } = format;
-    // Over SockJS only text passes, and the length must be that of what passes.
+    // Over SockJS only text passes, and the length must be that of the text.
     let body = if encapsulation.is_text() { text_of(content.body) } else { Cow::Borrowed(content.body) };
     let mut out = begin(Command::Message, 192 + destination.len() + content.body.len());
     stomp::header(&mut out, version, "destination", destination);
@@ -243,7 +243,7 @@ pub fn pong(payload: &[u8]) -> Bytes {
     Bytes::from(out)
 }
 
-/// The end of a connection: nothing on one that is bare; a SockJS session is told in its own way, too.
+/// The end of a connection: nothing if it is bare; a SockJS session also gets its own close packet.
 #[must_use]
 pub fn close(encapsulation: Encapsulation, code: u16, reason: &str) -> Bytes {
     let mut out = Vec::with_capacity(2 + 125);
@@ -268,10 +268,10 @@ mod tests {
     #[test]
     fn a_message_is_one_packet() {
         let id = MessageId::from_parts(Wall::from_unix_seconds(1), 0, 0);
-        let content = Content { message_id: id, content_type: "application/json", headers: &[], body: b"{}" };
+        let content = MessageContent { message_id: id, content_type: "application/json", headers: &[], body: b"{}" };
         let address = Address { format: FORMAT, destination: "/topic/a", subscription: Some("s:1"), acknowledged: true };
         let frame = message(address, content);
-        // RFC 6455 section 5.2: a length above 125 stands in two bytes more.
+        // RFC 6455 section 5.2: a length above 125 takes two more bytes.
         let payload = if frame[1] == 126 { &frame[4..] } else { &frame[2..] };
         let text = std::str::from_utf8(payload).unwrap();
         assert!(text.starts_with("MESSAGE\ndestination:/topic/a\nsubscription:s\\c1\nmessage-id:"), "{text:?}");
@@ -281,12 +281,12 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_not_text_goes_in_a_binary_packet() {
+    fn a_body_that_is_not_utf_8_goes_in_a_binary_packet() {
         let id = MessageId::from_parts(Wall::from_unix_seconds(1), 0, 0);
-        let content = Content { message_id: id, content_type: "application/octet-stream", headers: &[], body: b"\xFF\0" };
+        let content = MessageContent { message_id: id, content_type: "application/octet-stream", headers: &[], body: b"\xFF\0" };
         let address = Address { format: FORMAT, destination: "/topic/a", subscription: Some("0"), acknowledged: false };
         assert_eq!(message(address, content)[0], 0x82);
-        // As text it is another body, of another length.
+        // As text the body differs, and so does its length.
         let frame =
             message(Address { format: FrameFormat { encapsulation: Encapsulation::SockJs, ..FORMAT }, ..address }, content);
         let text = std::str::from_utf8(&frame).unwrap();
@@ -294,11 +294,11 @@ mod tests {
     }
 
     #[test]
-    fn each_wrap_has_its_heart_beat() {
+    fn each_encapsulation_has_its_heart_beat() {
         for encapsulation in
             [Encapsulation::WebSocket, Encapsulation::SockJsWebSocket, Encapsulation::SockJs, Encapsulation::Bare]
         {
-            assert_eq!(heart_beat(encapsulation), plain(encapsulation, endpoints::Content { text: true, bytes: b"\n" }));
+            assert_eq!(heart_beat(encapsulation), plain(encapsulation, endpoints::PlainMessage { text: true, bytes: b"\n" }));
         }
     }
 }

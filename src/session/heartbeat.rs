@@ -1,4 +1,4 @@
-//! Signs of life: STOMP heart-beats as negotiated, WebSocket pings whatever STOMP says.
+//! Heart-beats: those of STOMP as negotiated, and WebSocket pings independent of STOMP.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub struct HeartBeats {
     last_ping: Mono,
 }
 
-/// What is due.
+/// A beat that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beat {
     /// An EOL to the client.
@@ -29,7 +29,7 @@ pub enum Beat {
     Silent,
 }
 
-/// Intervals without a sign of life after which a client is taken for dead.
+/// Intervals without a sign of life after which the client counts as dead.
 const SILENT_INTERVALS: u32 = 3;
 
 const NEVER: Mono = Mono(u64::MAX);
@@ -47,9 +47,9 @@ impl HeartBeats {
         }
     }
 
-    /// STOMP 1.2, "Heart-beating": each direction beats at the slower of what one side can and the other wants;
-    /// zero on either side turns it off. `client` is what CONNECT said: (can send every, wants every), in ms.
-    /// Returns what CONNECTED says: (the server can, the server wants).
+    /// STOMP 1.2, "Heart-beating": each direction beats at the slower of one side's ability and the other's wish;
+    /// zero on either side turns it off. `client` is from CONNECT: (can send every, wants every), in ms.
+    /// Returns the values for CONNECTED: (the server can, the server wants).
     pub fn negotiate(&mut self, client: (u32, u32), limits: &Limits) -> (u32, u32) {
         let ours = limits.heartbeat_ms;
         let (can, wants) = client;
@@ -62,38 +62,38 @@ impl HeartBeats {
         (ours, ours)
     }
 
-    /// Anything at all came from the client.
+    /// The client sent something.
     pub fn heard(&mut self, now: Mono) {
         self.last_heard = now;
     }
 
-    /// What was sent has left the server, which is all that shows of a client that only listens and has no pings to
-    /// answer. Who promised beats is not spared them by it.
+    /// Sent bytes have left the server: the only sign of life of a client that just listens and has no pings to
+    /// answer. It does not excuse a client that promised beats.
     pub fn delivered(&mut self, now: Mono) {
         if self.expect_every.is_zero() {
             self.last_heard = now;
         }
     }
 
-    /// Whether beats of STOMP go to the client.
+    /// Whether the server sends STOMP beats.
     #[must_use]
     pub fn are_sent(&self) -> bool {
         !self.send_every.is_zero()
     }
 
-    /// Anything at all went to the client.
+    /// Something was sent to the client.
     pub fn sent(&mut self, now: Mono) {
         self.last_sent = now;
     }
 
-    /// When [`due`](Self::due) should be asked next.
+    /// When to call [`due`](Self::due) next.
     #[must_use]
     pub fn next_deadline(&self) -> Mono {
         let send = self.send_at().unwrap_or(NEVER);
         send.min(self.silent_at()).min(self.ping_at())
     }
 
-    /// What is due at `now`, the worst first; asked again until it answers `None`. With a ping goes a beat: they leave in one
+    /// The beats due at `now`, the most urgent first; call it until it returns `None`. A ping includes a beat: they leave in one
     /// packet, and the next beat is due later.
     pub fn due(&mut self, now: Mono) -> Option<Beat> {
         if now >= self.silent_at() {
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ping_takes_a_beat_with_it() {
+    fn a_ping_includes_a_beat() {
         let mut beats = beats((10_000, 10_000));
         for at in [9_000, 18_000] {
             beats.heard(Mono(at * MS));
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn traffic_puts_beats_off() {
+    fn traffic_postpones_beats() {
         let mut beats = beats((10_000, 10_000));
         beats.sent(Mono(5_000 * MS));
         beats.heard(Mono(5_000 * MS));

@@ -1,4 +1,4 @@
-//! What a client's frame asks for, once its headers have been understood. No state is touched here.
+//! Client frames interpreted: headers become an intent. This changes no state.
 
 use crate::model::destination::SendTarget;
 use crate::model::message::{Draft, PassedHeaders};
@@ -7,7 +7,7 @@ use crate::protocol::json::{Reader, SendBody};
 use crate::protocol::stomp::{self, Command, Frame, Version};
 use crate::session::frames::UNSUPPORTED_VERSION;
 
-/// CONNECT, understood but not yet believed.
+/// An interpreted CONNECT, not yet authenticated.
 #[derive(Clone, Debug)]
 pub struct ConnectRequest {
     pub version: Version,
@@ -17,15 +17,15 @@ pub struct ConnectRequest {
     pub receipt: Option<Box<str>>,
 }
 
-/// A frame of a connected client, understood. Nothing of it has been decided.
+/// An interpreted frame of a connected client. Nothing is decided yet.
 #[derive(Debug)]
 pub struct ClientFrame {
     pub receipt: Option<Box<str>>,
-    /// A fault when the frame is not one that a client may send like this.
+    /// A fault when a client may not send such a frame.
     pub intent: Result<Intent, Fault>,
 }
 
-/// What a frame asks for.
+/// The intent of a frame.
 #[derive(Debug)]
 pub enum Intent {
     /// A refused SEND leaves the session open.
@@ -34,7 +34,7 @@ pub enum Intent {
         send: Result<SendIntent, Refusal>,
     },
     Subscribe(SubscribeIntent),
-    /// Without an id only in STOMP 1.0, which then names the destination.
+    /// The id is absent only in STOMP 1.0, which then names the destination.
     Unsubscribe {
         id: Option<Box<str>>,
         destination: Option<Box<str>>,
@@ -70,11 +70,11 @@ pub enum SendIntent {
     },
     Announce(Announcement),
     RefreshToken(Redacted<Box<str>>),
-    /// Any frame is a sign of life; this one is nothing else.
+    /// Any frame is a sign of life; this one is only that.
     HeartBeat,
 }
 
-/// A broadcast to `/topic/announcements`, which is not stored: the body goes out as it came.
+/// A broadcast to `/topic/announcements`, which is not stored: the body is passed on unchanged.
 #[derive(Debug)]
 pub struct Announcement {
     pub content_type: Box<str>,
@@ -90,7 +90,7 @@ pub enum AckMode {
     ClientIndividual,
 }
 
-/// A SUBSCRIBE, before its destination is known to be the user's.
+/// A SUBSCRIBE, before its destination is checked against the user.
 #[derive(Debug)]
 pub struct SubscribeIntent {
     /// Absent only in STOMP 1.0.
@@ -120,7 +120,7 @@ pub fn interpret_connect(frame: &Frame<'_>) -> Result<ConnectRequest, Fault> {
     Ok(ConnectRequest { version, heart_beat, token, receipt: name(frame, "receipt")?.map(Into::into) })
 }
 
-/// The token of `Bearer X`; any case of the word (RFC 9110 section 11.1).
+/// The token of `Bearer X`; the scheme in any case (RFC 9110 section 11.1).
 #[must_use]
 pub fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.trim().split_once(' ')?;
@@ -128,7 +128,7 @@ pub fn bearer(value: &str) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// A header that names something: a receipt, a transaction, a subscription.
+/// A header that holds a name: a receipt, a transaction, a subscription.
 ///
 /// # Errors
 /// A fault when it is longer than [`NAME_BYTES_MAX`].
@@ -141,7 +141,7 @@ pub fn name<'a>(frame: &'a Frame<'_>, header: &'static str) -> Result<Option<&'a
     }
 }
 
-/// Understands a frame of a client that speaks `version`.
+/// Interprets a frame of a client that speaks `version`.
 pub fn interpret(frame: &Frame<'_>, version: Version, limits: &Limits, reader: &mut Reader) -> ClientFrame {
     let receipt = frame.header("receipt").map(Into::into);
     let intent = name(frame, "receipt").and_then(|_| interpret_command(frame, version, limits, reader));
@@ -225,7 +225,7 @@ fn interpret_message(
     Ok(SendIntent::Message { conversation, draft, echo })
 }
 
-/// The client's own headers, passed on to receivers; reserved ones are left out, so they cannot be forged.
+/// The client's own headers, passed on to receivers; reserved ones are left out, so that clients cannot forge them.
 fn passed_headers(frame: &Frame<'_>, limits: &Limits) -> Result<PassedHeaders, Refusal> {
     let mut passed = PassedHeaders::new();
     let mut bytes = 0;
@@ -243,7 +243,7 @@ fn passed_headers(frame: &Frame<'_>, limits: &Limits) -> Result<PassedHeaders, R
     Ok(passed)
 }
 
-/// `/app/auth/refresh`: the new token stands in the body, or in an `Authorization` header.
+/// `/app/auth/refresh`: the new token is in the body, or in an `Authorization` header.
 fn interpret_refresh(frame: &Frame<'_>) -> Result<SendIntent, Refusal> {
     let header = frame.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("authorization"));
     let token = match header {
@@ -256,7 +256,7 @@ fn interpret_refresh(frame: &Frame<'_>) -> Result<SendIntent, Refusal> {
     }
 }
 
-/// Whether the destination is the user's is decided where the user is known.
+/// The caller, which knows the user, checks that the destination is the user's.
 fn interpret_subscribe(frame: &Frame<'_>, version: Version) -> Result<SubscribeIntent, Fault> {
     let Some(destination) = frame.header("destination") else {
         return Err(Fault::protocol("header destination is missing"));

@@ -1,10 +1,9 @@
-//! One client: who it is, what it may do, what it has subscribed to, and when it must be heard of again.
+//! One client: its identity, its rights, its subscriptions, and its deadlines.
 //!
 //! Flows in: decoded frames and `now`. Flows out: intents, encoded frames, deadlines.
-//! Never imports a socket, another session, or the store but for its contract's types; time only as `now`.
+//! Never imports a socket, another session, or the store beyond its contract's types; time only as `now`.
 //!
-//! Invariants: nothing is authorised by a session that is not connected; a name a client chose is bounded
-//! before it is kept.
+//! Invariants: a session that is not connected authorises nothing; names that a client chose are bounded before they are kept.
 
 pub mod content;
 pub mod endpoints;

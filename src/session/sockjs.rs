@@ -1,12 +1,12 @@
-//! A SockJS session over HTTP, as its transport sees it: messages wait for the requests that come to fetch them.
+//! A SockJS session over HTTP, as its transport sees it: messages wait for requests that fetch them.
 //!
 //! ```text
 //! alone --attach--> waiting --next--> alone            polling: one packet a request
 //!                   waiting --next--> sending --written--> waiting     a stream: until its limit, then alone
 //! ```
 //!
-//! A session is over when it was alone for too long, or when a receiver was lost: what was on its way to that may be lost,
-//! and the client must not believe that nothing is.
+//! A session ends when it was alone for too long, or when a receiver was lost: packets on their way to it may be lost,
+//! and the client must not believe that none is.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -17,7 +17,7 @@ use smallvec::{SmallVec, smallvec};
 use crate::model::{ConnectionId, Mono, ShardId};
 use crate::protocol::sockjs;
 
-/// Where a request waits for its answer.
+/// The address of a request that waits for its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestAddress {
     pub shard: ShardId,
@@ -30,18 +30,18 @@ pub struct RequestAddress {
 pub struct Batch {
     pub to: RequestAddress,
     pub packets: SmallVec<[Bytes; 2]>,
-    /// The response ends with them.
+    /// The response ends with these packets.
     pub last: bool,
 }
 
 #[derive(Debug)]
 struct Receiver {
-    place: RequestAddress,
+    address: RequestAddress,
     /// Takes many packets.
     stream: bool,
-    /// Bytes of packets that it was given.
+    /// Bytes of packets sent to it.
     sent_bytes: usize,
-    /// What it was given has not gone out yet: what comes meanwhile waits, and goes in one packet.
+    /// Its last packets are still being written: messages that arrive meanwhile wait, and go in one packet.
     sending: bool,
 }
 
@@ -55,8 +55,8 @@ pub struct Channel {
     beat: bool,
     closed: Option<(u16, Cow<'static, str>)>,
     receiver: Option<Receiver>,
-    /// The receiver before, whose answer may still be on its way.
-    before: Option<RequestAddress>,
+    /// The previous receiver, whose response may still be on its way.
+    previous: Option<RequestAddress>,
     alone_since: Mono,
 }
 
@@ -70,25 +70,25 @@ impl Channel {
             beat: false,
             closed: None,
             receiver: None,
-            before: None,
+            previous: None,
             alone_since: now,
         }
     }
 
-    /// A request has come for messages. While another one waits it is sent away; at a closed session there is none.
+    /// A request asks for messages. It is refused while another one waits; in a closed session, none does.
     ///
     /// # Errors
-    /// What the request that is sent away is told.
-    pub fn attach(&mut self, place: RequestAddress, stream: bool) -> Result<(), Batch> {
+    /// The response to the refused request.
+    pub fn attach(&mut self, address: RequestAddress, stream: bool) -> Result<(), Batch> {
         if self.receiver.is_some() {
             let (code, reason) = sockjs::CLOSE_ANOTHER_OPEN;
-            return Err(Batch { to: place, packets: smallvec![sockjs::close(code, reason).into()], last: true });
+            return Err(Batch { to: address, packets: smallvec![sockjs::close(code, reason).into()], last: true });
         }
-        self.receiver = Some(Receiver { place, stream, sent_bytes: 0, sending: false });
+        self.receiver = Some(Receiver { address, stream, sent_bytes: 0, sending: false });
         Ok(())
     }
 
-    /// A message, written by [`sockjs::element`].
+    /// Queues a message, written by [`sockjs::element`].
     pub fn push(&mut self, element: Bytes) {
         if self.closed.is_none() {
             self.bytes += element.len();
@@ -96,7 +96,7 @@ impl Channel {
         }
     }
 
-    /// A sign of life is due, unless there is something else to say.
+    /// A heart-beat is due, unless other packets are waiting.
     pub fn beat(&mut self) {
         self.beat = true;
     }
@@ -107,7 +107,7 @@ impl Channel {
         self.bytes
     }
 
-    /// Nothing more comes behind what waits.
+    /// Closes the session once the waiting messages are sent.
     pub fn close(&mut self, code: u16, reason: Cow<'static, str>) {
         self.closed.get_or_insert((code, reason));
     }
@@ -117,13 +117,13 @@ impl Channel {
         self.closed.is_some()
     }
 
-    /// Drops what waits: the client reads too slowly.
+    /// Drops the waiting messages: the client reads too slowly.
     pub fn cut(&mut self) {
         self.queue.clear();
         self.bytes = 0;
     }
 
-    /// What the receiver gets now.
+    /// The packets that the receiver gets now.
     pub fn next(&mut self, now: Mono, stream_bytes: usize) -> Option<Batch> {
         let receiver = self.receiver.as_mut().filter(|receiver| !receiver.sending)?;
         let mut packets: SmallVec<[Bytes; 2]> = SmallVec::new();
@@ -155,39 +155,39 @@ impl Channel {
         self.beat = false;
         receiver.sent_bytes += packets.iter().map(Bytes::len).sum::<usize>();
         receiver.sending = true;
-        let to = receiver.place;
+        let to = receiver.address;
         if last || stream_bytes <= receiver.sent_bytes {
             last = true;
             self.receiver = None;
-            self.before = Some(to);
+            self.previous = Some(to);
             self.alone_since = now;
         }
         Some(Batch { to, packets, last })
     }
 
-    /// What the receiver was given has gone out.
-    pub fn written(&mut self, place: RequestAddress) {
+    /// The receiver's packets have been written.
+    pub fn written(&mut self, address: RequestAddress) {
         if let Some(receiver) = &mut self.receiver
-            && receiver.place == place
+            && receiver.address == address
         {
             receiver.sending = false;
         }
     }
 
-    /// The session is over: what a receiver that waits is told, if there is one.
+    /// The session is over: the last packets of a waiting receiver, if any.
     pub fn end(&mut self) -> Option<Batch> {
-        let to = self.receiver.take()?.place;
+        let to = self.receiver.take()?.address;
         let (code, reason) = sockjs::CLOSE_INTERRUPTED;
         Some(Batch { to, packets: smallvec![sockjs::close(code, reason).into()], last: true })
     }
 
     /// Whether the session ends with the loss of this receiver.
     #[must_use]
-    pub fn lost(&self, place: RequestAddress) -> bool {
-        self.before == Some(place) || self.receiver.as_ref().is_some_and(|receiver| receiver.place == place)
+    pub fn lost(&self, address: RequestAddress) -> bool {
+        self.previous == Some(address) || self.receiver.as_ref().is_some_and(|receiver| receiver.address == address)
     }
 
-    /// Since when nobody has been waiting for messages.
+    /// The time since when no receiver has been waiting.
     #[must_use]
     pub fn alone_since(&self) -> Option<Mono> {
         self.receiver.is_none().then_some(self.alone_since)
@@ -200,7 +200,7 @@ mod tests {
 
     const LIMIT: usize = 64;
 
-    fn place(number: u32) -> RequestAddress {
+    fn address(number: u32) -> RequestAddress {
         RequestAddress { shard: ShardId(0), connection: ConnectionId { index: 0, generation: 0 }, number }
     }
 
@@ -222,31 +222,31 @@ mod tests {
         let mut channel = Channel::new(Mono(0));
         channel.push(element("a"));
         assert_eq!(channel.next(Mono(1), LIMIT), None);
-        channel.attach(place(1), false).unwrap();
+        channel.attach(address(1), false).unwrap();
         check(channel.next(Mono(1), LIMIT), &["o"], true);
         assert_eq!(channel.alone_since(), Some(Mono(1)));
         channel.push(element("b"));
-        channel.attach(place(2), false).unwrap();
+        channel.attach(address(2), false).unwrap();
         check(channel.next(Mono(2), LIMIT), &["a[\"a\",\"b\"]"], true);
-        channel.attach(place(3), false).unwrap();
+        channel.attach(address(3), false).unwrap();
         assert_eq!(channel.next(Mono(3), LIMIT), None);
         assert_eq!((channel.alone_since(), channel.bytes()), (None, 0));
     }
 
     #[test]
-    fn a_stream_waits_until_what_it_was_given_is_out() {
+    fn a_stream_waits_until_its_last_batch_is_written() {
         let mut channel = Channel::new(Mono(0));
-        channel.attach(place(1), true).unwrap();
+        channel.attach(address(1), true).unwrap();
         channel.push(element("a"));
         check(channel.next(Mono(0), LIMIT), &["o", "a[\"a\"]"], false);
         channel.push(element("b"));
         channel.push(element("c"));
         assert_eq!(channel.next(Mono(0), LIMIT), None);
-        channel.written(place(9));
+        channel.written(address(9));
         assert_eq!(channel.next(Mono(0), LIMIT), None);
-        channel.written(place(1));
+        channel.written(address(1));
         check(channel.next(Mono(0), LIMIT), &["a[\"b\",\"c\"]"], false);
-        channel.written(place(1));
+        channel.written(address(1));
         channel.push(element(&"x".repeat(LIMIT)));
         assert!(texts(channel.next(Mono(0), LIMIT)).1, "over the limit the response ends");
     }
@@ -254,40 +254,40 @@ mod tests {
     #[test]
     fn one_receiver_at_a_time() {
         let mut channel = Channel::new(Mono(0));
-        channel.attach(place(1), false).unwrap();
-        let refused = channel.attach(place(2), false).unwrap_err();
+        channel.attach(address(1), false).unwrap();
+        let refused = channel.attach(address(2), false).unwrap_err();
         check(Some(refused), &["c[2010,\"Another connection still open\"]"], true);
-        assert!(channel.lost(place(1)) && !channel.lost(place(2)));
+        assert!(channel.lost(address(1)) && !channel.lost(address(2)));
     }
 
     #[test]
-    fn a_close_is_told_again_and_again_behind_what_waits() {
+    fn a_close_follows_the_queue_and_is_repeated() {
         let mut channel = Channel::new(Mono(0));
         channel.push(element("a"));
         channel.close(3000, "Go away!".into());
         channel.close(1000, "".into());
         channel.push(element("too late"));
-        channel.attach(place(1), true).unwrap();
+        channel.attach(address(1), true).unwrap();
         check(channel.next(Mono(0), LIMIT), &["o", "a[\"a\"]", "c[3000,\"Go away!\"]"], true);
         for number in 2..4 {
-            channel.attach(place(number), false).unwrap();
+            channel.attach(address(number), false).unwrap();
             check(channel.next(Mono(0), LIMIT), &["c[3000,\"Go away!\"]"], true);
         }
     }
 
     #[test]
-    fn a_beat_gives_way_to_messages() {
+    fn messages_replace_a_beat() {
         let mut channel = Channel::new(Mono(0));
-        channel.attach(place(1), true).unwrap();
+        channel.attach(address(1), true).unwrap();
         check(channel.next(Mono(0), LIMIT), &["o"], false);
-        channel.written(place(1));
+        channel.written(address(1));
         channel.beat();
         check(channel.next(Mono(0), LIMIT), &["h"], false);
-        channel.written(place(1));
+        channel.written(address(1));
         channel.beat();
         channel.push(element("a"));
         check(channel.next(Mono(0), LIMIT), &["a[\"a\"]"], false);
-        channel.written(place(1));
+        channel.written(address(1));
         assert_eq!(channel.next(Mono(0), LIMIT), None);
     }
 }

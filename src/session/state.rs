@@ -1,4 +1,4 @@
-//! What is known of one client between its frames.
+//! The state of one client between its frames.
 
 use slab::Slab;
 use smallvec::SmallVec;
@@ -10,24 +10,24 @@ use crate::protocol::stomp::Version;
 use crate::session::heartbeat::HeartBeats;
 use crate::session::intent::{AckMode, SendIntent, SubscribeIntent};
 
-/// Commands for which an idle session keeps room: the least that their table takes at all.
+/// Commands that an idle session keeps capacity for: the least that their table allocates.
 const IDLE_COMMANDS_MAX: usize = 4;
 
-/// One SUBSCRIBE in force, or on its way to be.
+/// One SUBSCRIBE, active or still pending.
 #[derive(Debug)]
 pub struct Subscription {
-    /// Unique in its session for all time: a late answer cannot meet a later subscription of the same id.
+    /// Unique in its session for all time: a late reply cannot meet a later subscription of the same id.
     pub serial: u32,
     pub id: Option<Box<str>>,
     pub destination: Box<str>,
     pub target: SubscribeTarget,
     pub ack: AckMode,
-    /// Answers still to come before it is in force; zero: active.
+    /// Replies still missing before it is active; zero: active.
     pub awaited: u16,
     pub receipt: Option<Box<str>>,
 }
 
-/// A command under way, as the session that sent it knows it.
+/// A command in flight, as its session knows it.
 #[derive(Debug)]
 pub struct Pending {
     pub receipt: Option<Box<str>>,
@@ -48,7 +48,7 @@ pub struct Group {
 pub struct Transaction {
     pub name: Box<str>,
     pub sends: Vec<SendIntent>,
-    /// Why a frame of it was not taken in: it is all or nothing, so COMMIT fails with that.
+    /// Why one of its frames was refused. A transaction is all or nothing, so COMMIT fails with this.
     pub refused: Option<Refusal>,
 }
 
@@ -64,7 +64,7 @@ pub struct Session {
     pub groups: Slab<Group>,
     transactions: Vec<Transaction>,
     next_serial: u32,
-    /// DISCONNECT came: the receipt it wants, once everything before it has been answered.
+    /// DISCONNECT arrived: the receipt to send once everything before it has been answered.
     pub disconnecting: Option<Option<Box<str>>>,
 }
 
@@ -85,10 +85,10 @@ impl Session {
         }
     }
 
-    /// Enters a subscription that waits for `awaited` answers and gives its serial.
+    /// Adds a subscription that waits for `awaited` replies, and returns its serial.
     ///
     /// # Errors
-    /// A fault when there are too many, or its id is taken.
+    /// A fault when the session has too many, or the id is taken.
     pub fn subscribe(
         &mut self,
         intent: SubscribeIntent,
@@ -114,7 +114,7 @@ impl Session {
         Ok(serial)
     }
 
-    /// Takes a subscription out, by its id, or in STOMP 1.0 by its destination.
+    /// Removes a subscription, by its id, or in STOMP 1.0 by its destination.
     pub fn unsubscribe(&mut self, id: Option<&str>, destination: Option<&str>) -> Option<Subscription> {
         let named = |known: &Subscription| match (id, destination) {
             (Some(id), _) => known.id.as_deref() == Some(id),
@@ -134,7 +134,7 @@ impl Session {
         self.subscriptions.iter_mut().find(|known| known.serial == serial)
     }
 
-    /// An idle session must not keep the room that a burst of commands needed.
+    /// An idle session must not keep the memory that a burst of commands needed.
     pub fn forget_burst(&mut self) {
         if self.pending.is_empty() && self.pending.capacity() > IDLE_COMMANDS_MAX {
             self.pending = Slab::new();
@@ -144,7 +144,7 @@ impl Session {
         }
     }
 
-    /// Whether anything that a receipt was asked for, or that was sent, is still under way.
+    /// Whether a send, or a frame with a receipt, is still in flight.
     #[must_use]
     pub fn awaits_answers(&self) -> bool {
         !self.pending.is_empty() || self.subscriptions.iter().any(|s| s.awaited > 0 && s.receipt.is_some())
@@ -175,7 +175,7 @@ impl Session {
     /// A SEND inside a transaction waits for its COMMIT.
     ///
     /// # Errors
-    /// A fault when there is no such transaction, or it is full.
+    /// A fault when the transaction does not exist, or is full.
     pub fn enlist(&mut self, name: &str, send: SendIntent, limits: &Limits) -> Result<(), Fault> {
         let transaction = self.transaction(name)?;
         if transaction.sends.len() >= limits.transaction_frames {
@@ -188,7 +188,7 @@ impl Session {
     /// The open transaction of this name.
     ///
     /// # Errors
-    /// A fault when there is none.
+    /// A fault when it does not exist.
     pub fn transaction(&mut self, name: &str) -> Result<&mut Transaction, Fault> {
         self.transactions
             .iter_mut()
@@ -196,17 +196,17 @@ impl Session {
             .ok_or_else(|| Fault::protocol("no transaction of this name is open"))
     }
 
-    /// COMMIT or ABORT: ends the transaction and gives what was in it.
+    /// COMMIT or ABORT: ends the transaction and returns its frames.
     ///
     /// # Errors
-    /// A fault when there is no such transaction.
+    /// A fault when the transaction does not exist.
     pub fn end_transaction(&mut self, name: &str) -> Result<Transaction, Fault> {
         self.transaction(name)?;
         let at = self.transactions.iter().position(|known| *known.name == *name).unwrap_or(0);
         Ok(self.transactions.swap_remove(at))
     }
 
-    /// When the session must be looked at next, its token's end included.
+    /// The session's next deadline, including the expiry of its token.
     #[must_use]
     pub fn next_deadline(&self, now_mono: Mono, now_wall: Wall) -> Mono {
         self.beats.next_deadline().min(now_mono.after(now_wall.until(self.principal.expires)))
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn without_ids_destinations_name_subscriptions() {
+    fn subscriptions_without_ids_go_by_destination() {
         let (mut session, limits) = (session(), Limits::default());
         assert!(session.subscribe(intent(None), target(), 0, None, &limits).is_ok());
         assert!(session.subscribe(intent(None), target(), 0, None, &limits).is_err());
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_token_is_a_deadline() {
+    fn the_expiry_of_the_token_is_a_deadline() {
         assert_eq!(session().next_deadline(Mono(0), Wall(0)), Mono(1_000));
     }
 }

@@ -1,17 +1,17 @@
-//! The import table: each room, and what its code may name.
+//! The import table: each room, and the rooms and crates that it may use.
 
-/// One row. A room is a module of the crate with everything below it that has no row of its own.
+/// One row. A room is a module of the crate with all modules below it that have no row of their own.
 #[derive(Debug)]
 pub(super) struct Room {
     /// Path of its module, with `/`; rooms outside the library have a name of their own.
     pub(super) name: &'static str,
-    /// Rooms it may name; `*`: all.
+    /// Rooms it may use; `*`: all.
     pub(super) rooms: &'static [&'static str],
-    /// Crates it may name, beside std; `*`: all.
+    /// Crates it may use, besides std; `*`: all.
     pub(super) crates: &'static [&'static str],
-    /// Parts of std it may not name.
+    /// Parts of std it may not use.
     pub(super) std_banned: &'static [&'static str],
-    /// Whether `unsafe` may stand in it: only where system calls are made.
+    /// Whether it may contain `unsafe`: only where system calls are made.
     pub(super) is_unsafe: bool,
 }
 
@@ -22,7 +22,7 @@ impl Room {
     }
 }
 
-/// What only the shell may touch.
+/// Parts of std that only the shell may use.
 const WORLD: &[&str] = &[
     "std::env",
     "std::fs",
@@ -76,7 +76,7 @@ pub(super) const ROOMS: &[Room] = &[
         std_banned: CLOCKS,
         is_unsafe: false,
     },
-    // Of the store, only the words of its contract: which shard asks it is the shards' business.
+    // Of the store, only the types of its contract: the shards decide which of them asks it.
     pure("access", &["model", "protocol", "store"], &["base64", "jsonwebtoken", "serde", "simd_json"]),
     pure("session", &["model", "protocol", "access", "store"], &["bytes", "itoa", "memchr", "sha2", "slab", "smallvec"]),
     pure(
@@ -103,20 +103,20 @@ pub(super) const ROOMS: &[Room] = &[
         &[],
     ),
     pure("shard/mail", &["model", "session", "access", "store"], &["bytes", "smallvec"]),
-    // Of the clients, only what moves with a connection.
+    // Of the clients, only the state that moves with a connection.
     pure("shard/boundary", &["model", "session", "store", "shard/mail", "shard/clients"], &[]),
     pure(
         "shard/turn",
         &["model", "session", "access", "store", "shard/boundary", "shard/mail"],
         &["rand_chacha", "slab", "tracing"],
     ),
-    // A client's bytes and what they say: never a session's rights, or another part.
+    // A client's bytes and their meaning: never a session's rights, or another part.
     pure(
         "shard/clients",
         &["model", "protocol", "session", "access", "api", "shard/boundary", "shard/mail", "shard/turn"],
         &["bytes", "rand_chacha", "sha2", "slab", "tracing"],
     ),
-    // The one part that drives another: users decide, and clients carry out.
+    // The only part that drives another: users decide, and clients carry out.
     pure(
         "shard/users",
         &["model", "protocol", "session", "access", "store", "shard/mail", "shard/turn", "shard/clients"],
@@ -127,7 +127,7 @@ pub(super) const ROOMS: &[Room] = &[
     // Shards, never sessions.
     pure("shard/topics", &["model", "shard/mail", "shard/turn"], &["rand_chacha"]),
     pure("shard/logins", &["model", "access", "store", "shard/mail", "shard/turn"], &["rand_chacha", "sha2", "tracing"]),
-    // Reads lines as the API reads bodies, and asks the store itself: no shard is there meanwhile.
+    // Reads lines as the API reads bodies, and asks the store itself, without a shard.
     pure("import", &["model", "protocol", "session", "access", "store", "api"], &["time"]),
     Room { name: "io", rooms: &["*"], crates: &["*"], std_banned: &[], is_unsafe: true },
     pure(
@@ -152,7 +152,7 @@ pub(super) const ROOMS: &[Room] = &[
     },
 ];
 
-/// The room that a module, or an item in it, belongs to: the one with the longest path.
+/// The room of a module, or of an item in it: the one with the longest path.
 pub(super) fn of(module: &[String]) -> Option<&'static Room> {
     let path = module.join("/");
     let within = |room: &&Room| path.strip_prefix(room.name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));

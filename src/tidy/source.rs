@@ -1,4 +1,4 @@
-//! One file as the rules need it: its tokens without comments, strings and tests, and its comments.
+//! One file in the form that the rules need: its tokens without comments, strings and tests, and its comments.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ pub(super) struct Source {
     lines: usize,
     /// Modules that `#[cfg(test)]` declares without a body.
     test_modules: Vec<String>,
-    /// Names that `use` brings in from our own rooms: they hide a crate of the same name.
+    /// Names that `use` imports from our own rooms: they hide a crate of the same name.
     bound: BTreeSet<String>,
 }
 
@@ -37,13 +37,13 @@ pub(super) fn module_of(path: &str) -> Vec<String> {
     path.strip_suffix("/mod").unwrap_or(path).split('/').map(String::from).collect()
 }
 
-/// Where a path that begins in our own crate leads, seen from `module`; `None` for paths that begin elsewhere.
+/// The target of a path that begins in our own crate, seen from `module`; `None` for other paths.
 pub(super) fn resolve(module: &[String], path: &[String]) -> Option<Vec<String>> {
     match path.first()?.as_str() {
         "crate" | "tidings" => Some(path[1..].to_vec()).filter(|rest| !rest.is_empty()),
         "super" => {
             let supers = path.iter().take_while(|segment| *segment == "super").count();
-            // Above the room: in inline modules this is one too far, which only tests have.
+            // Above the room: in inline modules this is one too far, which only tests use.
             let parent = &module[..module.len().saturating_sub(supers)];
             Some([parent, &path[supers..]].concat()).filter(|target| !target.is_empty())
         }
@@ -62,7 +62,7 @@ impl Source {
         source
     }
 
-    /// Lines without those of tests.
+    /// Number of lines without those of tests.
     pub(super) fn lines(&self) -> usize {
         self.lines
     }
@@ -71,7 +71,7 @@ impl Source {
         self.tokens.iter().any(|token| matches!(token, Token::Word(found) if found == word))
     }
 
-    /// Whether the file has an `impl` of this type, of its own or of a trait.
+    /// Whether the file has an `impl` of this type, inherent or of a trait.
     pub(super) fn implements(&self, name: &str) -> bool {
         let is = |token: Option<&Token>, word: &str| matches!(token, Some(Token::Word(found)) if found == word);
         (0..self.tokens.len()).any(|at| {
@@ -82,12 +82,12 @@ impl Source {
         })
     }
 
-    /// Whether `name` is one of ours in this file, whatever crate has the same name.
+    /// Whether `name` is one of ours in this file, even if a crate has the same name.
     pub(super) fn binds(&self, name: &str) -> bool {
         self.bound.contains(name)
     }
 
-    /// Every path of two segments or more, `use` trees taken apart, and every `use` of one.
+    /// Every path of two segments or more, with `use` trees taken apart, and every `use` of one.
     pub(super) fn paths(&self) -> Vec<Vec<String>> {
         let mut paths = Vec::new();
         let mut at = 0;
@@ -97,14 +97,14 @@ impl Source {
         paths
     }
 
-    /// Full paths of the modules in files of their own that are only for tests, for the file at `path`.
+    /// For the file at `path`: full paths of its test-only modules in files of their own.
     pub(super) fn test_modules(&self, path: &str) -> Vec<Vec<String>> {
         let module = module_of(path);
         let parent = if module == ["lib"] { Vec::new() } else { module };
         self.test_modules.iter().map(|name| [parent.as_slice(), std::slice::from_ref(name)].concat()).collect()
     }
 
-    /// The first thing in a comment that looks like the number of a ticket or a requirement.
+    /// The first text in a comment that looks like the number of a ticket or a requirement.
     pub(super) fn ticket(&self) -> Option<String> {
         let words: Vec<&str> = self.comments.split(|c: char| c.is_whitespace() || "()[],.;:\"'`/".contains(c)).collect();
         let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -123,7 +123,7 @@ impl Source {
         None
     }
 
-    /// Reads the path that begins at token `at`, adds it to `paths` behind `prefix`, and returns where it ends.
+    /// Reads the path that begins at token `at`, adds it to `paths` after `prefix`, and returns its end.
     fn path_at(&self, mut at: usize, prefix: &mut Vec<String>, paths: &mut Vec<Vec<String>>) -> usize {
         let depth = prefix.len();
         let used = at > 0 && self.tokens.get(at - 1) == Some(&Token::Word("use".into()));
@@ -157,7 +157,7 @@ impl Source {
         at
     }
 
-    /// The branches of a `use` tree, up to and with the closing brace.
+    /// The branches of a `use` tree, through the closing brace.
     fn group_at(&self, mut at: usize, prefix: &mut Vec<String>, paths: &mut Vec<Vec<String>>) -> usize {
         while let Some(token) = self.tokens.get(at) {
             match token {
@@ -248,7 +248,7 @@ fn block_comment_length(text: &str) -> usize {
     text.len()
 }
 
-/// Length of the string or character literal that `text` begins with; 0: none, a lifetime among them.
+/// Length of the string or character literal that `text` begins with; 0 without one, as for a lifetime.
 fn literal_length(text: &str) -> usize {
     let bare = text.trim_start_matches(['b', 'c']);
     let prefix = text.len() - bare.len();
@@ -289,7 +289,7 @@ fn quoted_length(text: &str, quote: char) -> usize {
     text.len()
 }
 
-/// Cuts out every item under `#[cfg(test)]`, and names the modules among them that lie in other files.
+/// Cuts out every item under `#[cfg(test)]`, and returns the modules among them that are in other files.
 fn without_tests(tokens: Vec<Token>) -> (Vec<Token>, Vec<String>) {
     let attribute = ["cfg", "test"].map(|word| Token::Word(word.into()));
     let mut kept = Vec::with_capacity(tokens.len());

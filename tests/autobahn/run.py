@@ -8,12 +8,12 @@
                  UNIMPLEMENTED, and count as failed here
     CASE         as the suite names them: 6.4.1, or 7.*
 
-Prints the cases that failed with what the suite says of them, and `N passed, N failed`. NON-STRICT counts as passed, as it
-does for the suite, and is listed. The report in HTML is target/autobahn/report/index.html.
+Prints the failed cases with the suite's verdicts, and `N passed, N failed`. NON-STRICT counts as passed, as in the
+suite, and is listed. The report in HTML is target/autobahn/report/index.html.
 
-The suite is written for Python 2.7 and runs on no other. One is taken from $PY2, the path, or pyenv. Where there is none it is
-installed: by apt, where the distribution still has it (Debian 11, Ubuntu 22.04), or by pyenv. Debian 12 has none: bring pyenv
-there (`pyenv install 2.7.18`). Without a Python 2.7 this fails, it never skips.
+The suite needs Python 2.7, from $PY2, the path, or pyenv. If none of them has it, this script installs it: by apt, where
+the distribution still has it (Debian 11, Ubuntu 22.04), or by pyenv. Debian 12 needs pyenv (`pyenv install 2.7.18`).
+Without a Python 2.7 this script fails; it never skips.
 """
 
 import argparse
@@ -41,7 +41,7 @@ GROUPS = {
     "all": (["*"], []),
 }
 PASSED = {"OK", "NON-STRICT", "INFORMATIONAL"}
-# For a server that hangs: no group takes a tenth of it.
+# For a server that hangs: every group takes less than a tenth of this.
 SECONDS_MAX = 1_800
 
 
@@ -64,7 +64,7 @@ def main():
 
 
 def install():
-    """The suite's program, in an environment of its own for as long as its requirements stay what they are."""
+    """The suite's program, in an environment of its own, which is reused until its requirements change."""
     wanted, stamp = HERE / "requirements.txt", WORK / "py2/requirements.txt"
     wstest = WORK / "py2/bin/wstest"
     if stamp.exists() and filecmp.cmp(wanted, stamp, shallow=False):
@@ -86,10 +86,10 @@ def run(command):
 
 
 def python27():
-    """The path of a Python 2.7 that works here, if there is one."""
+    """The path of a working Python 2.7, if one exists."""
     pyenv = os.environ.get("PYENV_ROOT", os.path.expanduser("~/.pyenv"))
     found = [os.environ.get("PY2"), "python2.7", *sorted(glob.glob(f"{pyenv}/versions/2.7*/bin/python2.7"))]
-    # What pyenv puts on the path may be there and still refuse, so that only a try can tell.
+    # pyenv's program on the path may exist and still refuse, so try it.
     check = "import ssl, sys, zlib; assert sys.version_info[:2] == (2, 7); print(sys.executable)"
     for candidate in filter(None, found):
         try:
@@ -135,7 +135,7 @@ def fuzz(wstest, url, cases, left_out):
 
 
 def report():
-    """Prints what came of it; the exit status."""
+    """Prints the results; returns the exit status."""
     index = WORK / "report/index.json"
     if not index.exists():
         raise SystemExit(f"the suite has reported nothing; it says:\n{(WORK / 'log').read_text()[-2000:]}")

@@ -46,7 +46,7 @@ def address():
 
 
 class Shell:
-    """One bash for all blocks; what it and its children print is kept by line."""
+    """One bash for all blocks; its output and its children's are kept by line."""
 
     def __init__(self, directory):
         self.process = subprocess.Popen(
@@ -78,7 +78,7 @@ class Shell:
         raise AssertionError(f"never printed: {wanted}")
 
     def paste(self, block):
-        """Runs a block; what it printed, and fails if its last command did."""
+        """Runs a block and returns its output; fails if its last command did."""
         self.process.stdin.write(f"{block}\necho \"end of block: $?\"\n")
         self.process.stdin.flush()
         seen = self.until("end of block: ")
@@ -94,7 +94,7 @@ class Shell:
 
 
 def objects(lines):
-    """The JSON objects in what was printed, each with the text before it; two programs print at the same time."""
+    """The JSON objects in the output, each with the text before it; two programs print at the same time."""
     text, at, found = "\n".join(lines), 0, []
     while (at := text.find("{", at)) >= 0:
         value, end = json.JSONDecoder().raw_decode(text, at)
@@ -109,7 +109,7 @@ def contents(page):
 
 
 def follow(blocks, shell):
-    """What the README says about its blocks, block by block."""
+    """Checks the README's statements about its blocks, block by block."""
     login, history, listen, send, end = blocks
     shell.paste(login)
     (_, sent), (_, page) = objects(shell.paste(history))
@@ -128,7 +128,7 @@ def follow(blocks, shell):
     assert received == ["Can you hear me?"], received
     pages = [contents(value) for _, value in objects(printed) if "messages" in value]
     assert pages == [["Can you hear me?", "Hello, Alice", "Hello, Bob"]], pages
-    yield "what is sent arrives"
+    yield "sent messages arrive"
     shell.paste(end)
 
 

@@ -1,6 +1,6 @@
-"""Searches what the servers of the wire tests wrote for what must never be there, and prints how many checks passed.
+"""Searches the logs of the wire tests' servers for secrets and panics, and prints how many checks passed.
 
-Every token and secret that a test made or was given stands in the file `secrets` beside the logs. The log may hold none
+The file `secrets` beside the logs holds every token and secret that a test created or received. The log may hold none
 of them, nor anything shaped like a token, nor a one-time code, nor a trace of a panic.
 """
 

@@ -7,14 +7,14 @@ const KEY = 'tidings.login';
 const RENEW_SHARE = 0.25;
 const RENEW_SECONDS = 60;
 
-/** Where the server is: beside this page, also below a proxy's path. */
+/** The server's address: beside this page, also below a proxy's path. */
 export const BASE = new URL('.', document.baseURI).href.replace(/\/$/, '');
 
 export class Account {
-  /** Called with the new token when it was renewed, and without one when the login has ended. */
+  /** Called with the new token after a renewal, and without one when the login has ended. */
   onrenewed = () => {};
   onended = () => {};
-  /** Shown each call: `(direction, text)`. */
+  /** Called for each request and response: `(direction, text)`. */
   tap = () => {};
 
   #login = JSON.parse(sessionStorage.getItem(KEY) ?? 'null');
@@ -38,13 +38,13 @@ export class Account {
     this.#keep(await this.#fetch('POST', '/auth/login', { phone, otp }));
   }
 
-  /** Enters with a token from elsewhere, which cannot be renewed here. */
+  /** Logs in with a token from elsewhere, which cannot be renewed here. */
   async useToken(access) {
     const { id } = await this.#fetch('GET', '/users/me', undefined, access);
     this.#store({ user: id, access });
   }
 
-  /** Goes on with the login of before a reload. */
+  /** Continues the login from before a reload. */
   resume() {
     if (this.#login) this.#plan();
   }
@@ -56,13 +56,13 @@ export class Account {
     if (refreshToken) await this.#fetch('POST', '/auth/logout', { refreshToken }).catch(() => {});
   }
 
-  /** A token that is good for a while, renewed if need be; `force` when the server has refused the one at hand. */
+  /** A token with some life left, renewed if necessary; `force` when the server has refused the current one. */
   async fresh({ force = false } = {}) {
     if (force || secondsLeft(this.token) < 5) await this.renew();
     return this.token;
   }
 
-  /** A REST call; its answer's JSON. Repeated once with a new token when the old one has run out. */
+  /** A REST call; returns the JSON of its response. Repeated once with a new token if the old one has expired. */
   async call(method, path, body) {
     const token = await this.fresh();
     try {
@@ -108,7 +108,7 @@ export class Account {
     else sessionStorage.removeItem(KEY);
   }
 
-  /** Renews in time, so that the live session is never cut for its token's end. */
+  /** Renews in time, so that the session is never cut by its token's expiry. */
   #plan() {
     const { iat, exp } = claims(this.token);
     const before = Math.min(RENEW_SECONDS, (exp - (iat ?? exp - RENEW_SECONDS)) * RENEW_SHARE);

@@ -3,11 +3,11 @@
 import { Account } from './account.js';
 import { Conversations } from './conversations.js';
 import { FrameLog } from './frames.js';
-import { Link, State, WAYS } from './link.js';
+import { Link, State, TRANSPORT_CHOICES } from './link.js';
 import { membersOf, nameOf, renderList, renderMessages, spell } from './view.js';
 
-const WAY = 'tidings.transport';
-/** Within so many pixels of an end of the messages counts as being there. */
+const TRANSPORT_KEY = 'tidings.transport';
+/** This many pixels from an end of the messages count as the end. */
 const NEAR = 80;
 const CONTENT_CHARS_MAX = 4_000;
 
@@ -27,7 +27,7 @@ let current;
 
 let phone = '';
 
-/** Handles a form: its button waits for the end of `act`, and what goes wrong is told in `fault`. */
+/** Handles a form: its button waits for the end of `act`, and `fault` shows errors. */
 function onSubmit(form, fault, act) {
   form.addEventListener('submit', async (event) => {
     event.preventDefault();
@@ -77,7 +77,7 @@ function enter() {
   $('me').textContent = spell(account.user);
   choose(undefined);
   account.resume();
-  link.open($('way').value);
+  link.open($('transport').value);
 }
 
 function leave(words) {
@@ -111,19 +111,19 @@ link.onstate = (state, words) => {
   showSend();
 };
 
-$('connect').addEventListener('click', () => (link.state === State.DISCONNECTED ? link.open() : link.hurry()));
+$('connect').addEventListener('click', () => (link.state === State.DISCONNECTED ? link.open() : link.retryNow()));
 
-for (const [way, name] of Object.entries(WAYS)) $('way').add(new Option(name, way));
-$('way').value = localStorage.getItem(WAY) in WAYS ? localStorage.getItem(WAY) : 'plain';
-$('way').addEventListener('change', () => {
-  localStorage.setItem(WAY, $('way').value);
-  link.open($('way').value);
+for (const [transport, name] of Object.entries(TRANSPORT_CHOICES)) $('transport').add(new Option(name, transport));
+$('transport').value = localStorage.getItem(TRANSPORT_KEY) in TRANSPORT_CHOICES ? localStorage.getItem(TRANSPORT_KEY) : 'plain';
+$('transport').addEventListener('change', () => {
+  localStorage.setItem(TRANSPORT_KEY, $('transport').value);
+  link.open($('transport').value);
 });
 
 // ---- Conversations ----
 
 conversations.onchange = (changed) => {
-  // What a message changes in the list may come many times in a moment.
+  // One message may change the list many times in a moment.
   requestAnimationFrame(showList);
   if (!current) return;
   const known = conversations.find(current.id);
@@ -165,20 +165,20 @@ function choose(conversation) {
   $('members').textContent = membersOf(conversation, account.user);
   $('text').value = conversation.draft ?? '';
   showSend();
-  // A keyboard that pops up on a phone would hide what one came to read.
+  // A keyboard that pops up on a phone would hide the messages.
   $(matchMedia('(pointer: coarse)').matches ? 'title' : 'text').focus();
   showMessages({ toEnd: true });
   load(conversations.open(conversation));
 }
 
-/** What loads messages may fail; it is said where they would be. */
+/** Shows a failure to load messages in their place. */
 function load(loading) {
   loading.catch(({ message }) => ($('older').textContent = `Could not load messages: ${message}.`));
 }
 
 const scroll = $('scroll');
 const atEnd = () => scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < NEAR;
-/** Whether the newest message is to be kept in view. */
+/** Whether to keep the newest message in view. */
 let following = true;
 
 function showMessages({ toEnd = false } = {}) {
@@ -192,7 +192,7 @@ function showMessages({ toEnd = false } = {}) {
     discard: (pending) => conversations.discard(current, pending),
     readers: (id) => conversations.readers(current, id),
   };
-  // Pages of history are not news to be read out.
+  // Screen readers must not read out pages of history as news.
   scroll.ariaBusy = String(current.loading || !timeline.isLoaded);
   renderMessages($('messages'), current, account.user, acts);
   if (timeline.isLoaded) {
@@ -202,14 +202,14 @@ function showMessages({ toEnd = false } = {}) {
     $('older').textContent = 'Loading…';
   }
   if (follows) scroll.scrollTop = scroll.scrollHeight;
-  // What was put in above must not move what is being read.
+  // Messages inserted above must not move the ones that the user is reading.
   else if (anchor?.isConnected) scroll.scrollTop += anchor.getBoundingClientRect().top - place;
   following = follows;
   if (!follows && current.unread > 0) $('to-end').hidden = false;
   see();
 }
 
-/** Tells the others that what is in view has been read. */
+/** Reports the messages in view as read. */
 function see() {
   if (current?.timeline.isLoaded && document.visibilityState === 'visible' && document.hasFocus() && atEnd()) {
     $('to-end').hidden = true;
@@ -228,7 +228,7 @@ $('to-end').addEventListener('click', () => (scroll.scrollTop = scroll.scrollHei
 addEventListener('focus', see);
 document.addEventListener('visibilitychange', () => {
   see();
-  // What others have begun meanwhile shows only in the list.
+  // Conversations that others began meanwhile appear only in the list.
   if (document.visibilityState === 'visible' && link.state === State.CONNECTED) conversations.refresh().catch(() => {});
 });
 
@@ -282,7 +282,7 @@ onSubmit($('start-form'), $('start-fault'), async () => {
 // ---- Settings ----
 
 $('copy').addEventListener('click', async () => {
-  // Where there is no clipboard for a page, the number is at least selected.
+  // Where a page has no clipboard, at least select the number.
   try {
     await navigator.clipboard.writeText(String(account.user));
     $('copy').textContent = 'Copied';

@@ -1,23 +1,23 @@
-// The user's conversations as they are known here: a list, the timelines that were opened, read marks, and what is being
-// sent. Learns from REST what was missed, and from the live connection what happens.
+// The user's conversations as far as they are known here: a list, the opened timelines, read marks, and messages being
+// sent. Fetches missed messages over REST, and receives new ones over the live connection.
 
 import { Timeline, isLater } from './timeline.js';
 
 const OUTBOX = 'tidings.outbox';
 const PAGE = 50;
-/** Pages of a gap that are filled; beyond them the timeline begins anew at its end. */
+/** Pages of a gap that are filled; beyond them the timeline starts again at its end. */
 const GAP_PAGES_MAX = 5;
 
 export class Conversations {
-  /** Called with the conversation that has changed, or with none when the list has. */
+  /** Called with the changed conversation, or without one when the list has changed. */
   onchange = () => {};
 
   #account;
   #link;
   #all = new Map();
-  /** Conversations that are being asked for, because a message named them. */
+  /** Conversations being fetched, because a message named them. */
   #unknown = new Map();
-  /** What was still to be sent when the page was left, until its conversation is known. */
+  /** Messages that were unsent when the user left the page, until their conversation is known. */
   #saved = JSON.parse(sessionStorage.getItem(OUTBOX) ?? '{}');
 
   constructor(account, link) {
@@ -35,7 +35,7 @@ export class Conversations {
     return this.#all.get(id);
   }
 
-  /** The one in which something was said last comes first. */
+  /** Most recent message first. */
   sorted() {
     const at = ({ lastMessage, createdAt }) => lastMessage?.createdAt ?? createdAt;
     return [...this.#all.values()].sort((a, b) => (at(a) < at(b) ? 1 : -1));
@@ -45,7 +45,7 @@ export class Conversations {
     return this.sorted().reduce((sum, { unread }) => sum + unread, 0);
   }
 
-  /** Asks for the whole list. */
+  /** Fetches the whole list. */
   async refresh() {
     const found = new Set();
     for (let after = ''; after !== null; ) {
@@ -57,7 +57,7 @@ export class Conversations {
     this.onchange();
   }
 
-  /** Begins one with these users, or finds the one there is with a single user. */
+  /** Begins a conversation with these users, or finds the existing one with a single user. */
   async start(participants, title) {
     const conversation = await this.#account.call('POST', '/conversations', { participants, ...(title && { title }) });
     return this.#learn(conversation);
@@ -80,7 +80,7 @@ export class Conversations {
       conversation.loading = false;
     }
     this.onchange(conversation);
-    // What came while the page was under way may have found nothing to follow.
+    // A message that arrived during the request may have had no predecessor to follow.
     const { lastMessage } = conversation;
     if (lastMessage && isLater(lastMessage.id, timeline.newest?.id)) await this.#fill(conversation);
   }
@@ -100,27 +100,27 @@ export class Conversations {
     this.onchange(conversation);
   }
 
-  /** Says something: it is in the timeline at once, and stays marked until the server has it on disk. */
+  /** Sends a message: it appears in the timeline at once, and stays marked until the server has it on disk. */
   send(conversation, content) {
     const pending = { clientMessageId: crypto.getRandomValues(new Uint32Array(4)).join('-'), content, at: Date.now() };
     conversation.timeline.pending.push(pending);
     this.#deliver(conversation, pending);
   }
 
-  /** Sends again what was refused; under the same id it is stored once, even if it was stored before. */
+  /** Sends a refused message again; under the same id it is stored once, even if it was stored before. */
   retry(conversation, pending) {
     pending.failed = undefined;
     this.#deliver(conversation, pending);
   }
 
-  /** Gives up what was refused. */
+  /** Removes a refused message. */
   discard(conversation, pending) {
     const { timeline } = conversation;
     timeline.pending = timeline.pending.filter((other) => other !== pending);
     this.#changed(conversation);
   }
 
-  /** The user has seen the newest message. */
+  /** Marks the newest message as seen. */
   seen(conversation) {
     const { id, timeline, unread } = conversation;
     const { newest } = timeline;
@@ -134,13 +134,13 @@ export class Conversations {
     this.onchange(conversation);
   }
 
-  /** How many of the others have read this message. */
+  /** How many of the other participants have read this message. */
   readers(conversation, id) {
     const others = conversation.participants.filter(({ userId }) => userId !== this.#account.user);
     return others.filter(({ userId }) => conversation.marks.has(userId) && !isLater(id, conversation.marks.get(userId))).length;
   }
 
-  /** Forgets everything, for the next user. */
+  /** Drops everything, for the next user. */
   clear() {
     this.#all.clear();
     this.#saved = {};
@@ -165,7 +165,7 @@ export class Conversations {
       conversation.lastMessage = message;
       conversation.unread = message.senderId === this.#account.user ? 0 : conversation.unread + 1;
     }
-    // Who writes has read.
+    // Senders have read their own messages.
     this.#mark(conversation, message.senderId, message.id);
     if (!timeline.isLoaded) return this.#changed(conversation);
     if (!timeline.follows(message)) return this.#fill(conversation);
@@ -173,7 +173,7 @@ export class Conversations {
     this.#changed(conversation);
   }
 
-  /** A conversation that others have begun. Its summary counts what has come. */
+  /** Fetches a conversation that others have begun. Its summary counts the messages so far. */
   #ask(id) {
     const asked = this.#unknown.get(id) ?? this.#account.call('GET', `/conversations/${id}`).then((found) => this.#learn(found));
     this.#unknown.set(id, asked);
@@ -191,7 +191,7 @@ export class Conversations {
     if (isLater(message, marks.get(user))) marks.set(user, message);
   }
 
-  /** After each connect: what was missed, then what is still to be sent. */
+  /** After each connect: fetches missed messages, then sends the unsent ones. */
   async #catchUp() {
     await this.refresh();
     const all = [...this.#all.values()];
@@ -201,7 +201,7 @@ export class Conversations {
     }
   }
 
-  /** Asks for everything after the newest message that is there, until there is no more. */
+  /** Fetches all messages after the newest one present. */
   async #fill(conversation) {
     conversation.gap = true;
     if (conversation.filling) return;
@@ -226,10 +226,10 @@ export class Conversations {
   #deliver(conversation, pending) {
     this.#changed(conversation);
     const { content, clientMessageId } = pending;
-    // The session's own message comes back as it was stored, and takes the place of the pending one.
+    // The session's own message is echoed as it was stored, and replaces the pending one.
     const sent = this.#link.send(`/app/conversations/${conversation.id}/send`, { content, clientMessageId }, { echo: 'true' });
     sent.catch((refusal) => {
-      // Whether it was stored is not known: it is sent again, under the same id, when there is a connection.
+      // It may have been stored: send it again, under the same id, once connected.
       if (refusal.code === 'disconnected') return;
       const wait = refusal.retryAfter ? `; try again in ${refusal.retryAfter} s` : '';
       pending.failed = refusal.message + wait;
@@ -237,7 +237,7 @@ export class Conversations {
     });
   }
 
-  /** What was sent again had been stored before. */
+  /** A message that was sent again had been stored before. */
   async #confirm({ conversationId, id }) {
     const conversation = this.#all.get(conversationId);
     if (!conversation || conversation.timeline.has(id)) return;

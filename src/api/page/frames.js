@@ -1,8 +1,8 @@
-// The log of what goes over the wire.
+// The log of the frames on the wire.
 
 const ENTRIES_MAX = 400;
 
-/** Takes what could be used to log in out of a text: anything shaped like a token, and the value of its header. */
+/** Removes credentials from a text: anything shaped like a token, and the value of its header. */
 export function redact(text) {
   return text
     .replace(/eyJ[\w-]+\.[\w-]*\.[\w-]*/g, '[token]')
@@ -10,7 +10,7 @@ export function redact(text) {
     .replace(/(\\*"(?:token|accessToken|refreshToken)\\*":\s*\\*")[^"\\]*/g, '$1[token]');
 }
 
-/** Control characters as one sees them; EOLs alone are heart-beats. */
+/** Makes control characters visible; EOLs alone are heart-beats. */
 export function legible(text) {
   if (/^[\r\n]+$/.test(text)) return '(heart-beat)';
   return text.replaceAll('\0', '^@');

@@ -1,4 +1,4 @@
-// The live connection: opens it, keeps it, and opens it anew with growing pauses when it is lost.
+// The live connection: opens it, keeps it, and reopens it with growing pauses after a loss.
 
 import { BASE } from './account.js';
 import { SockJS, TRANSPORTS } from './sockjs.js';
@@ -12,47 +12,50 @@ export const State = {
 };
 
 /** The choices of the page: a plain WebSocket, or SockJS over each of its transports. */
-export const WAYS = { plain: 'WebSocket', ...Object.fromEntries(TRANSPORTS.map((name) => [`sockjs-${name}`, `SockJS ${name}`])) };
+export const TRANSPORT_CHOICES = {
+  plain: 'WebSocket',
+  ...Object.fromEntries(TRANSPORTS.map((name) => [`sockjs-${name}`, `SockJS ${name}`])),
+};
 
-const PAUSE_MS_MIN = 500;
-const PAUSE_MS_MAX = 30_000;
+const BACKOFF_MS_MIN = 500;
+const BACKOFF_MS_MAX = 30_000;
 /** From the first byte to CONNECTED and all subscriptions. */
-const PATIENCE_MS = 15_000;
+const CONNECT_TIMEOUT_MS = 15_000;
 
-/** Close codes after which the same client would only be closed again. */
-const HOPELESS = new Set([1002, 1007, 1009]);
+/** Close codes after which a retry would only be closed again. */
+const FATAL_CODES = new Set([1002, 1007, 1009]);
 
 export class Link {
   state = State.DISCONNECTED;
-  /** Called with the state and a sentence on it, when there is one to say. */
+  /** Called with the state, and with a reason if there is one to show. */
   onstate = () => {};
-  /** Each time that a session stands and hears everything: what was missed can be asked for now. */
+  /** Called each time a session has all its subscriptions: missed messages can be fetched now. */
   onconnected = () => {};
   /** Destination to handler. */
   queues = {};
 
   #account;
   #tap;
-  #way = 'plain';
+  #transport = 'plain';
   #session;
   #attempts = 0;
   #timer;
-  /** Changes with each attempt, so that what an abandoned one still says is not heard. */
-  #turn = 0;
+  /** Changes with each attempt, so that events of an abandoned one are ignored. */
+  #generation = 0;
 
   constructor(account, tap) {
     this.#account = account;
     this.#tap = tap;
     account.onrenewed = (token) => this.#refresh(token);
     addEventListener('offline', () => this.#lose('the network is gone'));
-    addEventListener('online', () => this.hurry());
-    // A page that was put aside for a while finds its timers late and its connection gone.
-    document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && this.hurry());
+    addEventListener('online', () => this.retryNow());
+    // A page that was suspended for a while finds its timers late and its connection gone.
+    document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && this.retryNow());
   }
 
-  open(way = this.#way) {
+  open(transport = this.#transport) {
     this.close();
-    this.#way = way;
+    this.#transport = transport;
     this.#attempts = 0;
     this.#change(State.CONNECTING);
     this.#connect();
@@ -60,14 +63,14 @@ export class Link {
 
   close(words) {
     clearTimeout(this.#timer);
-    this.#turn += 1;
+    this.#generation += 1;
     this.#session?.disconnect();
     this.#session = undefined;
     this.#change(State.DISCONNECTED, words);
   }
 
-  /** Does not wait for the pause to end. */
-  hurry() {
+  /** Ends the pause. */
+  retryNow() {
     if (this.state !== State.RECONNECTING || this.#session) return;
     clearTimeout(this.#timer);
     this.#connect();
@@ -79,20 +82,20 @@ export class Link {
   }
 
   async #connect() {
-    const turn = ++this.#turn;
-    const current = () => turn === this.#turn;
+    const generation = ++this.#generation;
+    const current = () => generation === this.#generation;
     if (this.#attempts > 0) this.#change(State.RECONNECTING);
     try {
       const token = await this.#account.fresh();
       if (!current()) return;
       const session = new Session(this.#socket(), { Authorization: `Bearer ${token}` });
       this.#session = session;
-      this.#timer = setTimeout(() => session.drop('the server does not answer'), PATIENCE_MS);
+      this.#timer = setTimeout(() => session.drop('the server does not answer'), CONNECT_TIMEOUT_MS);
       session.onended = (end) => current() && this.#ended(end);
       session.onconnected = async () => {
         const subscribed = Object.entries(this.queues).map(([destination, handle]) => session.subscribe(destination, handle));
         subscribed.push(session.subscribe('/user/queue/errors', (error, headers) => this.#refused(session, error, headers)));
-        // What ends the session breaks these promises, and is told by `onended`.
+        // The end of the session rejects these promises, and `onended` reports it.
         await Promise.all(subscribed).then(() => current() && this.#connected(), () => {});
       };
     } catch (refusal) {
@@ -101,7 +104,7 @@ export class Link {
   }
 
   #socket() {
-    if (this.#way !== 'plain') return new SockJS(`${BASE}/ws`, this.#way.slice('sockjs-'.length), this.#tap);
+    if (this.#transport !== 'plain') return new SockJS(`${BASE}/ws`, this.#transport.slice('sockjs-'.length), this.#tap);
     const tap = this.#tap;
     const socket = new WebSocket(`${BASE.replace(/^http/, 'ws')}/ws`, ['v12.stomp']);
     socket.addEventListener('message', ({ data }) => tap('in', data));
@@ -125,33 +128,33 @@ export class Link {
     session.refuse(receipt, new Refusal({ code, message, retryAfter: headers['retry-after'] }));
   }
 
-  /** The session's token is replaced in place; a session that takes none ends by itself and comes back with the new one. */
+  /** Replaces the session's token in place; a session that refuses it ends, and reconnects with the new one. */
   #refresh(token) {
     if (this.state === State.CONNECTED) this.send('/app/auth/refresh', { token }).catch(() => {});
   }
 
   async #ended({ code, reason, error }) {
     this.#session = undefined;
-    if (HOPELESS.has(code)) return this.close(`the server closed the connection: ${error ?? reason ?? code}`);
+    if (FATAL_CODES.has(code)) return this.close(`the server closed the connection: ${error ?? reason ?? code}`);
     if (code === 1008 && /token/.test(error ?? '')) {
-      const turn = ++this.#turn;
+      const generation = ++this.#generation;
       clearTimeout(this.#timer);
       this.#change(State.RECONNECTING);
       // A login that has ended closes this link.
       await this.#account.renew().catch(() => {});
-      if (turn !== this.#turn) return;
+      if (generation !== this.#generation) return;
     }
     this.#lose(error ?? reason);
   }
 
-  /** Waits for half of a pause that doubles each time, and for a random part of the other half: not all come at once. */
+  /** Waits for half of a pause that doubles each time, plus a random part of the other half, so that clients spread out. */
   #lose(words) {
     if (this.state === State.DISCONNECTED) return;
     clearTimeout(this.#timer);
-    this.#turn += 1;
+    this.#generation += 1;
     this.#session?.drop();
     this.#session = undefined;
-    const pause = Math.min(PAUSE_MS_MAX, PAUSE_MS_MIN * 2 ** this.#attempts++) * (0.5 + Math.random() / 2);
+    const pause = Math.min(BACKOFF_MS_MAX, BACKOFF_MS_MIN * 2 ** this.#attempts++) * (0.5 + Math.random() / 2);
     this.#timer = setTimeout(() => this.#connect(), pause);
     this.#change(State.RECONNECTING, words);
   }

@@ -1,12 +1,12 @@
-//! The page at `/`: a small chat for a browser, with nothing to build and nothing from elsewhere.
+//! The page at `/`: a small chat for a browser, without a build step and without files from elsewhere.
 //!
-//! Flows in: the path of a GET. Flows out: a file that is compiled into the binary, or 304 when the browser has it. Never
-//! imports anything but the words of HTTP; what the page does, it does over the same doors as any other client.
+//! Flows in: the path of a GET. Flows out: a file that is compiled into the binary, or 304 when the browser has it. Never imports
+//! anything but the types of HTTP; the page uses the same interfaces as any other client.
 //!
 //! Invariants:
-//! - the page's own scripts and styles are all that its policy lets a browser load, so nothing that a user writes can
+//! - the page's policy lets a browser load its own scripts and styles only, so nothing that a user writes can
 //!   run in it;
-//! - a file's tag changes with its bytes, and browsers ask for it each time: no page is mixed of two versions for long.
+//! - a file's tag changes with its bytes, and browsers ask for it each time: a page never mixes two versions for long.
 
 use bytes::Bytes;
 
@@ -51,8 +51,8 @@ assets! {
     "/page/view.js" "view.js" SCRIPT;
 }
 
-/// What a browser may do with the page (Content Security Policy, level 3). Text becomes a part of the document only as
-/// text: `require-trusted-types-for` turns every other way off. `'self'` covers the WebSocket of the same host.
+/// Content Security Policy, level 3. Text enters the document only as text: `require-trusted-types-for` disables all other
+/// ways. `'self'` covers the WebSocket of the same host.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
                       require-trusted-types-for 'script'; trusted-types 'none'";
@@ -63,7 +63,7 @@ pub(super) fn find(path: &str) -> Option<&'static Asset> {
     ASSETS.iter().find(|asset| asset.path == path)
 }
 
-/// Answers GET; to HEAD the codec leaves the body out.
+/// Answers GET; for HEAD the codec omits the body.
 #[must_use]
 pub(super) fn answer(asset: &'static Asset, request: &Request) -> Response {
     let tag = format!("\"{:016x}\"", asset.tag);
@@ -82,7 +82,7 @@ pub(super) fn answer(asset: &'static Asset, request: &Request) -> Response {
         .header("X-Content-Type-Options", "nosniff")
 }
 
-/// FNV-1a, 64 bits: a tag has to differ between versions, not to withstand anyone.
+/// FNV-1a, 64 bits: a tag must differ between versions; it resists no attacker.
 const fn fnv1a(bytes: &[u8]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut at = 0;
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn known_files_are_not_sent_again() {
+    fn cached_files_are_not_sent_again() {
         let first = get("/", &[]);
         assert_eq!((first.status, value(&first, "Content-Type")), (200, HTML));
         let tag = value(&first, "ETag");
@@ -135,16 +135,16 @@ mod tests {
     }
 
     #[test]
-    fn files_have_tags_of_their_own() {
+    fn each_file_has_its_own_tag() {
         let tags: BTreeSet<_> = ASSETS.iter().map(|asset| asset.tag).collect();
         assert_eq!(tags.len(), ASSETS.len());
         // From the specification's own test vectors.
         assert_eq!((fnv1a(b""), fnv1a(b"foobar")), (0xcbf2_9ce4_8422_2325, 0x8594_4171_f739_67e8));
     }
 
-    /// What the document and the modules refer to is served, and is not from elsewhere.
+    /// All files that the document and the modules refer to are served, and none is from elsewhere.
     #[test]
-    fn the_page_is_whole_and_alone() {
+    fn the_page_is_complete_and_self_contained() {
         let named = |text: &'static str, before: &str, after: char| -> Vec<&str> {
             text.split(before).skip(1).map(|rest| rest.split(after).next().unwrap()).collect()
         };
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn other_spellings_name_nothing() {
+    fn other_spellings_are_unknown() {
         for path in ["", "/index.html", "/page", "/page/", "/page/../chat.js", "/page/chat.js/", "/page/CHAT.js", "//"] {
             assert_eq!(find(path), None, "{path}");
         }

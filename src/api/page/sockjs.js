@@ -1,6 +1,6 @@
-// SockJS 0.3.3 for a client, with the interface of a WebSocket: for networks that let no WebSocket pass.
-// A session has packets `o`, `h`, `a[...]`, `m"..."` and `c[code,reason]` coming in over a receiver, and arrays of strings
-// going out by POST, or both over one WebSocket.
+// A client of SockJS 0.3.3, with the interface of a WebSocket: for networks that block WebSockets.
+// A session receives packets `o`, `h`, `a[...]`, `m"..."` and `c[code,reason]` over a receiver, and sends arrays of strings
+// by POST; or does both over one WebSocket.
 
 export const TRANSPORTS = ['websocket', 'xhr-streaming', 'eventsource', 'xhr-polling'];
 
@@ -14,15 +14,15 @@ export class SockJS {
   onmessage = () => {};
   onclose = () => {};
 
-  #carrier;
+  #connection;
   #tap;
 
-  /** `url` is the base, such as `http://host/ws`; `tap(direction, text)` is shown what goes over the wire. */
+  /** `url` is the base, such as `http://host/ws`; `tap(direction, text)` is called for each packet. */
   constructor(url, transport, tap = () => {}) {
     this.#tap = tap;
     const base = `${url}/${String(Math.floor(Math.random() * 1_000)).padStart(3, '0')}/${randomId()}`;
-    const carrier = { websocket: overWebSocket, 'xhr-streaming': overXhr, eventsource: overEventSource, 'xhr-polling': overXhr };
-    this.#carrier = carrier[transport](base, {
+    const connect = { websocket: overWebSocket, 'xhr-streaming': overXhr, eventsource: overEventSource, 'xhr-polling': overXhr };
+    this.#connection = connect[transport](base, {
       packet: (text) => this.#receive(text),
       lost: () => this.#end(1006, 'the connection was lost'),
       tap: (text) => tap('out', text),
@@ -31,7 +31,7 @@ export class SockJS {
   }
 
   send(text) {
-    if (this.readyState === OPEN) this.#carrier.send(text);
+    if (this.readyState === OPEN) this.#connection.send(text);
   }
 
   close() {
@@ -63,12 +63,12 @@ export class SockJS {
   #end(code, reason) {
     if (this.readyState === CLOSED) return;
     this.readyState = CLOSED;
-    this.#carrier.end();
+    this.#connection.end();
     this.onclose({ code, reason });
   }
 }
 
-/** 128 random bits: whoever knows a session's id can send in its name. */
+/** 128 random bits: anyone who knows a session's id can send in its name. */
 function randomId() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
@@ -85,7 +85,7 @@ function overWebSocket(base, { packet, lost, tap }) {
   return { send, end: () => socket.close() };
 }
 
-/** Streaming and polling differ only in how many packets an answer holds; after each answer the next is asked for. */
+/** Streaming and polling differ only in the packets per response; after each response the next request follows. */
 function overXhr(base, { packet, lost, tap, route }) {
   const abort = new AbortController();
   const receive = async () => {
@@ -120,9 +120,9 @@ async function* chunks(response) {
 function overEventSource(base, { packet, lost, tap }) {
   const abort = new AbortController();
   const source = new EventSource(`${base}/eventsource`);
-  // Line ends and percent signs come percent-encoded, as an event's data has none.
+  // Line ends and percent signs are percent-encoded, as an event's data has none.
   source.onmessage = ({ data }) => packet(decodeURIComponent(data));
-  // The source connects anew by itself when a stream has ended in order; closed, it has failed.
+  // The source reconnects by itself after a stream has ended in order; when closed, it has failed.
   source.onerror = () => source.readyState === EventSource.CLOSED && lost();
   const end = () => {
     source.close();
@@ -131,7 +131,7 @@ function overEventSource(base, { packet, lost, tap }) {
   return { send: posts(base, lost, tap, abort.signal), end };
 }
 
-/** Sends by POST: one request at a time keeps the order, and takes along what has gathered meanwhile. */
+/** Sends by POST: one request at a time keeps the order, and takes along all messages queued meanwhile. */
 function posts(base, lost, tap, signal) {
   const queue = [];
   let posting = false;

@@ -4,7 +4,7 @@
 const ESCAPES = { '\r': '\\r', '\n': '\\n', ':': '\\c', '\\': '\\\\' };
 const ESCAPED = { '\\r': '\r', '\\n': '\n', '\\c': ':', '\\\\': '\\' };
 
-/** How often each side wants to hear of the other, in milliseconds. */
+/** The heart-beat interval that this client offers and wants, in milliseconds. */
 const HEARTBEAT_MS = 10_000;
 
 /** A frame as text. Headers of CONNECT are not escaped, for the sake of STOMP 1.0. */
@@ -42,13 +42,13 @@ function readHeaders(lines, escaped) {
   const headers = Object.create(null);
   for (const line of lines) {
     const colon = line.indexOf(':');
-    // Of repeated headers the first counts.
+    // The first of repeated headers counts.
     headers[unescape(line.slice(0, colon))] ??= unescape(line.slice(colon + 1));
   }
   return headers;
 }
 
-/** Where the NUL behind a body stands, or -1 while it has not come. `length` is in bytes of UTF-8. */
+/** Index of the NUL after a body, or -1 while it is missing. `length` is in bytes of UTF-8. */
 function bodyEnd(text, begin, length) {
   if (length === undefined) return text.indexOf('\0', begin);
   let at = begin;
@@ -60,7 +60,7 @@ function bodyEnd(text, begin, length) {
   return at < text.length ? at : -1;
 }
 
-/** What the server would not do, or what ended the session. */
+/** A refusal of the server, or the end of the session. */
 export class Refusal extends Error {
   constructor({ code, message, retryAfter }) {
     super(message);
@@ -70,7 +70,7 @@ export class Refusal extends Error {
 }
 
 /**
- * One session, from CONNECT to the end of its socket. Set `onconnected` and `onended` at once; `onended` is given
+ * One session, from CONNECT to the end of its socket. Set `onconnected` and `onended` at once; `onended` receives
  * `{code, reason, error}`, of which `error` is the `message` of an ERROR frame.
  */
 export class Session {
@@ -96,32 +96,32 @@ export class Session {
     socket.onclose = ({ code, reason }) => this.#end(code, reason);
   }
 
-  /** Subscribes; the promise is kept when no later message can be missed. `handle` is given headers and parsed JSON. */
+  /** Subscribes; the promise resolves once no later message can be missed. `handle` receives headers and parsed JSON. */
   subscribe(destination, handle) {
     const id = `sub-${++this.#ids}`;
     this.#subscriptions.set(id, handle);
     return this.#ask('SUBSCRIBE', { destination, id });
   }
 
-  /** Sends; the promise is kept when the server has done it, and broken by a `Refusal` or by the session's end. */
+  /** Sends; the promise resolves when the server has done it, and rejects with a `Refusal` or at the session's end. */
   send(destination, body, headers = {}) {
     return this.#ask('SEND', { destination, 'content-type': 'application/json', ...headers }, body && JSON.stringify(body));
   }
 
-  /** Breaks the promise of a SEND, of which `/user/queue/errors` has told. */
+  /** Rejects the promise of a SEND that `/user/queue/errors` reported. */
   refuse(receipt, refusal) {
     this.#receipts.get(receipt)?.reject(refusal);
     this.#receipts.delete(receipt);
   }
 
-  /** Says goodbye, and does not wait for the answer. */
+  /** Sends DISCONNECT, and does not wait for the answer. */
   disconnect() {
     if (this.#ended) return;
     this.#write(encode('DISCONNECT'));
     this.drop();
   }
 
-  /** Ends the session here and now: the network may not tell for minutes that it is gone. */
+  /** Ends the session here and now: the network may take minutes to report its loss. */
   drop(reason = '') {
     this.#socket.close();
     this.#end(1006, reason);
@@ -158,14 +158,14 @@ export class Session {
     }
   }
 
-  /** Heart-beats both ways, each at the slower of the two wishes. */
+  /** Heart-beats both ways, each at the slower of the two intervals. */
   #beat(offer = '0,0') {
     const [sends, wants] = offer.split(',').map(Number);
     if (wants > 0) this.#beats.push(setInterval(() => this.#write('\n'), Math.max(HEARTBEAT_MS, wants) * 0.9));
     if (sends > 0) {
-      const patience = Math.max(HEARTBEAT_MS, sends) * 2.5;
-      const listen = () => performance.now() - this.heard > patience && this.drop('nothing was heard of the server');
-      this.#beats.push(setInterval(listen, patience / 5));
+      const timeout = Math.max(HEARTBEAT_MS, sends) * 2.5;
+      const listen = () => performance.now() - this.heard > timeout && this.drop('nothing was heard of the server');
+      this.#beats.push(setInterval(listen, timeout / 5));
     }
   }
 

@@ -1,21 +1,21 @@
-// The messages of one conversation: in order, each once, with what is still on its way. Knows neither network nor page.
+// The messages of one conversation: in order, each once, with the unsent ones. Knows neither network nor page.
 
 /** A message id is a version 1 UUID; its time as text that sorts. */
 function position(id) {
   return id.slice(15, 18) + id.slice(9, 13) + id.slice(0, 8);
 }
 
-/** Whether the first id comes behind the second, which may be missing. */
+/** Whether the first id follows the second, which may be missing. */
 export function isLater(id, other) {
   return !other || position(id) > position(other);
 }
 
 export class Timeline {
-  /** Stored messages, oldest first. Within it there is no gap. */
+  /** Stored messages, oldest first, without gaps. */
   messages = [];
   /** Own messages that are not known to be stored: `{clientMessageId, content, at, failed}`, in the order of sending. */
   pending = [];
-  /** Where older ones are to be asked for; null when there are none. Undefined before the first page. */
+  /** Cursor of the older messages; null when there are none. Undefined before the first page. */
   cursor = undefined;
 
   #ids = new Set();
@@ -32,12 +32,12 @@ export class Timeline {
     return this.#ids.has(id);
   }
 
-  /** Whether a message that came live is the one that follows. */
+  /** Whether a live message follows the newest one here. */
   follows(message) {
     return !message.prev || this.#ids.has(message.prev);
   }
 
-  /** Takes messages in, in any order and any number of times; those of the user `me` are no longer on their way. */
+  /** Adds messages, in any order and any number of times; those of the user `me` are no longer pending. */
   add(messages, me) {
     for (const message of messages) {
       if (message.senderId === me) {
@@ -51,7 +51,7 @@ export class Timeline {
     }
   }
 
-  /** Forgets what is loaded, for a gap that is too wide to fill. */
+  /** Drops the loaded messages, for a gap that is too wide to fill. */
   forget() {
     this.messages = [];
     this.#ids.clear();

@@ -1,10 +1,10 @@
-// Conversations and messages as elements. What users wrote becomes text and nothing else.
+// Conversations and messages as elements. The text of users becomes text and nothing else.
 
 const DAY = new Intl.DateTimeFormat(undefined, { weekday: 'long', day: 'numeric', month: 'long', year: 'numeric' });
 const CLOCK = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
 const SHORT_DAY = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short' });
 
-/** Messages of one sender within this time stand together. */
+/** Messages of one sender within this time are grouped. */
 const TOGETHER_MS = 5 * 60_000;
 
 /** An element with text or elements in it. */
@@ -20,7 +20,7 @@ export function spell(user) {
   return String(user).replace(/\B(?=(\d{4})+$)/g, '\u2009');
 }
 
-/** As it was written: the server stores the `<` of markup as its entity. */
+/** The text as written: the server stores the `<` of markup as its entity. */
 function plain(content) {
   return content.replaceAll('&lt;', '<');
 }
@@ -40,7 +40,7 @@ export function membersOf(conversation, me) {
   return ['you', ...others(conversation, me).map(spell)].join(', ');
 }
 
-/** The list of conversations; `current` is the id of the one that is open. */
+/** The list of conversations; `current` is the id of the open one. */
 export function renderList(list, conversations, me, current) {
   reconcile(list, conversations, {
     key: ({ id }) => id,
@@ -72,8 +72,8 @@ function face(conversation, me) {
 }
 
 /**
- * The messages of a conversation, then those that are on their way. `acts` has `retry` and `discard` for those that
- * failed, and `readers(id)`.
+ * The messages of a conversation, then the pending ones. `acts` has `retry` and `discard` for failed ones,
+ * and `readers(id)`.
  */
 export function renderMessages(list, conversation, me, acts) {
   const { timeline } = conversation;
@@ -90,10 +90,10 @@ export function renderMessages(list, conversation, me, acts) {
     if (!before || DAY.format(before.at) !== day) items.push({ key: `day ${day}`, day });
     const first = items.at(-1).day !== undefined || before.senderId !== message.senderId || message.at - before.at > TOGETHER_MS;
     const mine = message.senderId === me;
-    // A message keeps its element when the stored one takes the place of the pending one: it is not read out twice.
+    // A message keeps its element when the stored one replaces the pending one, so that it is not read out twice.
     const key = mine && message.clientMessageId ? `mine ${message.clientMessageId}` : message.id;
-    const fate = mine ? fateOf(message, message.id === lastMine?.id, acts, others(conversation, me).length) : '';
-    items.push({ ...message, key, mine, first, fate, named: group && first && !mine });
+    const status = mine ? statusOf(message, message.id === lastMine?.id, acts, others(conversation, me).length) : '';
+    items.push({ ...message, key, mine, first, status, named: group && first && !mine });
     before = message;
   }
   reconcile(list, items, {
@@ -103,7 +103,7 @@ export function renderMessages(list, conversation, me, acts) {
   });
 }
 
-function fateOf(message, isLast, acts, others) {
+function statusOf(message, isLast, acts, others) {
   if (message.pending) return message.pending.failed ? `not sent: ${message.pending.failed}` : 'sending…';
   if (!isLast) return '';
   const readers = acts.readers(message.id);
@@ -116,17 +116,17 @@ function makeMessage({ mine, senderId, content }) {
   return element('li', '', from, element('p', 'text', plain(content)), element('p', 'meta'));
 }
 
-function updateMessage(made, { mine, first, fate, named, at, pending, content }, acts) {
+function updateMessage(made, { mine, first, status, named, at, pending, content }, acts) {
   const failed = Boolean(pending?.failed);
   made.className = ['message', mine && 'mine', first && 'first', pending && !failed && 'pending', failed && 'failed'].filter(Boolean).join(' ');
   const [from, text, meta] = made.children;
   from.classList.toggle('unseen', !named);
   if (text.textContent !== plain(content)) text.textContent = plain(content);
-  const state = `${fate} ${at}`;
+  const state = `${status} ${at}`;
   if (meta.dataset.state === state) return;
   meta.dataset.state = state;
   const parts = [timeOf(at, CLOCK)];
-  if (fate) parts.push(element('span', 'fate', fate));
+  if (status) parts.push(element('span', 'status', status));
   if (failed) {
     parts.push(action('Try again', () => acts.retry(pending)), action('Remove', () => acts.discard(pending)));
   }
@@ -152,7 +152,7 @@ function sinceMidnight(at) {
   return new Date(at).toDateString() === new Date().toDateString();
 }
 
-/** Makes the children of `parent` those of `items`, in their order; what is there by its key stays in place. */
+/** Makes the children of `parent` those of `items`, in their order; a child with the key of an item stays in place. */
 function reconcile(parent, items, { key, make, update }) {
   const there = new Map([...parent.children].map((child) => [child.dataset.key, child]));
   let next = parent.firstElementChild;

@@ -12,15 +12,15 @@ const SIZE_DIGITS_MAX: usize = 16;
 
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
-    stage: Stage,
-    /// The line under way, as far as it came.
+    state: ChunkState,
+    /// The current line, as far as it has arrived.
     line: Vec<u8>,
     /// Bytes of extensions and trailers of this body.
     extra_bytes: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-enum Stage {
+enum ChunkState {
     #[default]
     Size,
     Data(usize),
@@ -30,32 +30,32 @@ enum Stage {
 }
 
 impl Chunks {
-    /// Moves data from the input to the body; true when the body is whole.
+    /// Moves data from the input to the body; true when the body is complete.
     pub(super) fn read(&mut self, input: &mut &[u8], body: &mut Vec<u8>, limits: &Limits) -> Result<bool, Refusal> {
         loop {
-            match self.stage {
-                Stage::Size => {
+            match self.state {
+                ChunkState::Size => {
                     let Some(size) = self.size(input, body.len(), limits)? else { return Ok(false) };
-                    self.stage = if size == 0 { Stage::Trailers } else { Stage::Data(size) };
+                    self.state = if size == 0 { ChunkState::Trailers } else { ChunkState::Data(size) };
                 }
-                Stage::Data(remaining) => {
+                ChunkState::Data(remaining) => {
                     let Some((data, rest)) = input.split_at_checked(remaining) else {
                         body.extend_from_slice(input);
-                        self.stage = Stage::Data(remaining - input.len());
+                        self.state = ChunkState::Data(remaining - input.len());
                         *input = &[];
                         return Ok(false);
                     };
                     body.extend_from_slice(data);
                     *input = rest;
-                    self.stage = Stage::DataEnd;
+                    self.state = ChunkState::DataEnd;
                 }
-                Stage::DataEnd => {
+                ChunkState::DataEnd => {
                     if !self.data_is_ended(input)? {
                         return Ok(false);
                     }
-                    self.stage = Stage::Size;
+                    self.state = ChunkState::Size;
                 }
-                Stage::Trailers => {
+                ChunkState::Trailers => {
                     let line_bytes_max = limits.http_header_bytes.saturating_sub(self.extra_bytes);
                     if !self.line_is_whole(input, line_bytes_max, limits)? {
                         return Ok(false);
@@ -69,7 +69,7 @@ impl Chunks {
         }
     }
 
-    /// A chunk's size, checked against what the body may still take.
+    /// A chunk's size, checked against the room that the body has left.
     fn size(&mut self, input: &mut &[u8], body_bytes: usize, limits: &Limits) -> Result<Option<usize>, Refusal> {
         let line_bytes_max = SIZE_DIGITS_MAX + limits.http_header_bytes.saturating_sub(self.extra_bytes);
         if !self.line_is_whole(input, line_bytes_max, limits)? {
@@ -116,7 +116,7 @@ impl Chunks {
         }
     }
 
-    /// Gathers a line of at most `line_bytes_max` without its CRLF; true when it is whole, and `self.line` holds it.
+    /// Gathers a line of at most `line_bytes_max` without its CRLF; true when it is complete and `self.line` holds it.
     fn line_is_whole(&mut self, input: &mut &[u8], line_bytes_max: usize, limits: &Limits) -> Result<bool, Refusal> {
         let newline = input.iter().position(|byte| *byte == b'\n');
         let (piece, rest) = input.split_at(newline.map_or(input.len(), |newline| newline + 1));
@@ -149,7 +149,7 @@ mod tests {
         Limits { http_body_bytes: 16, http_header_bytes: 32, ..Limits::default() }
     }
 
-    /// The body and how much of the input is left, or the status of the refusal; the same at every cut.
+    /// The body and the number of bytes left in the input, or the status of the refusal; the same at every cut.
     fn check(input: &str, expect: Result<(&str, &str), u16>) {
         for cut in 0..=input.len() {
             let (mut chunks, mut body) = (Chunks::default(), Vec::new());

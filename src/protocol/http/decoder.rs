@@ -9,21 +9,21 @@ use super::head::{self, Framing, Head, Scan, bad};
 use super::{Request, is_token_byte};
 use crate::model::{Limits, Refusal};
 
-/// What answers [`Event::Continue`] (RFC 9110 section 15.2.1).
+/// The answer to [`Event::Continue`] (RFC 9110 section 15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Four times CRLF.
 const BLANK_BYTES_MAX: u8 = 8;
 
-/// What the decoder found next.
+/// The next thing that the decoder found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     Request(Request),
-    /// The client waits for [`CONTINUE`] before it sends the body; its request follows. The head was within all limits.
+    /// The client waits for [`CONTINUE`] before it sends the body; its request follows. The head kept all limits.
     Continue,
 }
 
-/// Decodes one connection. On the heap only while a request is cut by the end of the input.
+/// Decodes one connection. Uses the heap only while the end of the input cuts a request.
 #[derive(Debug, Default)]
 pub struct Decoder {
     partial: Option<Partial>,
@@ -31,16 +31,16 @@ pub struct Decoder {
     blank_bytes: u8,
     /// The last of them is a CR.
     blank_cut: bool,
-    stage: Stage,
+    state: StreamState,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Stage {
+enum StreamState {
     #[default]
     Http,
-    /// A request with `upgrade` went out: the bytes that follow are not ours.
+    /// A request with `upgrade` was returned: the bytes after it are not HTTP.
     Upgrade,
-    /// A fault went out: nothing that follows has a known meaning.
+    /// An error was returned: the bytes after it have no known meaning.
     Ended,
 }
 
@@ -59,7 +59,7 @@ struct PartialHead {
 #[derive(Debug)]
 struct PartialBody {
     request: Request,
-    /// Grows as the body comes, whatever length the head told.
+    /// Grows as the body arrives, whatever length the head promises.
     bytes: Vec<u8>,
     end: BodyEnd,
 }
@@ -76,17 +76,16 @@ impl Decoder {
         Self::default()
     }
 
-    /// The next event of `input`, which is consumed up to its end; `None` when all of it was consumed, or when it
-    /// follows a request to upgrade.
+    /// The next event of `input`, consumed up to its end. `None` when all of `input` is consumed, or after a request to upgrade.
     ///
     /// # Errors
     ///
-    /// 400, 413, 414, 417, 431, 501 or 505. The answer must close the connection; further input is discarded.
+    /// 400, 413, 414, 417, 431, 501 or 505. The response must close the connection; further input is discarded.
     pub fn next(&mut self, input: &mut &[u8], limits: &Limits) -> Result<Option<Event>, Refusal> {
-        let result = match self.stage {
-            Stage::Http => self.next_event(input, limits),
-            Stage::Upgrade => Ok(None),
-            Stage::Ended => {
+        let result = match self.state {
+            StreamState::Http => self.next_event(input, limits),
+            StreamState::Upgrade => Ok(None),
+            StreamState::Ended => {
                 *input = &[];
                 Ok(None)
             }
@@ -95,34 +94,34 @@ impl Decoder {
             Ok(Some(Event::Request(request))) => {
                 self.blank_bytes = 0;
                 if request.upgrade {
-                    self.stage = Stage::Upgrade;
+                    self.state = StreamState::Upgrade;
                 }
             }
             Ok(_) => {}
             Err(_) => {
-                *self = Self { stage: Stage::Ended, ..Self::default() };
+                *self = Self { state: StreamState::Ended, ..Self::default() };
                 *input = &[];
             }
         }
         result
     }
 
-    /// Whether no byte of an unfinished request is held: a connection that is given up now ends without a 408.
+    /// Whether the decoder holds no byte of an unfinished request: closing the connection now needs no 408.
     #[must_use]
     pub const fn is_idle(&self) -> bool {
         self.partial.is_none()
     }
 
-    /// The upgrade was not accepted: what follows the request is HTTP after all (RFC 9110 section 7.8).
+    /// The upgrade was not accepted: the bytes after the request are HTTP after all (RFC 9110 section 7.8).
     pub fn decline_upgrade(&mut self) {
-        if self.stage == Stage::Upgrade {
-            self.stage = Stage::Http;
+        if self.state == StreamState::Upgrade {
+            self.state = StreamState::Http;
         }
     }
 
     fn next_event(&mut self, input: &mut &[u8], limits: &Limits) -> Result<Option<Event>, Refusal> {
         let partial_head = match self.partial.take() {
-            Some(Partial::Body(body)) => return self.go_on_with_body(body, input, limits),
+            Some(Partial::Body(body)) => return self.continue_body(body, input, limits),
             Some(Partial::Head(head)) => head,
             None => {
                 self.skip_blank(input)?;
@@ -138,7 +137,7 @@ impl Decoder {
                 Box::default()
             }
         };
-        self.go_on_with_head(partial_head, input, limits)
+        self.continue_head(partial_head, input, limits)
     }
 
     /// Skips empty lines before a request.
@@ -159,8 +158,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// Adds input to a head that is cut, never more than the limits allow.
-    fn go_on_with_head(
+    /// Adds input to an incomplete head, never more than the limits allow.
+    fn continue_head(
         &mut self,
         mut partial: Box<PartialHead>,
         input: &mut &[u8],
@@ -204,10 +203,10 @@ impl Decoder {
             self.partial = Some(Partial::Body(partial));
             return Ok(Some(Event::Continue));
         }
-        self.go_on_with_body(partial, input, limits)
+        self.continue_body(partial, input, limits)
     }
 
-    fn go_on_with_body(
+    fn continue_body(
         &mut self,
         mut partial: Box<PartialBody>,
         input: &mut &[u8],

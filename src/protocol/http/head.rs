@@ -1,4 +1,4 @@
-//! Request line and headers (RFC 9112 sections 2 to 6): where a head ends, and what it says.
+//! Request line and headers (RFC 9112 sections 2 to 6): finding the end of a head, and parsing it.
 //!
 //! More lenient than the grammar: a line may end in a bare LF (section 2.2 allows it), the path may hold visible ASCII
 //! that a URI would encode. Stricter: one `Content-Length` of digits only, `Transfer-Encoding` only `chunked`, no
@@ -15,15 +15,15 @@ use crate::model::{Limits, Refusal, RefusalCode};
 /// The parser's table on the stack; a greater `http_headers` has no effect.
 const HEADERS_MAX: usize = 256;
 
-/// A request whose body is due.
+/// A request head whose body follows.
 pub(super) struct Head {
     pub(super) request: Request,
     pub(super) framing: Framing,
-    /// `Expect: 100-continue`: the client may wait for the word before it sends the body.
+    /// `Expect: 100-continue`: the client may wait for 100 before it sends the body.
     pub(super) expects_continue: bool,
 }
 
-/// How the body's end is found (RFC 9112 section 6.3).
+/// How to find the body's end (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
     /// Bytes of the body, within the limit; 0 when there is none.
@@ -31,8 +31,8 @@ pub(super) enum Framing {
     Chunked,
 }
 
-/// Parses a head that stands whole at the start of `bytes`, and gives its length. `None`: it is cut, malformed or over
-/// a limit; [`Scan`] finds out which.
+/// Parses a complete head at the start of `bytes`, and returns its length. `None`: it is incomplete, malformed or over a limit;
+/// [`Scan`] finds out which.
 pub(super) fn parse_whole(bytes: &[u8], limits: &Limits) -> Result<Option<(Head, usize)>, Refusal> {
     let mut table = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let table = table.get_mut(..limits.http_headers.min(HEADERS_MAX)).unwrap_or_default();
@@ -57,19 +57,19 @@ fn last_newline_bytes(bytes: &[u8]) -> usize {
     if bytes.ends_with(b"\r\n") { 2 } else { 1 }
 }
 
-/// Looks for the end of a head that came in pieces; reads each byte once.
+/// Searches for the end of a head that arrives in pieces; reads each byte once.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
-    /// Bytes that were searched.
+    /// Bytes searched so far.
     searched: usize,
     line_start: usize,
-    /// Where the header lines begin; 0 until the request line is whole.
+    /// Start of the header lines; 0 until the request line is complete.
     headers_start: usize,
 }
 
 impl Scan {
-    /// The length of the head at the start of `bytes`, which only grew since the last call; `None` while it is cut.
-    /// The request line is checked as soon as it is whole, so that what is not HTTP is told at once.
+    /// The length of the head at the start of `bytes`, which only grew since the last call; `None` while it is incomplete. The
+    /// request line is checked as soon as it is complete, so that input other than HTTP is refused at once.
     pub(super) fn head_bytes(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Refusal> {
         while let Some(found) = bytes.get(self.searched..).and_then(|rest| rest.iter().position(|byte| *byte == b'\n')) {
             let newline = self.searched + found;
@@ -96,13 +96,13 @@ impl Scan {
         Ok(None)
     }
 
-    /// The most that [`head_bytes`](Self::head_bytes) needs to see before it either finds the end or refuses.
+    /// The most bytes that [`head_bytes`](Self::head_bytes) needs to find the end or to refuse.
     pub(super) fn bytes_max(limits: &Limits) -> usize {
         limits.http_line_bytes.saturating_add(limits.http_header_bytes).saturating_add("\r\n\r\n".len())
     }
 }
 
-/// The refusal of a whole head that [`parse_whole`] did not take.
+/// The refusal of a complete head that [`parse_whole`] rejected.
 pub(super) fn malformed(bytes: &[u8], limits: &Limits) -> Refusal {
     let mut table = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let table = table.get_mut(..limits.http_headers.min(HEADERS_MAX)).unwrap_or_default();
@@ -150,7 +150,7 @@ pub(super) fn headers_too_large(limits: &Limits) -> Refusal {
     Refusal::new(RefusalCode::HeadersTooLarge, message)
 }
 
-/// Refused before a byte of it is kept, when its length is told.
+/// Refuses a body of a known length before a byte of it is kept.
 pub(super) fn check_body_bytes(bytes: Option<usize>, limits: &Limits) -> Result<usize, Refusal> {
     match bytes {
         Some(bytes) if bytes <= limits.http_body_bytes => Ok(bytes),
@@ -177,7 +177,7 @@ fn read(method: &str, target: &str, minor: u8, headers: &[httparse::Header<'_>],
     }
     let framing = fields.framing(minor, limits)?;
     let has_body = framing != Framing::Length(0);
-    // RFC 9110 section 10.1.1: HTTP/1.0 does not know Expect.
+    // RFC 9110 section 10.1.1: HTTP/1.0 has no Expect.
     if minor > 0 && fields.expects_other {
         return Err(Refusal::new(RefusalCode::ExpectationFailed, "only 100-continue can be expected"));
     }
@@ -195,12 +195,12 @@ fn read(method: &str, target: &str, minor: u8, headers: &[httparse::Header<'_>],
     Ok(Head { request, framing, expects_continue: minor > 0 && has_body && fields.expects_continue })
 }
 
-/// What the codec itself needs from the headers.
+/// The headers that the codec itself uses.
 #[derive(Default)]
 struct Fields {
     hosts: usize,
     content_lengths: usize,
-    /// `None`: more than fits.
+    /// `None`: the number does not fit.
     content_length: Option<usize>,
     transfer_encoding: bool,
     chunked: usize,
@@ -258,7 +258,7 @@ impl Fields {
         Ok(())
     }
 
-    /// RFC 9112 sections 6.1 to 6.3. Whatever could be read in two ways is refused: a proxy before us may read the other.
+    /// RFC 9112 sections 6.1 to 6.3. Ambiguous framing is refused: a proxy before the server may read it differently.
     fn framing(&self, minor: u8, limits: &Limits) -> Result<Framing, Refusal> {
         if !self.transfer_encoding {
             return match self.content_lengths {
@@ -288,7 +288,7 @@ fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 
-/// Digits only; `None` for a number that is more than memory holds.
+/// Digits only; `None` for a number that exceeds the address space.
 fn read_content_length(value: &[u8]) -> Result<Option<usize>, Refusal> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(bad("Content-Length is not one decimal number"));
@@ -325,7 +325,7 @@ fn read_target(method: &str, target: &str) -> Result<(Box<str>, Option<Box<str>>
     Ok((if path.is_empty() { "/" } else { path }.into(), query))
 }
 
-/// What follows the authority in `http://authority/path?query`.
+/// The part after the authority in `http://authority/path?query`.
 fn strip_authority(target: &str) -> Result<&str, Refusal> {
     let rest = target
         .split_once("://")
@@ -339,8 +339,8 @@ fn strip_authority(target: &str) -> Result<&str, Refusal> {
     Err(bad("the target is not a path"))
 }
 
-/// The bytes of `uri-host [":" port]` (RFC 3986 section 3.2.2), without a comma, so that two merged Host headers are not
-/// taken for one. May be empty (RFC 9112 section 3.2).
+/// The bytes of `uri-host [":" port]` (RFC 3986 section 3.2.2). A comma is refused, or two merged Host headers would pass as one.
+/// May be empty (RFC 9112 section 3.2).
 fn is_authority(value: &[u8]) -> bool {
     value.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%:[]".contains(byte))
 }

@@ -1,4 +1,4 @@
-//! What callers ask of a request, and how it is printed.
+//! Accessors of a request, and its printed form.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::str;
 use super::Request;
 
 /// Headers whose values may be printed. All others are hidden: any may carry a token (`Authorization`, `Cookie`,
-/// `Sec-WebSocket-Protocol`, the URL of a `Referer`, what a proxy adds).
+/// `Sec-WebSocket-Protocol`, the URL of a `Referer`, headers that a proxy adds).
 const PRINTED: [&str; 10] = [
     "accept",
     "connection",
@@ -40,7 +40,7 @@ impl Request {
         form_value(self.query.as_deref()?, name)
     }
 
-    /// The first value of this name in a form that is the body, decoded like the query's.
+    /// The first value of this name in a form body, decoded like the query.
     #[must_use]
     pub fn form_value(&self, name: &str) -> Option<String> {
         form_value(str::from_utf8(&self.body).ok()?, name)

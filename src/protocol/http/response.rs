@@ -22,7 +22,7 @@ impl Response {
         Self { status, headers: Vec::new(), body: Bytes::new() }
     }
 
-    /// Adds a header. Control characters in the value leave as spaces, so that no value can end its line.
+    /// Adds a header. Control characters in the value become spaces, so that no value can end its line.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
@@ -35,9 +35,9 @@ impl Response {
         self.header("Content-Type", content_type)
     }
 
-    /// A refusal as `{code, message}`, with the headers that its status asks for: `WWW-Authenticate` (RFC 9110 section
+    /// A refusal as `{code, message}`, with the headers that its status requires: `WWW-Authenticate` (RFC 9110 section
     /// 15.5.2), `Upgrade` and `Sec-WebSocket-Version` (RFC 9110 section 15.5.22, RFC 6455 section 4.4), `Retry-After`.
-    /// The `Allow` of a 405 is known to the route alone.
+    /// Only the route knows the `Allow` of a 405.
     #[must_use]
     pub fn refusal(refusal: &Refusal) -> Self {
         let body = RefusalBody { code: refusal.code.name(), message: &refusal.message };
@@ -57,7 +57,7 @@ impl Response {
     }
 
     /// Appends the response. `head_only` answers HEAD: the headers of GET without its body. A 1xx, 204 or 304 has no
-    /// body and no `Content-Length`; a 1xx has no header but its own.
+    /// body and no `Content-Length`; a 1xx has only its own headers.
     pub fn encode(&self, head_only: bool, keep_alive: bool, now: Wall, out: &mut Vec<u8>) {
         let has_body = self.status >= 200 && self.status != 204 && self.status != 304;
         assert!(has_body || self.body.is_empty(), "a {} has no body", self.status);
@@ -73,7 +73,7 @@ impl Response {
         }
     }
 
-    /// Appends the head of a response whose body comes piece by piece: by [chunks](chunk), or, for HTTP/1.0, until the
+    /// Appends the head of a response whose body is sent piece by piece: in [chunks](chunk), or, for HTTP/1.0, until the
     /// end of the connection (RFC 9112 section 6.3).
     pub fn encode_stream(&self, chunked: bool, keep_alive: bool, now: Wall, out: &mut Vec<u8>) {
         assert!(self.body.is_empty(), "the body of a stream comes later");
@@ -109,7 +109,7 @@ impl Response {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// RFC 9110 section 7.8: who sends `Upgrade` names it in `Connection`, too. `keep-alive` is for HTTP/1.0 clients.
+    /// RFC 9110 section 7.8: a sender of `Upgrade` also names it in `Connection`. `keep-alive` is for HTTP/1.0 clients.
     fn connection(&self, keep_alive: bool) -> &'static [u8] {
         match (self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("upgrade")), keep_alive) {
             (false, true) => b"Connection: keep-alive\r\n",
@@ -120,7 +120,7 @@ impl Response {
     }
 }
 
-/// Shows neither header values nor the body: a login's answer holds tokens.
+/// Hides header values and the body: the response to a login holds tokens.
 impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Response")
@@ -131,7 +131,7 @@ impl fmt::Debug for Response {
     }
 }
 
-/// RFC 9110 section 15. Clients ignore it (RFC 9112 section 4), so a status of no route of ours goes without.
+/// RFC 9110 section 15. Clients ignore the phrase (RFC 9112 section 4), so statuses that no route uses have none.
 const fn reason_phrase(status: u16) -> &'static str {
     match status {
         100 => "Continue",
@@ -170,7 +170,7 @@ const fn reason_phrase(status: u16) -> &'static str {
     }
 }
 
-/// Appends a piece of a chunked body (RFC 9112 section 7.1), which is not empty.
+/// Appends a piece of a chunked body (RFC 9112 section 7.1). The piece is not empty.
 pub fn chunk(piece: &[u8], out: &mut Vec<u8>) {
     assert!(!piece.is_empty(), "an empty chunk is the last one");
     out.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
@@ -182,7 +182,7 @@ pub fn chunk(piece: &[u8], out: &mut Vec<u8>) {
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// Whether `If-None-Match` names the tag, by the weak comparison (RFC 9110 section 13.1.2): a proxy that compresses makes tags
-/// weak. A comma within a tag is taken for the end of one: no tag of ours has one.
+/// weak. A comma within a tag ends it: the server's tags have none.
 #[must_use]
 pub fn names_tag(known: &str, tag: &str) -> bool {
     known.split(',').map(str::trim).any(|named| named == "*" || named.strip_prefix("W/").unwrap_or(named) == tag)
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_are_chunked_where_that_is_known() {
+    fn streams_are_chunked_in_http_1_1() {
         let check = |chunked, expect: &str| {
             let mut out = Vec::new();
             Response::new(200).header("Content-Type", "text/plain").encode_stream(chunked, chunked, Wall(0), &mut out);
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_with_what_the_status_asks_for() {
+    fn refusals_carry_the_headers_of_their_status() {
         let late = Refusal::new(RefusalCode::RateLimited, "too \"many\"").retry_after(3);
         let expect = "HTTP/1.1 429 Too Many Requests\nContent-Type: application/json\nRetry-After: 3\nContent-Length: 48\n\
                       Connection: keep-alive\nDATE\n\n{\"code\":\"rate_limited\",\"message\":\"too \\\"many\\\"\"}";

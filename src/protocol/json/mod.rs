@@ -1,15 +1,15 @@
 //! JSON (RFC 8259): bodies of SEND and REST in, the values that clients receive out.
 //!
 //! Flows in: one whole body, bounded by the caller (`limits.frame_bytes`, `limits.http_body_bytes`). Flows out: a value
-//! of model or a [`Refusal`](crate::model::Refusal) that names the member at fault; and, the other way, bytes appended to
-//! a buffer of the caller's. Never imports a session, a clock or a socket.
+//! of model or a [`Refusal`](crate::model::Refusal) that names the faulty member; and, the other way, bytes appended to
+//! the caller's buffer. Never imports a session, a clock or a socket.
 //!
 //! Invariants:
-//! - a body is one object; members nobody asks for are skipped over without being looked into, so that the depth of what
-//!   they hold costs no stack; a member that is asked for and is there twice is refused, never resolved by position;
+//! - a body is one object; unknown members are skipped unread, so that the depth of their values costs no stack; a known member
+//!   that appears twice is refused, never resolved by position;
 //! - reading takes at most about forty times the body's bytes, and keeps no more than [`read::KEPT_BYTES`] of a body for
 //!   the next one;
-//! - what is written is valid JSON in valid UTF-8 whatever the strings in it.
+//! - the output is valid JSON in valid UTF-8 whatever the strings in it.
 
 pub mod read;
 pub mod send;

@@ -1,9 +1,9 @@
 //! One JSON object, read by asking for its members.
 //!
 //! simd-json checks the whole text and lays it out as a flat tape, in which an array or object says how many nodes it
-//! holds. The members are then walked over by hand and not by serde, whose skipping of unknown members recurses.
+//! holds. We then walk the members by hand: serde would recurse to skip unknown ones.
 //! Stricter than RFC 8259: a repeated name is refused where it matters (section 4 leaves it open), nesting ends at
-//! [`DEPTH_MAX`]. More lenient: none.
+//! [`DEPTH_MAX`]. More lenient: nowhere.
 
 use std::fmt;
 
@@ -12,15 +12,15 @@ use simd_json::{Buffers, ErrorType, INPUT_PADDING, Node, StaticNode, Tape};
 use crate::model::ids::{InvalidId, UserId};
 use crate::model::{Refusal, RefusalCode};
 
-/// Deepest nesting of arrays and objects. No body of ours goes beyond two.
+/// Deepest nesting of arrays and objects. The server's own bodies nest two deep.
 pub const DEPTH_MAX: usize = 32;
 
-/// Buffers that grew beyond a body of this size are given back after it.
+/// The reader frees buffers that a body larger than this made grow.
 pub const KEPT_BYTES: usize = 16 * 1024;
 
 /// Reads bodies one after another, reusing its buffers.
 ///
-/// Lifetime: any. Owner: whoever reads many bodies, such as a shard; a fresh one for a single body is as good.
+/// Lifetime: any. Owner: a reader of many bodies, such as a shard; for a single body, create a new one.
 pub struct Reader {
     /// The body, which simd-json unescapes in place, and padding that it may read beyond the end.
     copy: Vec<u8>,
@@ -34,7 +34,7 @@ impl Default for Reader {
     }
 }
 
-/// Prints nothing of the last body.
+/// Hides the last body.
 impl fmt::Debug for Reader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reader").finish_non_exhaustive()
@@ -51,7 +51,7 @@ impl Reader {
     ///
     /// # Errors
     /// `content_invalid` when `body` is not UTF-8, `bad_request` when it is not one JSON object or nests too deep, and
-    /// whatever `members` refuses.
+    /// any refusal of `members`.
     pub fn read<T>(&mut self, body: &[u8], members: impl FnOnce(&Object<'_>) -> Result<T, Refusal>) -> Result<T, Refusal> {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Err(bad_request("the body is empty, a JSON object is expected"));
@@ -87,7 +87,7 @@ fn refuse_text(error: &ErrorType) -> Refusal {
 /// The members of the body's object. `null` counts as absent everywhere.
 #[derive(Debug)]
 pub struct Object<'a> {
-    /// Names and values in turn, each value followed by what it holds.
+    /// Alternating names and values, each value followed by its own nodes.
     nodes: &'a [Node<'a>],
 }
 
@@ -102,7 +102,7 @@ impl<'a> Object<'a> {
     /// The text of a member.
     ///
     /// # Errors
-    /// `bad_request` when it is there twice or is not a string.
+    /// `bad_request` when it appears twice or is not a string.
     pub fn string(&self, name: &str) -> Result<Option<&'a str>, Refusal> {
         match self.member(name)? {
             None => Ok(None),
@@ -111,7 +111,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// The text of a member that must be there.
+    /// The text of a required member.
     ///
     /// # Errors
     /// As [`string`](Self::string), and `bad_request` when it is absent.
@@ -119,20 +119,20 @@ impl<'a> Object<'a> {
         self.string(name)?.ok_or_else(|| missing(name))
     }
 
-    /// An id: a JSON number or the same in decimal digits as a string; `new` is the id's own check.
+    /// An id: a JSON number, or its decimal digits as a string; `new` is the id's own check.
     ///
     /// # Errors
-    /// `bad_request` when it is there twice or is no such id.
+    /// `bad_request` when it appears twice or is no such id.
     pub fn id<T>(&self, name: &str, new: impl Fn(u64) -> Result<T, InvalidId>) -> Result<Option<T>, Refusal> {
         let Some(value) = self.member(name)? else { return Ok(None) };
         let id = value.first().and_then(number).and_then(|number| new(number).ok());
         id.map(Some).ok_or_else(|| bad_request(format!("{name} must be a positive integer below 2^53")))
     }
 
-    /// A list of user ids, at most `count_max` of them as they stand.
+    /// A list of user ids, at most `count_max` of them, repeats included.
     ///
     /// # Errors
-    /// `bad_request` when it is there twice, is not an array of ids, or is longer than `count_max`.
+    /// `bad_request` when it appears twice, is not an array of ids, or is longer than `count_max`.
     pub fn users(&self, name: &str, count_max: usize) -> Result<Option<Vec<UserId>>, Refusal> {
         let Some(value) = self.member(name)? else { return Ok(None) };
         let Some((Node::Array { len, .. }, elements)) = value.split_first() else {
@@ -147,7 +147,7 @@ impl<'a> Object<'a> {
         ids.map(Some).ok_or_else(|| bad_request(format!("{name} must hold positive integers below 2^53")))
     }
 
-    /// The nodes of a member's value: the value itself, then what it holds.
+    /// The nodes of a member's value: the value itself, then the nodes inside it.
     fn member(&self, name: &str) -> Result<Option<&'a [Node<'a>]>, Refusal> {
         let mut found = None;
         let mut rest = self.nodes;
@@ -165,7 +165,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// Nodes on the tape that belong to a value, itself counted.
+/// Number of tape nodes of a value, including itself.
 fn span(node: &Node<'_>) -> usize {
     match node {
         Node::Object { count, .. } | Node::Array { count, .. } => count.saturating_add(1),
@@ -177,7 +177,7 @@ fn number(node: &Node<'_>) -> Option<u64> {
     match node {
         Node::Static(StaticNode::U64(number)) => Some(*number),
         Node::Static(StaticNode::I64(number)) => u64::try_from(*number).ok(),
-        // The same form that a path takes: digits, no sign, no leading zero.
+        // The same form that a path accepts: digits, no sign, no leading zero.
         Node::String(text) => text.parse::<UserId>().ok().map(UserId::value),
         _ => None,
     }
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_refused() {
+    fn bodies_other_than_an_object_are_refused() {
         for body in [
             "",
             " \r\n",
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn every_truncation_is_refused_and_the_reader_goes_on() {
+    fn every_truncation_is_refused_and_the_reader_stays_usable() {
         let body = r#"{"s":"é \u00e9","n":7,"a":[1,2],"x":{"y":[true,null,1.5e3]}}"#.as_bytes();
         let mut reader = Reader::new();
         for end in 0..body.len() {
@@ -317,12 +317,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_are_a_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn no_bytes_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _seen = read(&body);
         }
 
         #[test]
-        fn no_text_that_looks_like_json_is_a_panic(body in "(\\{|[\\[\\]{}:,]|\"[sna]\"|\"\\\\u?[d8-f0]{0,4}|null|-?[0-9.e]{1,20}| ){0,40}") {
+        fn no_text_like_json_panics(body in "(\\{|[\\[\\]{}:,]|\"[sna]\"|\"\\\\u?[d8-f0]{0,4}|null|-?[0-9.e]{1,20}| ){0,40}") {
             let _seen = read(body.as_bytes());
         }
     }

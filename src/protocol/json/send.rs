@@ -7,13 +7,13 @@ use crate::protocol::json::read::{Object, Reader, bad_request};
 /// `{"conversationId":1,"content":"..","clientMessageId":".."}`; other members are ignored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SendBody {
-    /// Needed where the destination or path does not name the conversation.
+    /// Required where neither destination nor path names the conversation.
     pub conversation: Option<ConversationId>,
     pub content: String,
     pub client_message_id: Option<String>,
 }
 
-/// Without the content, which must not reach a log.
+/// Hides the content, which must not reach a log.
 impl std::fmt::Debug for SendBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SendBody").field("conversation", &self.conversation).finish_non_exhaustive()
@@ -21,7 +21,7 @@ impl std::fmt::Debug for SendBody {
 }
 
 impl SendBody {
-    /// Reads a body with buffers of its own; with many bodies to read, [`read`](Self::read) spares their allocation.
+    /// Reads a body with buffers of its own; for many bodies, [`read`](Self::read) saves their allocation.
     ///
     /// # Errors
     /// `content_invalid` when it is not UTF-8; `bad_request`, naming the member, for everything else.
@@ -35,7 +35,7 @@ impl SendBody {
         reader.read(body, Self::of)
     }
 
-    /// The members of an object that has others too.
+    /// Reads these members from an object that also has others.
     ///
     /// # Errors
     /// As [`parse`](Self::parse).
@@ -47,7 +47,7 @@ impl SendBody {
         })
     }
 
-    /// What is to be stored, once its lengths are in bounds. `header_key` is the header `client-message-id`, `headers`
+    /// The draft to store, once its lengths are within bounds. `header_key` is the header `client-message-id`, `headers`
     /// are those that are passed on to receivers.
     ///
     /// # Errors
@@ -78,7 +78,7 @@ fn check_content(content: &str, limits: &Limits) -> Result<(), Refusal> {
     if content.is_empty() {
         return Err(Refusal::new(RefusalCode::ContentEmpty, "content is empty"));
     }
-    // There are never more characters than bytes, so a short text need not be counted.
+    // A text never has more characters than bytes, so a short text need not be counted.
     if content.len() > limits.content_chars && content.chars().count() > limits.content_chars {
         let message = format!("content is longer than {} characters", limits.content_chars);
         return Err(Refusal::new(RefusalCode::ContentTooLong, message));
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn the_guides_bodies_are_read() {
+    fn bodies_of_the_guide_are_read() {
         let check = |body: &str, conversation: Option<u64>, content: &str, key: Option<&str>| {
             let conversation = conversation.map(|id| ConversationId::new(id).unwrap());
             let expect = SendBody { conversation, content: content.to_owned(), client_message_id: key.map(str::to_owned) };
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_what_is_wrong() {
+    fn a_refusal_names_the_fault() {
         let check = |body: &[u8], code: RefusalCode, message: &str| {
             assert_eq!(SendBody::parse(body), Err(Refusal::new(code, message.to_owned())));
         };
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_the_content_is_printed() {
+    fn content_is_never_printed() {
         let body = SendBody::parse(br#"{"content":"hunter2","clientMessageId":"hunter3"}"#).unwrap();
         assert!(!format!("{body:?}").contains("hunter"));
     }

@@ -1,4 +1,4 @@
-//! The values that clients receive: bodies of MESSAGE frames and the parts of REST's answers.
+//! The values that clients receive: bodies of MESSAGE frames and parts of REST responses.
 
 use crate::model::message::{
     Conversation, ConversationKind, ConversationSummary, Message, Participant, ParticipantRole, ReadMark,
@@ -6,7 +6,7 @@ use crate::model::message::{
 use crate::model::{ConversationId, Refusal};
 use crate::protocol::json::write::ObjectWriter;
 
-/// Bytes of a message's JSON beside its content and client id: member names, two numbers, two UUIDs and the time.
+/// Bytes of a message's JSON apart from its content and client id: member names, two numbers, two UUIDs and the time.
 const MESSAGE_FRAME_BYTES: usize = 240;
 
 /// `{id, conversationId, senderId, content, createdAt, erased?, clientMessageId?, prev?}`
@@ -22,7 +22,7 @@ pub fn message_dto(message: &Message, out: &mut Vec<u8>) {
     with_prev(object.optional_string("clientMessageId", message.client_id.as_deref()), message).end();
 }
 
-/// What the sending session is told of a stored message, without its content:
+/// Acknowledges a stored message to the sending session, without its content:
 /// `{id, conversationId, clientMessageId?, createdAt, prev?, replay}`.
 pub fn ack(message: &Message, replay: bool, out: &mut Vec<u8>) {
     let object = ObjectWriter::new(out)
@@ -40,13 +40,13 @@ fn with_prev<'a>(object: ObjectWriter<'a>, message: &Message) -> ObjectWriter<'a
     }
 }
 
-/// `{code, message, receipt?}`: the one error body; `receipt` is that of a refused frame.
+/// `{code, message, receipt?}`: the only error body; `receipt` is that of the refused frame.
 pub fn error_body(refusal: &Refusal, receipt: Option<&str>, out: &mut Vec<u8>) {
     let object = ObjectWriter::new(out).string("code", refusal.code.name()).string("message", &refusal.message);
     object.optional_string("receipt", receipt).end();
 }
 
-/// Tells the other participants how far one has read: `{type: "read", conversationId, messageId, userId}`.
+/// Reports to the other participants how far one has read: `{type: "read", conversationId, messageId, userId}`.
 pub fn read_mark_event(conversation: ConversationId, mark: &ReadMark, out: &mut Vec<u8>) {
     ObjectWriter::new(out)
         .string("type", "read")
@@ -56,7 +56,7 @@ pub fn read_mark_event(conversation: ConversationId, mark: &ReadMark, out: &mut 
         .end();
 }
 
-/// `{messageId, userId}`: a mark where its conversation is known.
+/// `{messageId, userId}`: a read mark inside its conversation.
 pub fn read_mark(mark: &ReadMark, out: &mut Vec<u8>) {
     ObjectWriter::new(out).message_id("messageId", mark.message).number("userId", mark.user.value()).end();
 }
@@ -94,7 +94,7 @@ fn participant(participant: &Participant, out: &mut Vec<u8>) {
         .end();
 }
 
-/// The word for a kind, in both directions.
+/// The wire name of a kind, in both directions.
 #[must_use]
 pub const fn kind_name(kind: ConversationKind) -> &'static str {
     match kind {
@@ -103,7 +103,7 @@ pub const fn kind_name(kind: ConversationKind) -> &'static str {
     }
 }
 
-/// The word for a role, in both directions.
+/// The wire name of a role, in both directions.
 #[must_use]
 pub const fn role_name(role: ParticipantRole) -> &'static str {
     match role {

@@ -6,7 +6,7 @@ use crate::model::{MessageId, Wall};
 #[must_use = "an object that is not ended is not JSON"]
 pub struct ObjectWriter<'a> {
     out: &'a mut Vec<u8>,
-    /// What goes before the next member: the brace or a comma.
+    /// The byte before the next member: the brace or a comma.
     before: u8,
 }
 
@@ -27,7 +27,7 @@ impl<'a> ObjectWriter<'a> {
         self
     }
 
-    /// Left out when there is none.
+    /// Omitted when `None`.
     pub fn optional_string(self, name: &'static str, value: Option<&str>) -> Self {
         match value {
             Some(value) => self.string(name, value),
@@ -89,7 +89,7 @@ impl<'a> ObjectWriter<'a> {
         self
     }
 
-    /// Names are ours: nothing in them has to be escaped.
+    /// The server chooses the names: none needs escaping.
     fn name(&mut self, name: &'static str) -> &mut Vec<u8> {
         debug_assert!(first_special(name.as_bytes()).is_none());
         self.out.push(self.before);
@@ -113,9 +113,9 @@ pub fn push_message_id(id: MessageId, out: &mut Vec<u8>) {
 
 /// A string with its quotes.
 ///
-/// Escaped is what RFC 8259 section 7 demands and nothing else: the quote, the backslash, and what is below U+0020.
-/// U+2028 and U+2029 stay as they are: JSON always allowed them, scripts do since ECMAScript 2019, and bodies of ours
-/// are parsed as JSON, never run; a transport that wraps them into a script escapes for itself.
+/// Escapes only what RFC 8259 section 7 requires: the quote, the backslash, and characters below U+0020.
+/// U+2028 and U+2029 stay unescaped: JSON always allowed them, scripts do since ECMAScript 2019, and clients parse
+/// these bodies and never run them. A transport that wraps a body in a script does its own escaping.
 pub fn push_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     let mut rest = text.as_bytes();
@@ -149,7 +149,7 @@ fn push_escape(byte: u8, out: &mut Vec<u8>) {
     out.extend_from_slice(&[b'\\', short]);
 }
 
-/// Where the first byte that must be escaped is. Eight bytes at a time: most text has none.
+/// Index of the first byte that must be escaped. Eight bytes at a time: most text has none.
 fn first_special(bytes: &[u8]) -> Option<usize> {
     let (words, tail) = bytes.as_chunks::<8>();
     for (at, word) in words.iter().enumerate() {
@@ -162,8 +162,8 @@ fn first_special(bytes: &[u8]) -> Option<usize> {
     Some(words.len() * 8 + at)
 }
 
-/// The top bit of every byte of `word` that must be escaped. A borrow may set bits above the lowest one that is right,
-/// never below it, so only the lowest tells the truth.
+/// The top bit of every byte of `word` that must be escaped. A borrow may set wrong bits above the lowest right one, never below
+/// it, so only the lowest bit is reliable.
 const fn special_bytes(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = 0x8080_8080_8080_8080;
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_must_be_escaped_is() {
+    fn escapes_only_the_required_bytes() {
         let check = |text: &str, expect: &str| assert_eq!(written(text), expect);
         check("", r#""""#);
         check("a < b & c / d", r#""a < b & c / d""#);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_is_found_at_every_place() {
+    fn every_special_byte_is_found_at_every_offset() {
         for byte in 0..=0x7Fu8 {
             for at in 0..20 {
                 let mut text = [b'x'; 20];
@@ -229,12 +229,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_comes_back(text in any::<String>()) {
+        fn any_text_round_trips(text in any::<String>()) {
             prop_assert_eq!(read_back(&written(&text)), text);
         }
 
         #[test]
-        fn text_full_of_escapes_comes_back(text in "[\\x00-\\x22\\\\/ -~\u{2028}\u{2029}é😀]{0,80}") {
+        fn text_full_of_escapes_round_trips(text in "[\\x00-\\x22\\\\/ -~\u{2028}\u{2029}é😀]{0,80}") {
             prop_assert_eq!(read_back(&written(&text)), text);
         }
     }

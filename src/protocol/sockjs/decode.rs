@@ -1,20 +1,19 @@
-//! What clients send: a JSON array of strings, or one string.
+//! Input from clients: a JSON array of strings, or one string.
 //!
-//! The array is read by hand: JavaScript's strings may hold halves of surrogate pairs, which no JSON library for UTF-8
-//! passes on.
+//! The array is read by hand: JavaScript's strings may hold unpaired surrogates, which no JSON library for UTF-8 passes on.
 
 use std::str;
 
-/// The messages of one request or packet, one behind the other.
+/// The messages of one request or packet, concatenated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Messages {
     /// WTF-8.
     bytes: Vec<u8>,
-    /// Where each message ends.
+    /// The end offset of each message.
     ends: Vec<usize>,
 }
 
-/// It is neither an array of strings nor a string.
+/// The input is neither an array of strings nor a string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BrokenJson;
 
@@ -31,10 +30,10 @@ impl Messages {
     }
 }
 
-/// Reads what a client sent. The result is never longer than the input.
+/// Reads a client's input. The result is never longer than the input.
 ///
 /// # Errors
-/// [`BrokenJson`] for anything else than an array of strings or a string.
+/// [`BrokenJson`] for anything but an array of strings or a string.
 pub fn messages(sent: &[u8]) -> Result<Messages, BrokenJson> {
     let text = str::from_utf8(sent).map_err(|_| BrokenJson)?;
     let mut reader = Reader { rest: text.as_bytes() };
@@ -139,7 +138,7 @@ impl Reader<'_> {
         Ok(unit)
     }
 
-    /// The character of a high surrogate and the low one behind it; without one, the high one alone.
+    /// The character of a high surrogate and the low one after it; without a low one, the high one alone.
     fn pair(&mut self, high: u32) -> u32 {
         let mut ahead = Reader { rest: self.rest };
         if ahead.take(b'\\')
@@ -194,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_broken() {
+    fn other_input_is_broken_json() {
         for sent in [
             "",
             " ",
@@ -224,7 +223,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_is_decoded(texts in prop::collection::vec(".*", 0..4)) {
+        fn encoded_messages_are_decoded(texts in prop::collection::vec(".*", 0..4)) {
             let elements: Vec<Vec<u8>> = texts.iter().map(|text| {
                 let mut out = Vec::new();
                 element(text.as_bytes(), &mut out);

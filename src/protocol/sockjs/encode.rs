@@ -1,26 +1,26 @@
-//! Packets as bytes, and what each transport puts around them.
+//! Packets as bytes, and the framing of each transport around them.
 
 use super::path::Transport;
 
 /// The session is open.
 pub const OPEN: &[u8] = b"o";
-/// The session is still there.
+/// The session still exists.
 pub const HEART_BEAT: &[u8] = b"h";
-/// To a receiver while another one waits.
+/// Sent to a receiver while another one waits.
 pub const CLOSE_ANOTHER_OPEN: (u16, &str) = (2010, "Another connection still open");
 
-/// To a receiver whose session ended because another receiver was lost.
+/// Sent to a receiver whose session ended because another receiver was lost.
 pub const CLOSE_INTERRUPTED: (u16, &str) = (1002, "Connection interrupted");
 
 /// Length of a callback's name in bytes.
 const CALLBACK_BYTES_MAX: usize = 256;
 
-/// xhr_streaming: so many bytes before the first packet, as browsers hold back the beginning of a response.
+/// xhr_streaming sends this many bytes before the first packet, as browsers hold back the beginning of a response.
 const XHR_PRELUDE_BYTES: usize = 2_048;
-/// htmlfile: the page's head is filled up to more than this.
+/// htmlfile pads the page's head beyond this size.
 const HTML_PRELUDE_BYTES: usize = 1_024;
 
-/// Appends one message as a JSON string. `text` is WTF-8: what is no character in it is escaped as a surrogate.
+/// Appends one message as a JSON string. `text` is WTF-8: bytes that form no character are escaped as surrogates.
 pub fn element(text: &[u8], out: &mut Vec<u8>) {
     out.reserve(text.len() + text.len() / 8 + 2);
     out.push(b'"');
@@ -52,7 +52,7 @@ fn three_bytes(text: &[u8]) -> Option<u16> {
     Some(u16::from(first & 0x0F) << 12 | u16::from(second & 0x3F) << 6 | u16::from(third & 0x3F))
 }
 
-/// What the protocol's suite asks a server to escape beyond JSON, as browsers or WebSockets change it on the way.
+/// Characters that the protocol's suite requires escaped beyond JSON, as browsers or WebSockets change them on the way.
 fn is_mangled(unit: u16) -> bool {
     matches!(unit, 0x200C..=0x200F | 0x2028..=0x202F | 0x2060..=0x206F | 0xD800..=0xDFFF | 0xFFF0..=0xFFFF)
 }
@@ -101,10 +101,10 @@ pub fn close(code: u16, reason: &str) -> Vec<u8> {
     out
 }
 
-/// The name of the client's function, checked.
+/// Checks the name of the client's function.
 ///
 /// # Errors
-/// The words of the response, which has status 500.
+/// The body of the response, whose status is 500.
 pub fn callback(name: Option<&str>) -> Result<&str, &'static str> {
     let name = name.filter(|name| !name.is_empty()).ok_or("\"callback\" parameter required")?;
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
@@ -114,7 +114,7 @@ pub fn callback(name: Option<&str>) -> Result<&str, &'static str> {
     Ok(name)
 }
 
-/// What a stream sends before its first packet; empty for the others.
+/// The bytes that a stream sends before its first packet; empty for other transports.
 #[must_use]
 pub fn prelude(transport: Transport, callback: &str) -> Vec<u8> {
     match transport {
@@ -142,14 +142,14 @@ pub fn prelude(transport: Transport, callback: &str) -> Vec<u8> {
     }
 }
 
-/// Appends a packet as its transport frames it.
+/// Appends a packet in its transport's framing.
 pub fn packet(transport: Transport, callback: &str, packet: &[u8], out: &mut Vec<u8>) {
     match transport {
         Transport::Xhr | Transport::XhrStreaming => {
             out.extend_from_slice(packet);
             out.push(b'\n');
         }
-        // No packet has a line end in it: JSON escapes them. Clients percent-decode what comes by this way.
+        // JSON escapes line ends, so a packet has none. Clients percent-decode packets of this transport.
         Transport::EventSource => {
             out.extend_from_slice(b"data: ");
             for (index, part) in packet.split(|byte| *byte == b'%').enumerate() {
@@ -165,7 +165,7 @@ pub fn packet(transport: Transport, callback: &str, packet: &[u8], out: &mut Vec
             script_string(packet, out);
             out.extend_from_slice(b");\n</script>\r\n");
         }
-        // The comment keeps the function's name from being the first bytes: a file of another type could begin so.
+        // The comment keeps the function's name from being the first bytes: a file of another type could begin with it.
         Transport::Jsonp => {
             out.extend_from_slice(b"/**/");
             out.extend_from_slice(callback.as_bytes());
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_are_escaped_where_something_on_the_way_mangles() {
+    fn strings_are_escaped_where_browsers_or_proxies_mangle_them() {
         check_element(b"", r#""""#);
         check_element(
             "a\"\\\u{8}\t\n\u{c}\r\0\u{1f}/é\u{1F600}".as_bytes(),
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_do_not_panic() {
+    fn bytes_other_than_text_do_not_panic() {
         for text in [&b"\xe2"[..], b"\xef\xbf", b"\xed\xa0", b"\xff\xfe"] {
             let mut out = Vec::new();
             element(text, &mut out);
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_as_each_transport_frames_them() {
+    fn each_transport_frames_packets_its_own_way() {
         let check = |transport, expect: &str| {
             let mut out = Vec::new();
             packet(transport, "cb", b"a[\"x\"]", &mut out);

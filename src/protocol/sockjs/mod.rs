@@ -1,7 +1,7 @@
-//! SockJS (protocol 0.3.3): WebSocket's messages over whatever a browser and the proxies in between let through.
+//! SockJS (protocol 0.3.3): WebSocket messages over any transport that a browser and the proxies in between let through.
 //!
 //! Flows in: paths below an endpoint, bodies of requests, text messages of its WebSocket. Flows out: messages, and the bytes of
-//! packets as each transport frames them. Never imports a socket, a clock or randomness.
+//! packets in each transport's framing. Never imports a socket, a clock or randomness.
 //!
 //! ```text
 //! path    = "" | "/" | "/info" | "/iframe" *any ".html" | "/websocket"
@@ -10,9 +10,9 @@
 //! sent    = "[" [ string *( "," string ) ] "]" | string              what clients send; empty: nothing
 //! ```
 //!
-//! Invariants: what leaves is ASCII where browsers or proxies are known to mangle (control characters, line separators,
-//! joiners, what stands at the end of the basic plane); no body can end the script, the event or the string that it
-//! travels in. Strings are JavaScript's: a lone surrogate is kept, in three bytes as if it were a character (WTF-8).
+//! Invariants: output is ASCII where browsers or proxies are known to mangle it (control characters, line separators,
+//! joiners, the end of the basic plane); no body can end the script, the event or the string that carries it.
+//! Strings are JavaScript's: a lone surrogate is kept, in three bytes as if it were a character (WTF-8).
 
 mod decode;
 mod encode;
@@ -24,8 +24,8 @@ pub use encode::{CLOSE_ANOTHER_OPEN, CLOSE_INTERRUPTED, HEART_BEAT, OPEN, array,
 pub use pages::{greeting, iframe, iframe_page, info, preflight, receiving, refused};
 pub use path::{Path, Transport, parse};
 
-/// One year in seconds: how long what never changes may be cached.
+/// One year in seconds: how long unchanging responses may be cached.
 const YEAR_SECONDS: &str = "31536000";
 
-/// What no cache and no proxy may keep or change.
+/// For responses that no cache and no proxy may keep or change.
 const NOT_CACHED: &str = "no-store, no-cache, no-transform, must-revalidate, max-age=0";

@@ -6,21 +6,21 @@ use crate::model::Wall;
 use crate::protocol::http::imf_fixdate;
 use crate::protocol::http::{Response, names_tag};
 
-/// The answer to a plain GET of the endpoint.
+/// The response to a plain GET of the endpoint.
 #[must_use]
 pub fn greeting() -> Response {
     Response::new(200).body("text/plain; charset=UTF-8", "Welcome to SockJS!\n")
 }
 
-/// What the server offers. `entropy` must be hard to guess: clients draw their sessions' names from it.
+/// The server's offer. `entropy` must be hard to guess: clients draw their sessions' names from it.
 #[must_use]
 pub fn info(websocket: bool, cookie_needed: bool, entropy: u32) -> Response {
     let body = format!(r#"{{"websocket":{websocket},"origins":["*:*"],"cookie_needed":{cookie_needed},"entropy":{entropy}}}"#);
     Response::new(200).header("Cache-Control", NOT_CACHED).body("application/json; charset=UTF-8", body)
 }
 
-/// The page that brings a SockJS client to the server's own origin. `client_url` is where that client's script is,
-/// `etag` names this version of the page, `known` is the `If-None-Match` of who has one already.
+/// The page that brings a SockJS client to the server's own origin. `client_url` is the address of the client's script,
+/// `etag` names this version of the page, `known` is the `If-None-Match` of a browser that has one already.
 #[must_use]
 pub fn iframe(client_url: &str, etag: &str, known: Option<&str>, now: Wall) -> Response {
     if known.is_some_and(|known| names_tag(known, etag)) {
@@ -32,7 +32,7 @@ pub fn iframe(client_url: &str, etag: &str, known: Option<&str>, now: Wall) -> R
         .body("text/html; charset=UTF-8", iframe_page(client_url))
 }
 
-/// That page itself.
+/// The iframe's HTML.
 #[must_use]
 pub fn iframe_page(client_url: &str) -> String {
     let client_url = client_url.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;");
@@ -47,7 +47,7 @@ pub fn iframe_page(client_url: &str) -> String {
     )
 }
 
-/// The answer to OPTIONS: these methods, for a year. What origins may do is the caller's to add.
+/// The response to OPTIONS: these methods, for a year. The caller adds what an origin may do.
 #[must_use]
 pub fn preflight(path: &Path<'_>, headers: Option<&str>, now: Wall) -> Response {
     let response = cacheable(Response::new(204), now)
@@ -64,14 +64,14 @@ fn cacheable(response: Response, now: Wall) -> Response {
     response.header("Cache-Control", format!("public, max-age={YEAR_SECONDS}")).header("Expires", imf_fixdate(expires))
 }
 
-/// The head of a response to a receiver, or to what was sent: 204 and `ok`.
+/// The head of a response to a receiver, or to a send: 204 and `ok`.
 #[must_use]
 pub fn receiving(transport: Transport) -> Response {
     let (status, content_type) = match transport {
         Transport::Xhr | Transport::XhrStreaming | Transport::Jsonp => (200, "application/javascript; charset=UTF-8"),
         Transport::EventSource => (200, "text/event-stream"),
         Transport::HtmlFile => (200, "text/html; charset=UTF-8"),
-        // Some browsers take an answer without a type for XML, even one without a body.
+        // Some browsers take a response without a type for XML, even one without a body.
         Transport::XhrSend => (204, "text/plain; charset=UTF-8"),
         Transport::JsonpSend => (200, "text/plain; charset=UTF-8"),
         Transport::WebSocket => unreachable!("a WebSocket is answered by its handshake"),
@@ -82,7 +82,7 @@ pub fn receiving(transport: Transport) -> Response {
         .header("X-Content-Type-Options", "nosniff")
         // The URL of a page may hold a token.
         .header("Referrer-Policy", "no-referrer");
-    // nginx collects answers unless it is told not to.
+    // nginx buffers responses unless this header forbids it.
     if transport.is_stream() { response.header("X-Accel-Buffering", "no") } else { response }
 }
 
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn preflights_echo_what_is_asked_for() {
+    fn preflights_echo_the_requested_headers() {
         let path = crate::protocol::sockjs::parse("/0/0/xhr").unwrap();
         assert_eq!(header(&preflight(&path, Some("a, b"), Wall(0)), "Access-Control-Allow-Headers"), Some("a, b"));
         assert_eq!(header(&preflight(&path, Some(""), Wall(0)), "Access-Control-Allow-Headers"), None);

@@ -1,4 +1,4 @@
-//! What a path below an endpoint names.
+//! Paths below an endpoint.
 
 use crate::protocol::http::Method;
 
@@ -8,7 +8,7 @@ const SESSION_BYTES_MAX: usize = 256;
 /// A path below an endpoint, undecoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path<'a> {
-    /// The endpoint itself: SockJS's greeting, and a plain WebSocket for those who upgrade.
+    /// The endpoint itself: SockJS's greeting, and a plain WebSocket for clients that upgrade.
     Base,
     /// The endpoint with a slash: the greeting only.
     Greeting,
@@ -16,7 +16,7 @@ pub enum Path<'a> {
     Iframe,
     /// A WebSocket without SockJS's framing.
     RawWebSocket,
-    /// The server's name is there for load balancers, and ignored.
+    /// The server's name is for load balancers; we ignore it.
     Session {
         session: &'a str,
         transport: Transport,
@@ -56,7 +56,7 @@ impl Transport {
         matches!(self, Self::XhrStreaming | Self::EventSource | Self::HtmlFile)
     }
 
-    /// Whether requests bring messages, and get none.
+    /// Whether its requests bring messages and receive none.
     #[must_use]
     pub fn is_send(self) -> bool {
         matches!(self, Self::XhrSend | Self::JsonpSend)
@@ -70,7 +70,7 @@ impl Transport {
 }
 
 impl Path<'_> {
-    /// The methods of a path, beside HEAD where GET is not the start of a session.
+    /// The methods of a path; HEAD too, where GET does not start a session.
     #[must_use]
     pub fn methods(&self) -> &'static [Method] {
         match self {
@@ -99,7 +99,7 @@ impl Path<'_> {
     }
 }
 
-/// `rest` is what follows the endpoint in the path: empty, or beginning with a slash.
+/// `rest` is the part of the path after the endpoint: empty, or beginning with a slash.
 #[must_use]
 pub fn parse(rest: &str) -> Option<Path<'_>> {
     match rest {
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_there() {
+    fn other_paths_are_not_found() {
         let long = format!("/0/{}/xhr", "s".repeat(SESSION_BYTES_MAX + 1));
         for rest in [
             "/a",

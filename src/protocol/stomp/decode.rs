@@ -1,8 +1,7 @@
 //! Bytes in any pieces to frames and heart-beats.
 //!
-//! A frame that is whole within the input is borrowed from it. Of one that is not, the bytes so far are kept (never more
-//! than `limits.frame_bytes`) together with how far they were read, so that one byte at a time costs no more than
-//! all at once.
+//! A frame that is complete within the input is borrowed from it. Of an incomplete one, the decoder keeps the bytes so far (never
+//! more than `limits.frame_bytes`) and how far they were read, so that one byte at a time costs no more than all at once.
 
 use smallvec::SmallVec;
 
@@ -18,14 +17,14 @@ pub struct Decoder {
     version: Version,
     /// A CR was read between frames: its LF must follow.
     after_cr: bool,
-    /// `partial` was handed out as a frame and can go.
+    /// `partial` was returned as a frame and can be freed.
     spent: bool,
     scan: Scan,
     partial: Vec<u8>,
     receipt: Option<Box<str>>,
 }
 
-/// First room for a partial frame, in bytes: most frames fit.
+/// First capacity for a partial frame, in bytes: most frames fit.
 const PARTIAL_BYTES_MIN: usize = 256;
 
 impl Decoder {
@@ -35,8 +34,8 @@ impl Decoder {
         Self { side, version: Version::V10, after_cr: false, spent: false, scan: Scan::START, partial: Vec::new(), receipt: None }
     }
 
-    /// What was agreed: holds from the next frame on. To be called between two frames, as soon as CONNECT was answered
-    /// (or CONNECTED read), since frames of the new version may stand behind it in the same input.
+    /// Sets the agreed version, which holds from the next frame on. Call it between two frames, as soon as CONNECT was answered
+    /// (or CONNECTED read), since frames of the new version may follow in the same input.
     pub fn set_version(&mut self, version: Version) {
         debug_assert!(self.is_between_frames(), "the version changes only between frames");
         self.version = version;
@@ -47,7 +46,7 @@ impl Decoder {
         self.version
     }
 
-    /// No byte of a frame is kept here: what comes next is not yet taken from the input.
+    /// Whether no byte of a frame is kept here, so that the next frame is still in the input.
     #[must_use]
     pub fn is_between_frames(&self) -> bool {
         (self.partial.is_empty() || self.spent) && !self.after_cr
@@ -65,11 +64,11 @@ impl Decoder {
         self.receipt.as_deref()
     }
 
-    /// Takes the next frame or heart-beat off the front of `input`. To be called until it gives `None`: then `input` is
-    /// empty, and memory of a frame that came in pieces is given back.
+    /// Takes the next frame or heart-beat off the front of `input`. Call it until it returns `None`: then `input` is
+    /// empty, and the memory of a frame that arrived in pieces is freed.
     ///
     /// # Errors
-    /// A fault of the framing, or a limit. The stream cannot be read on after it, and the decoder is not to be used.
+    /// A fault of the framing, or a limit. The stream cannot be read after it; do not use the decoder again.
     pub fn next<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8], limits: &Limits) -> Result<Option<Item<'a>>, Fault> {
         if self.spent {
             self.spent = false;
@@ -102,7 +101,7 @@ impl Decoder {
         Ok(Some(Item::Frame(frame)))
     }
 
-    /// An EOL between frames, a CRLF perhaps in two pieces.
+    /// An EOL between frames; its CR and LF may arrive in two pieces.
     fn take_eol(&mut self, input: &mut &[u8]) -> Result<bool, Fault> {
         loop {
             match (input.split_first(), self.after_cr) {
@@ -121,7 +120,7 @@ impl Decoder {
         }
     }
 
-    /// Takes a frame that is whole within `input`; what there is of one that is not is kept.
+    /// Takes a frame that is complete within `input`; keeps the bytes of an incomplete one.
     fn take_whole(&mut self, input: &mut &[u8], limits: &Limits) -> Result<Option<Outline>, Fault> {
         let bytes = *input;
         if let Some(outline) = self.advance(Some(bytes), limits)? {
@@ -133,7 +132,7 @@ impl Decoder {
         Ok(None)
     }
 
-    /// Takes from `input` what the partial frame lacks, and nothing behind it; the whole frame is then in `partial`.
+    /// Takes only the bytes that the partial frame lacks from `input`; the whole frame is then in `partial`.
     fn complete(&mut self, input: &mut &[u8], limits: &Limits) -> Result<Option<Outline>, Fault> {
         while !input.is_empty() {
             // One byte over the limit is enough for the scan to see that it was passed.
@@ -149,7 +148,7 @@ impl Decoder {
         Ok(None)
     }
 
-    /// Scans `bytes`, or else `partial`.
+    /// Scans `bytes`, or `partial` without them.
     fn advance(&mut self, bytes: Option<&[u8]>, limits: &Limits) -> Result<Option<Outline>, Fault> {
         let bytes = bytes.unwrap_or(&self.partial);
         let rules = Rules { side: self.side, version: self.version, limits };

@@ -1,30 +1,30 @@
-//! Frames to bytes, appended to a buffer of the caller's.
+//! Frames to bytes, appended to the caller's buffer.
 //!
 //! ```text
 //! frame = command LF *( name ":" value LF ) [ "content-length:" 1*DIGIT LF ] LF body NUL
 //! ```
 //!
-//! Line ends are LF alone and a body is always preceded by its length in bytes, so that what is written is the same in all
-//! versions but for the escapes. The parts can be written apart: what all receivers of a message share (the last headers
-//! and the body) once, and in front of it each receiver's own.
+//! Line ends are LF alone and a body always follows its length in bytes, so that the output is the same in all versions but for
+//! the escapes. The parts can be written separately: the shared part of a message (the last headers and the body) once, and each
+//! receiver's own headers in front of it.
 //!
 //! No text can break out of its line: an octet that this version cannot express (CR, LF and NUL, and a colon in a name,
-//! where there is no escape for it) is written as a space, as RFC 9110 section 5.5 has it for HTTP.
+//! where no escape for it exists) is written as a space, as RFC 9110 section 5.5 has it for HTTP.
 
 use crate::protocol::stomp::{Command, Version};
 
-/// What keeps an idle connection alive (STOMP 1.2, "Heart-beating").
+/// Keeps an idle connection alive (STOMP 1.2, "Heart-beating").
 pub const HEART_BEAT: &[u8] = b"\n";
 
-/// The first line. Headers and [`finish`] follow.
+/// Writes the first line. Headers and [`finish`] follow.
 pub fn begin(out: &mut Vec<u8>, command: Command) {
     out.extend_from_slice(command.name().as_bytes());
     out.push(b'\n');
 }
 
-/// One header line, escaped as `version` asks. CONNECT and CONNECTED have no escapes: they are written as 1.0.
+/// Writes one header line, escaped as `version` asks. CONNECT and CONNECTED have no escapes: write them as 1.0.
 ///
-/// `content-length` is not for here: [`finish`] writes it.
+/// Not for `content-length`: [`finish`] writes it.
 pub fn header(out: &mut Vec<u8>, version: Version, name: &str, value: &str) {
     debug_assert!(!name.is_empty() && name != "content-length");
     out.reserve(name.len() + value.len() + 2);
@@ -42,7 +42,7 @@ pub fn header(out: &mut Vec<u8>, version: Version, name: &str, value: &str) {
     out.push(b'\n');
 }
 
-/// The end of the headers, and the body with its length in bytes, if the frame has one.
+/// Ends the headers, and writes the body with its length in bytes, if the frame has one.
 pub fn finish(out: &mut Vec<u8>, body: Option<&[u8]>) {
     match body {
         None => out.extend_from_slice(b"\n\0"),
@@ -59,7 +59,7 @@ pub fn finish(out: &mut Vec<u8>, body: Option<&[u8]>) {
     }
 }
 
-/// A whole frame; without escapes if it is CONNECT or CONNECTED.
+/// Writes a whole frame; without escapes if it is CONNECT or CONNECTED.
 pub fn encode(out: &mut Vec<u8>, version: Version, command: Command, headers: &[(&str, &str)], body: Option<&[u8]>) {
     debug_assert!(body.is_none_or(|body| body.is_empty() || command.may_have_body(version)));
     let version = if command.is_never_escaped() { Version::V10 } else { version };
@@ -70,8 +70,8 @@ pub fn encode(out: &mut Vec<u8>, version: Version, command: Command, headers: &[
     finish(out, body);
 }
 
-/// Whether any octet may have to be written otherwise in some version; says so of all controls. Blocks of a fixed size, the
-/// last of which overlaps the one before it, are compared many bytes at a time; most text is clean.
+/// Whether some version may have to escape an octet; true for all controls. Blocks of a fixed size, the last of which overlaps
+/// the one before it, are compared many bytes at a time; most text is clean.
 fn is_special(text: &[u8]) -> bool {
     const BLOCK: usize = 16;
     const HALF: usize = 8;
@@ -84,7 +84,7 @@ fn is_special(text: &[u8]) -> bool {
     }
 }
 
-/// Without an early return, so that the compiler makes vector instructions of it.
+/// Without an early return, so that the compiler can vectorise it.
 fn has_special<const N: usize>(block: &[u8; N]) -> bool {
     block.iter().fold(false, |any, byte| any | (*byte < b' ') | (*byte == b':') | (*byte == b'\\'))
 }

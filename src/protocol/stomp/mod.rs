@@ -17,7 +17,7 @@
 //!
 //! More lenient than the standards:
 //! - CR before LF belongs to the EOL in every version (only 1.2 has it), since clients that negotiate 1.0 send it too;
-//! - a colon in a value may stand there unescaped (1.1 and 1.2 ask for `\c`), since widespread clients do not escape;
+//! - a colon in a value may be unescaped (1.1 and 1.2 ask for `\c`), since widespread clients do not escape;
 //! - header text is UTF-8 in 1.0 too (its grammar has US-ASCII), and a value may be empty there;
 //! - commands of a later version (STOMP, NACK) are understood in an earlier one;
 //! - EOLs may come before the first frame.
@@ -70,7 +70,7 @@ pub enum Command {
     Error,
 }
 
-/// Whose end of the connection this is: a server takes in the commands of clients, a client those of servers.
+/// The side of the connection that decodes: a server receives the commands of clients, a client those of servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Server,
@@ -80,16 +80,16 @@ pub enum Side {
 /// One header line, unescaped.
 pub type Header<'a> = (Cow<'a, str>, Cow<'a, str>);
 
-/// One frame; borrows from the decoder's input wherever nothing had to be unescaped.
+/// One frame; borrows from the decoder's input unless something had to be unescaped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
     pub command: Command,
-    /// In their order, repeated ones too; [`header`](Self::header) gives the first.
+    /// In order of arrival, with repeats; [`header`](Self::header) returns the first.
     pub headers: SmallVec<[Header<'a>; 8]>,
     pub body: &'a [u8],
 }
 
-/// What the decoder found next.
+/// The next thing that the decoder found.
 #[derive(Debug, PartialEq, Eq)]
 #[expect(
     clippy::large_enum_variant,
@@ -110,7 +110,7 @@ impl Frame<'_> {
 }
 
 impl Command {
-    /// The word on the wire; CONNECT for what may also be written STOMP.
+    /// The command on the wire; CONNECT also for STOMP.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -153,15 +153,14 @@ impl Command {
         })
     }
 
-    /// Whether this command may come in at `side`.
+    /// Whether `side` may receive this command.
     #[must_use]
     pub const fn comes_in_at(self, side: Side) -> bool {
         let from_server = matches!(self, Self::Connected | Self::Message | Self::Receipt | Self::Error);
         from_server == matches!(side, Side::Client)
     }
 
-    /// Only SEND, MESSAGE and ERROR may have a body (STOMP 1.2, "Value Encoding"); 1.0 says of SUBSCRIBE's only that it
-    /// is ignored.
+    /// Only SEND, MESSAGE and ERROR may have a body (STOMP 1.2, "Value Encoding"); 1.0 says only that SUBSCRIBE's is ignored.
     #[must_use]
     pub const fn may_have_body(self, version: Version) -> bool {
         match self {

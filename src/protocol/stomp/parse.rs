@@ -18,12 +18,12 @@ use crate::model::{Close, Fault};
 use crate::protocol::stomp::scan::Outline;
 use crate::protocol::stomp::{Command, Header, Version};
 
-/// What a header line of this frame may hold.
+/// The octets that a header line of this frame may hold.
 #[derive(Clone, Copy)]
 struct Text {
     escapes: bool,
     escaped_cr: bool,
-    /// CR is an octet like others up to 1.1, whose EOL is LF alone; one before LF is taken for the EOL's all the same.
+    /// CR is an ordinary octet up to 1.1, whose EOL is LF alone; yet a CR before LF counts as part of the EOL.
     lone_cr: bool,
     padded: bool,
 }
@@ -41,8 +41,8 @@ impl Text {
     }
 }
 
-/// Reads the headers of the frame that `outline` found in `bytes` into `headers`, where they are to stay: a frame is large
-/// enough for moving it to be felt.
+/// Reads the headers of the frame that `outline` found in `bytes` into `headers`, their final place: moving a frame is measurably
+/// slow.
 ///
 /// # Errors
 /// A fault of a header line: not UTF-8, no colon, an empty name, an undefined escape, a lone CR.
@@ -80,7 +80,7 @@ pub(super) fn parse_headers<'a>(
     Ok(())
 }
 
-/// A line of a head with a backslash or a CR somewhere in it.
+/// A header line with a backslash or a CR somewhere in it.
 fn read_special<'a>(name: &'a str, value: &'a str, text: Text) -> Result<Header<'a>, Fault> {
     let value = value.strip_suffix('\r').unwrap_or(value);
     if !text.lone_cr && (name.contains('\r') || value.contains('\r')) {
@@ -94,14 +94,14 @@ fn read_special<'a>(name: &'a str, value: &'a str, text: Text) -> Result<Header<
     }
 }
 
-/// A CONNECT that does not say which versions it accepts, and a CONNECTED without version, speak 1.0, where values are padded.
+/// A CONNECT without accept-version, and a CONNECTED without version, are of 1.0, where values are padded.
 fn is_padded_greeting(command: Command, headers: &[Header<'_>]) -> bool {
-    let telling = match command {
+    let version_header = match command {
         Command::Connect => "accept-version",
         Command::Connected => "version",
         _ => return false,
     };
-    headers.iter().all(|(name, _)| name != telling)
+    headers.iter().all(|(name, _)| name != version_header)
 }
 
 fn trim(value: &str) -> &str {
@@ -135,7 +135,7 @@ fn unescape(text: &str, escaped_cr: bool) -> Result<Cow<'_, str>, Fault> {
     }
 }
 
-/// The value of the first `receipt` among complete header lines of a frame that turned out faulty, as far as it can be read:
+/// The value of the first `receipt` among the complete header lines of a faulty frame, as far as it can be read:
 /// the ERROR should name it (STOMP 1.2, "ERROR").
 pub(super) fn find_receipt(lines: &[u8], version: Version) -> Option<Box<str>> {
     let mut lines = lines.split(|b| *b == b'\n');

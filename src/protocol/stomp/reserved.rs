@@ -1,10 +1,10 @@
 //! Header names that a client cannot pass on to receivers.
 //!
-//! STOMP asks that a SEND's own headers stand in the MESSAGE (STOMP 1.2, "SEND"). Those that the server writes or that
-//! it reads as instructions do not: whoever could set them would forge what receivers believe came from the server,
+//! STOMP asks that the MESSAGE repeat the headers of its SEND (STOMP 1.2, "SEND"). It does not repeat headers that the server
+//! writes or reads as instructions: a client that could set them would forge what receivers believe came from the server,
 //! or show them a secret.
 
-/// Each with who gives it its meaning.
+/// Grouped by the party that gives them their meaning.
 const RESERVED: &[&str] = &[
     // The server writes them in the frames it sends.
     "subscription",
@@ -24,7 +24,7 @@ const RESERVED: &[&str] = &[
     "retry-after",
     // Each hop writes its own.
     "content-length",
-    // The sender's content-type is kept, but by the one who writes the MESSAGE, once.
+    // The server keeps the sender's content-type, and writes it once, with the MESSAGE.
     "content-type",
     // Instructions to the server, meant for it alone.
     "destination",
@@ -46,7 +46,7 @@ const RESERVED: &[&str] = &[
     "cookie",
 ];
 
-/// Whether a header of this name is the server's, so that one of a SEND must not be passed on.
+/// Whether a header of this name is the server's, so that a SEND's must not be passed on.
 ///
 /// Names are compared without case and without whitespace, colons and controls around them: STOMP's names are
 /// case-sensitive and not trimmed, but receivers exist that fold or trim them.

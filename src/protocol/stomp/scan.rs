@@ -1,8 +1,8 @@
-//! Where a frame ends, found without looking at any byte twice.
+//! Finds a frame's end without reading any byte twice.
 //!
-//! Grammar: the frame's outline, `command EOL *( 1*octet EOL ) EOL body NUL`; what is inside a header line is read by
-//! `parse`, except `content-length`, which says where the body ends. A fault is found at the same byte however the
-//! input was split, because every check looks only at the bytes up to it.
+//! Grammar: the frame's outline, `command EOL *( 1*octet EOL ) EOL body NUL`; `parse` reads the header lines, except
+//! `content-length`, which says where the body ends. A fault is found at the same byte however the
+//! input was split, because every check reads only the bytes up to it.
 
 use memchr::{memchr, memchr2};
 
@@ -13,19 +13,19 @@ use crate::protocol::stomp::{Command, Side, Version};
 const COMMAND_BYTES_MAX: usize = 11;
 const CONTENT_LENGTH: &[u8] = b"content-length:";
 
-/// How far the frame at hand was read. Lives in one [`Decoder`](super::Decoder); offsets count from the frame's first byte.
+/// Progress through the current frame. Owned by one [`Decoder`](super::Decoder); offsets count from the frame's first byte.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scan {
-    /// Bytes looked at.
+    /// Bytes read.
     seen: usize,
-    /// Where the line begins that `seen` stands in.
+    /// Start of the line that contains `seen`.
     line: usize,
     headers: usize,
-    stage: Stage,
+    state: ScanState,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Stage {
+enum ScanState {
     Command,
     Headers { command: Command, head: usize, length: Option<usize> },
     Body { outline: Outline, length: Option<usize> },
@@ -44,7 +44,7 @@ pub(super) struct Outline {
     pub(super) body_end: usize,
 }
 
-/// What a scan is held to.
+/// The rules that a scan applies.
 #[derive(Clone, Copy)]
 pub(super) struct Rules<'l> {
     pub(super) side: Side,
@@ -53,28 +53,28 @@ pub(super) struct Rules<'l> {
 }
 
 impl Scan {
-    pub(super) const START: Self = Self { seen: 0, line: 0, headers: 0, stage: Stage::Command };
+    pub(super) const START: Self = Self { seen: 0, line: 0, headers: 0, state: ScanState::Command };
 
-    /// Where the line begins that was not read to its end: complete lines stand before it.
+    /// Start of the line that is still incomplete: complete lines precede it.
     pub(super) const fn line(&self) -> usize {
         self.line
     }
 
-    /// Goes on with `bytes`, the frame from its first byte on, which may be followed by others.
+    /// Continues with `bytes`, the frame from its first byte on; others may follow it.
     ///
     /// # Errors
     /// A fault of the outline, or a limit.
     pub(super) fn advance(&mut self, bytes: &[u8], rules: Rules<'_>) -> Result<Option<Outline>, Fault> {
-        // No byte beyond the limit is looked at, so the limit is met at the same byte whether or not more has arrived.
+        // Bytes beyond the limit are not read, so the scan meets the limit at the same byte whether or not more has arrived.
         let window = bytes.get(..rules.limits.frame_bytes).unwrap_or(bytes);
         let found = loop {
-            match self.stage {
-                Stage::Command => match next_line(window, self, COMMAND_BYTES_MAX) {
+            match self.state {
+                ScanState::Command => match next_line(window, self, COMMAND_BYTES_MAX) {
                     Line::Partial => break None,
                     Line::TooLong | Line::Nul => return Err(unknown_command()),
                     Line::Whole { text, next } => self.enter_headers(text, next, rules.side)?,
                 },
-                Stage::Headers { command, head, length } => match next_line(window, self, rules.limits.frame_header_bytes) {
+                ScanState::Headers { command, head, length } => match next_line(window, self, rules.limits.frame_header_bytes) {
                     Line::Partial => break None,
                     Line::TooLong => return Err(header_too_long(rules.limits)),
                     Line::Nul => return Err(Fault::protocol("NUL before the end of the headers")),
@@ -84,7 +84,7 @@ impl Scan {
                     }
                     Line::Whole { text, next } => self.take_header(text, next, rules)?,
                 },
-                Stage::Body { outline, length } => break self.find_end(window, outline, length, rules.version)?,
+                ScanState::Body { outline, length } => break self.find_end(window, outline, length, rules.version)?,
             }
         };
         if found.is_none() && bytes.len() > window.len() {
@@ -95,10 +95,10 @@ impl Scan {
 
     /// How many bytes of `input`, which follow `have` bytes of the frame, can be taken without going beyond its end.
     pub(super) fn wants(&self, have: usize, input: &[u8]) -> usize {
-        let wanted = match self.stage {
-            Stage::Body { outline, length: Some(length) } => (outline.body + length + 1).saturating_sub(have),
-            Stage::Body { length: None, .. } => memchr(0, input).map_or(input.len(), |at| at + 1),
-            Stage::Command | Stage::Headers { .. } => memchr2(b'\n', 0, input).map_or(input.len(), |at| at + 1),
+        let wanted = match self.state {
+            ScanState::Body { outline, length: Some(length) } => (outline.body + length + 1).saturating_sub(have),
+            ScanState::Body { length: None, .. } => memchr(0, input).map_or(input.len(), |at| at + 1),
+            ScanState::Command | ScanState::Headers { .. } => memchr2(b'\n', 0, input).map_or(input.len(), |at| at + 1),
         };
         wanted.min(input.len())
     }
@@ -109,7 +109,7 @@ impl Scan {
             return Err(Fault::protocol(format!("{} is not a command of this side", command.name())));
         }
         self.line = next;
-        self.stage = Stage::Headers { command, head: next, length: None };
+        self.state = ScanState::Headers { command, head: next, length: None };
         Ok(())
     }
 
@@ -119,7 +119,7 @@ impl Scan {
             let most = rules.limits.frame_headers;
             return Err(Fault::new(Close::TooBig, format!("more than {most} headers (limits.frame_headers)")));
         }
-        if let Stage::Headers { command, length: length @ None, .. } = &mut self.stage
+        if let ScanState::Headers { command, length: length @ None, .. } = &mut self.state
             && let Some(value) = text.strip_prefix(CONTENT_LENGTH)
         {
             let padded = rules.version == Version::V10 || command.is_never_escaped();
@@ -135,14 +135,14 @@ impl Scan {
             if length > 0 && !outline.command.may_have_body(version) {
                 return Err(no_body(outline.command));
             }
-            // The NUL counts: refused here, nothing of such a body is kept.
+            // The NUL counts. Refused here, no byte of such a body is kept.
             if length.saturating_add(outline.body).saturating_add(1) > limits.frame_bytes {
                 return Err(frame_too_big(limits));
             }
         }
         self.line = outline.body;
         self.seen = outline.body;
-        self.stage = Stage::Body { outline, length };
+        self.state = ScanState::Body { outline, length };
         Ok(())
     }
 
@@ -178,13 +178,13 @@ impl Scan {
     }
 }
 
-/// What stands at the line that `Scan::line` begins.
+/// The content of the line that `Scan::line` begins.
 enum Line<'a> {
     Partial,
-    /// More than the allowed bytes before its EOL, which may not have come yet.
+    /// The line exceeds the allowed bytes, before its EOL or without one yet.
     TooLong,
     Nul,
-    /// The line without its EOL, and where the next one begins.
+    /// The line without its EOL, and the start of the next one.
     Whole {
         text: &'a [u8],
         next: usize,
@@ -213,7 +213,7 @@ fn next_line<'a>(window: &'a [u8], scan: &mut Scan, bytes_max: usize) -> Line<'a
     }
 }
 
-/// Digits only; a number that no memory could hold is as good as the largest.
+/// Digits only; a number too large for memory counts as the largest.
 fn content_length(value: &[u8]) -> Result<usize, Fault> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(Fault::protocol("content-length is not a number"));

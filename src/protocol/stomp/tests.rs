@@ -1,4 +1,4 @@
-//! The codec as a whole: what is written is read back, however it is cut, and what is not a frame is refused.
+//! The codec as a whole: written frames are read back, however they are cut, and other input is refused.
 
 use proptest::prelude::*;
 
@@ -31,7 +31,7 @@ fn frame(command: Command, headers: &[(&str, &str)], body: &[u8]) -> Owned {
     Owned::Frame { command, headers, body: body.to_vec() }
 }
 
-/// What came out, the fault that ended it, and the receipt that the faulty frame asked for.
+/// The decoded items, the fault that ended them, and the receipt that the faulty frame asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Decoded {
     items: Vec<Owned>,
@@ -192,7 +192,7 @@ fn version_holds_from_the_next_frame_of_the_same_input() {
 }
 
 #[test]
-fn whole_frames_are_borrowed_and_nothing_is_kept() {
+fn complete_frames_are_borrowed_and_not_kept() {
     let bytes = b"SEND\ndestination:/app/send\n\nhello\0";
     let mut input: &[u8] = bytes;
     let mut decoder = Decoder::new(Side::Server);
@@ -241,7 +241,7 @@ fn malformed_frames_are_faults() {
 }
 
 #[test]
-fn truncated_frames_are_neither_given_nor_refused() {
+fn truncated_frames_are_neither_returned_nor_refused() {
     let bytes = b"SEND\r\ndestination:/app/send\r\ncontent-length:5\r\n\r\nhel\0o\0";
     for end in 1..bytes.len() {
         let decoded = decode(&bytes[..end], Side::Server, V12, &Limits::default());
@@ -250,7 +250,7 @@ fn truncated_frames_are_neither_given_nor_refused() {
 }
 
 #[test]
-fn faulty_frames_tell_their_receipt() {
+fn faulty_frames_report_their_receipt() {
     let check = |bytes: &[u8], version, expect: Option<&str>| {
         let decoded = decode(bytes, Side::Server, version, &Limits::default());
         assert!(decoded.fault.is_some());
@@ -301,13 +301,13 @@ fn frame_size_is_limited() {
 }
 
 #[test]
-fn promised_length_is_refused_before_buffering() {
+fn excessive_content_length_is_refused_before_buffering() {
     let limits = Limits::default();
     for length in ["65536", "4294967296", "18446744073709551615", "18446744073709551616", "99999999999999999999999999"] {
         let head = format!("SEND\ncontent-length:{length}\n\n");
         check_fault(head.as_bytes(), V12, &limits, Close::TooBig, "limits.frame_bytes");
     }
-    // What is promised and not sent takes no room.
+    // A promised body that is not sent takes no memory.
     let (decoded, decoder) = decode_pieces([b"SEND\ncontent-length:65000\n\n".as_slice()], Side::Server, V12, &limits);
     assert_eq!(decoded.fault, None);
     assert!(decoder.heap_bytes() <= 256, "{decoder:?}");
@@ -404,7 +404,7 @@ fn commands_have_one_word_and_one_side() {
     }
 }
 
-/// A header that `version` can express: all of it since 1.2; less before.
+/// A header that `version` can express: any header since 1.2; fewer before.
 fn expressible(version: Version, never_escaped: bool) -> impl Strategy<Value = (String, String)> {
     let (name, value) = match version {
         _ if never_escaped => ("[^:\r\n\0]{1,8}", "([^ \t\r\n\0]{0,8})"),
@@ -430,7 +430,7 @@ fn any_frame() -> impl Strategy<Value = AnyFrame> {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read_back((version, command, headers, body) in any_frame(), cut in any::<prop::sample::Index>()) {
+    fn written_frames_are_read_back((version, command, headers, body) in any_frame(), cut in any::<prop::sample::Index>()) {
         let borrowed: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let mut bytes = Vec::new();
         encode(&mut bytes, version, command, &borrowed, body.as_deref());
@@ -448,7 +448,7 @@ proptest! {
     }
 }
 
-/// A small generator of its own, so that a round is named by its number alone.
+/// A small generator of its own, so that a number alone identifies a round.
 struct Random(u64);
 
 impl Random {

@@ -1,4 +1,4 @@
-//! What CONNECT and CONNECTED agree on: the version and the heart-beats.
+//! Negotiation in CONNECT and CONNECTED: the version and the heart-beats.
 //!
 //! ```text
 //! accept-version = version *( "," version )
@@ -13,14 +13,14 @@ use crate::model::Fault;
 use crate::protocol::stomp::Version;
 
 impl Version {
-    /// The best first.
+    /// Best first.
     pub const ALL: [Self; 3] = [Self::V12, Self::V11, Self::V10];
 
-    /// All that are spoken, as `version` in the ERROR that answers a failed negotiation lists them
+    /// All supported versions, as the `version` header of the ERROR after a failed negotiation lists them
     /// (STOMP 1.2, "Protocol Negotiation").
     pub const SUPPORTED: &'static str = "1.0,1.1,1.2";
 
-    /// As `version` and `accept-version` write it.
+    /// The version as `version` and `accept-version` write it.
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
@@ -51,7 +51,7 @@ impl Version {
     }
 }
 
-/// The client speaks none of [`Version::SUPPORTED`].
+/// The client supports none of [`Version::SUPPORTED`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoCommonVersion;
 
@@ -69,7 +69,7 @@ impl From<NoCommonVersion> for Fault {
     }
 }
 
-/// The highest version of CONNECT's `accept-version` that is spoken here; a client that sends none speaks 1.0
+/// The highest version of CONNECT's `accept-version` that the server supports; a client that sends none speaks 1.0
 /// (STOMP 1.2, "Protocol Negotiation").
 ///
 /// # Errors
@@ -81,7 +81,7 @@ pub fn negotiate(accept_version: Option<&str>) -> Result<Version, NoCommonVersio
     }
 }
 
-/// `heart-beat`: the shortest interval, in milliseconds, at which the sender of the frame promises to send, and the one
+/// `heart-beat`: the shortest interval, in milliseconds, at which the sender of the frame promises to send, and the interval
 /// at which it wants to receive; 0 for never. Without the header, both are 0 (STOMP 1.2, "Heart-beating").
 ///
 /// # Errors

@@ -1,6 +1,6 @@
-//! The peer's frames (RFC 6455 section 5), unmasked where they lie and passed on as they come.
+//! The peer's frames (RFC 6455 section 5), unmasked in place and passed on as they arrive.
 //!
-//! Stricter than section 5.2 in nothing; more lenient in one point: a length need not be in its shortest form.
+//! Never stricter than section 5.2; more lenient in one point: a length need not be in its shortest form.
 
 use std::io::Cursor;
 use std::str;
@@ -17,22 +17,22 @@ const HEADER_BYTES_MAX: usize = 14;
 /// RFC 6455 section 5.5.
 const CONTROL_BYTES_MAX: usize = 125;
 
-/// Decodes one direction of one connection. On the heap only while a control frame is cut by the end of the input.
+/// Decodes one direction of one connection. Uses the heap only while the end of the input cuts a control frame.
 #[derive(Debug)]
 pub struct Decoder {
     /// RFC 6455 section 5.1: a client masks every frame, a server none.
     peer_masks: bool,
-    /// The peer closed or violated the protocol: the rest of its bytes means nothing.
+    /// The peer closed or violated the protocol: the rest of its bytes is meaningless.
     ended: bool,
     utf8: Utf8,
-    /// Bytes of a header that the input's end has cut.
+    /// Bytes of a header that the end of the input has cut.
     header: [u8; HEADER_BYTES_MAX],
     header_bytes: u8,
-    /// The frame whose payload is due.
+    /// The frame whose payload comes next.
     frame: Option<Frame>,
     /// The data message whose last frame has not ended.
     message: Option<Message>,
-    /// The payload of a control frame that came in pieces; kept until the call after the one that returned it.
+    /// The payload of a control frame that arrived in pieces; kept until the call after the one that returned it.
     control: Option<Box<ControlPayload>>,
 }
 
@@ -45,10 +45,10 @@ struct Header {
 
 #[derive(Debug)]
 struct Frame {
-    /// `None`: a frame of the message under way.
+    /// `None`: a frame of the current message.
     control: Option<Control>,
     is_final: bool,
-    /// Rotated so that its first byte belongs to the payload's next one.
+    /// Rotated so that its first byte belongs to the next byte of the payload.
     mask: [u8; 4],
     remaining: u64,
 }
@@ -67,24 +67,24 @@ struct ControlPayload {
 }
 
 /// A packet before it borrows from the decoder.
-enum Step<'i> {
+enum PacketParts<'i> {
     Data {
         text: bool,
         bytes: &'i [u8],
         end_of_message: bool,
     },
-    /// Its payload, unless that is in [`Decoder::control`].
+    /// The payload, unless it is in [`Decoder::control`].
     Control(Control, Option<&'i [u8]>),
 }
 
 impl Decoder {
-    /// Decodes what a client sends: every frame must be masked.
+    /// Decodes the frames of a client: every frame must be masked.
     #[must_use]
     pub fn server() -> Self {
         Self::new(true)
     }
 
-    /// Decodes what a server sends: no frame may be masked.
+    /// Decodes the frames of a server: no frame may be masked.
     #[must_use]
     pub fn client() -> Self {
         Self::new(false)
@@ -103,13 +103,13 @@ impl Decoder {
         }
     }
 
-    /// The next packet of `input`, which is consumed up to its end; `None` when all of it was consumed.
+    /// The next packet of `input`, consumed up to its end; `None` when all of `input` is consumed.
     ///
     /// After [`Packet::Close`], or an error, further input is discarded.
     ///
     /// # Errors
     ///
-    /// A violation of RFC 6455 (1002), text that is not UTF-8 (1007, at the first byte that is wrong), or a message
+    /// A violation of RFC 6455 (1002), text that is not UTF-8 (1007, at the first wrong byte), or a message
     /// over `limits` (1009, when a header promises it).
     pub fn next<'a, 'i: 'a>(
         &'a mut self,
@@ -120,7 +120,7 @@ impl Decoder {
             *input = &mut [];
             return Ok(None);
         }
-        let step = match self.next_step(input, limits) {
+        let step = match self.next_parts(input, limits) {
             Ok(Some(step)) => step,
             Ok(None) => return Ok(None),
             Err(violation) => {
@@ -130,8 +130,8 @@ impl Decoder {
             }
         };
         match step {
-            Step::Data { text, bytes, end_of_message } => Ok(Some(Packet::Data { text, bytes, end_of_message })),
-            Step::Control(control, payload) => {
+            PacketParts::Data { text, bytes, end_of_message } => Ok(Some(Packet::Data { text, bytes, end_of_message })),
+            PacketParts::Control(control, payload) => {
                 if control == Control::Close {
                     self.ended = true;
                     *input = &mut [];
@@ -142,7 +142,7 @@ impl Decoder {
         }
     }
 
-    fn next_step<'i>(&mut self, input: &mut &'i mut [u8], limits: MessageLimits) -> Result<Option<Step<'i>>, Violation> {
+    fn next_parts<'i>(&mut self, input: &mut &'i mut [u8], limits: MessageLimits) -> Result<Option<PacketParts<'i>>, Violation> {
         loop {
             let Some(frame) = &mut self.frame else {
                 self.control = None;
@@ -151,7 +151,7 @@ impl Decoder {
                 continue;
             };
             if let Some(control) = frame.control {
-                return Ok(self.control_payload(input).map(|payload| Step::Control(control, payload)));
+                return Ok(self.control_payload(input).map(|payload| PacketParts::Control(control, payload)));
             }
             if input.is_empty() && frame.remaining > 0 {
                 return Ok(None);
@@ -172,12 +172,12 @@ impl Decoder {
                 }
             }
             if !piece.is_empty() || end_of_message {
-                return Ok(Some(Step::Data { text, bytes: piece, end_of_message }));
+                return Ok(Some(PacketParts::Data { text, bytes: piece, end_of_message }));
             }
         }
     }
 
-    /// The next header; keeps the bytes of one that is cut.
+    /// The next header; keeps the bytes of an incomplete one.
     fn next_header(&mut self, input: &mut &mut [u8]) -> Result<Option<Header>, Violation> {
         let held = usize::from(self.header_bytes);
         if held == 0
@@ -207,7 +207,7 @@ impl Decoder {
         }
     }
 
-    /// Checks a header against the state of the connection, and begins or goes on with its message.
+    /// Checks a header against the state of the connection, and begins or continues its message.
     fn begin(&mut self, header: &Header, limits: MessageLimits) -> Result<Frame, Violation> {
         let Header { frame: header, payload_bytes, .. } = header;
         let payload_bytes = *payload_bytes;
@@ -256,7 +256,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// The payload of the control frame under way, once it is whole: `Some(None)` when it is in `self.control`.
+    /// The payload of the current control frame, once it is complete: `Some(None)` when it is in `self.control`.
     fn control_payload<'i>(&mut self, input: &mut &'i mut [u8]) -> Option<Option<&'i [u8]>> {
         let frame = self.frame.as_mut()?;
         if self.control.is_none() && input.len() as u64 >= frame.remaining {
@@ -278,7 +278,7 @@ impl Decoder {
 }
 
 impl Frame {
-    /// Takes from the input what it holds of this frame's payload, unmasked.
+    /// Takes this frame's payload from the input, unmasked, as far as it has arrived.
     fn take_payload<'i>(&mut self, input: &mut &'i mut [u8]) -> &'i [u8] {
         let bytes = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(input.len());
         let (payload, rest) = std::mem::take(input).split_at_mut(bytes);
@@ -369,8 +369,8 @@ fn close_packet<'i>(payload: &[u8]) -> Result<Packet<'_, 'i>, Violation> {
     }
 }
 
-/// Codes of RFC 6455 section 7.4.1 and IANA's registry (1012 to 1014), libraries' and applications'; not those that
-/// stand for what was never on the wire (1004 to 1006, 1015).
+/// Codes of RFC 6455 section 7.4.1 and IANA's registry (1012 to 1014), of libraries and of applications; not those that
+/// are never on the wire (1004 to 1006, 1015).
 fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }

@@ -1,4 +1,4 @@
-//! Frames of our own (RFC 6455 section 5.2): always final, in the shortest form of the length.
+//! The server's frames (RFC 6455 section 5.2): always final, in the shortest form of the length.
 
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
@@ -8,7 +8,7 @@ use super::decoder::apply_mask;
 /// RFC 6455 section 5.5: 125 bytes, 2 of which hold the code.
 const CLOSE_REASON_BYTES_MAX: usize = 123;
 
-/// What a whole frame is.
+/// The kind of a whole frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     Text,

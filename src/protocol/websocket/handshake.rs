@@ -10,7 +10,7 @@ use tungstenite::handshake::derive_accept_key;
 use crate::model::{Refusal, RefusalCode};
 use crate::protocol::http::{Method, Request, Response, is_token};
 
-/// The only version there is (RFC 6455 section 4.1).
+/// The only version that exists (RFC 6455 section 4.1).
 pub const VERSION: &str = "13";
 
 /// STOMP's subprotocols, the preferred first (STOMP 1.2 registered them with IANA).
@@ -18,21 +18,21 @@ const STOMP_PROTOCOLS: [&str; 3] = ["v12.stomp", "v11.stomp", "v10.stomp"];
 
 /// A handshake that can be answered with 101.
 ///
-/// Some clients pass a token where the names of subprotocols belong, so `Debug` does not show them.
+/// Some clients pass a token in place of a subprotocol's name, so `Debug` hides the names.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Accept {
     /// The value of `Sec-WebSocket-Accept`.
     pub key_response: String,
-    /// What the client offers, in its order of preference.
+    /// The client's offer, in its order of preference.
     pub protocols: Vec<Box<str>>,
 }
 
-/// Checks a handshake. Whether the path and the origin may be upgraded is the caller's to decide.
+/// Checks a handshake. The caller decides whether the path and the origin may be upgraded.
 ///
 /// # Errors
 ///
-/// 405 for another method than GET, 426 without the upgrade or for another version ([`Response::refusal`] adds what
-/// 426 must carry), 400 for a key that is not one, or for names of subprotocols that are not tokens.
+/// 405 for a method other than GET, 426 without the upgrade or for another version ([`Response::refusal`] adds the headers of
+/// 426), 400 for an invalid key, or for names of subprotocols that are not tokens.
 pub fn accept(request: &Request) -> Result<Accept, Refusal> {
     if request.method != Method::Get {
         return Err(Refusal::new(RefusalCode::MethodNotAllowed, "a WebSocket is opened with GET"));
@@ -54,7 +54,7 @@ pub fn accept(request: &Request) -> Result<Accept, Refusal> {
 ///
 /// # Panics
 ///
-/// When the protocol was not offered: the client would have to fail the connection (RFC 6455 section 4.1).
+/// When the client did not offer the protocol: it would have to fail the connection (RFC 6455 section 4.1).
 #[must_use]
 pub fn response(accept: &Accept, chosen_protocol: Option<&str>) -> Response {
     let response = Response::new(101)
@@ -76,7 +76,7 @@ pub fn choose_stomp(protocols: &[Box<str>]) -> Option<&'static str> {
     STOMP_PROTOCOLS.into_iter().find(|name| protocols.iter().any(|offered| **offered == **name))
 }
 
-/// The value of a header that may come once.
+/// The value of a header that may appear once.
 fn single<'a>(request: &'a Request, name: &'static str) -> Result<Option<&'a str>, Refusal> {
     let mut values = request.header_values(name);
     match (values.next(), values.next()) {
@@ -85,15 +85,15 @@ fn single<'a>(request: &'a Request, name: &'static str) -> Result<Option<&'a str
     }
 }
 
-/// 16 bytes in base64 (RFC 4648 section 4): 22 characters and two of padding. What the last character has beyond the
-/// 128th bit is ignored.
+/// 16 bytes in base64 (RFC 4648 section 4): 22 characters and two of padding. Bits of the last character beyond the
+/// 128th are ignored.
 fn is_key(key: &str) -> bool {
     key.strip_suffix("==").is_some_and(|digits| {
         digits.len() == 22 && digits.bytes().all(|digit| digit.is_ascii_alphanumeric() || digit == b'+' || digit == b'/')
     })
 }
 
-/// RFC 6455 section 4.3: `1#token` over one or several lines. Empty elements are passed over (RFC 9110 section 5.6.1.2).
+/// RFC 6455 section 4.3: `1#token` over one or several lines. Empty elements are skipped (RFC 9110 section 5.6.1.2).
 fn offered_protocols(request: &Request) -> Result<Vec<Box<str>>, Refusal> {
     let mut protocols = Vec::new();
     for value in request.header_values("sec-websocket-protocol") {
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn accepts_or_says_why_not() {
+    fn accepts_or_refuses_with_a_reason() {
         check("GET", &[], 101);
         check("GET", &[("Upgrade", "WebSocket"), ("Connection", "keep-alive, upgrade")], 101);
         check("POST", &[], 405);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_as_the_standard_does() {
+    fn accept_key_matches_the_standard() {
         let accept = accept(&request("GET", &[("Sec-WebSocket-Protocol", "secret, v10.stomp, v12.stomp")])).unwrap();
         assert_eq!(accept.key_response, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert_eq!(choose_stomp(&accept.protocols), Some("v12.stomp"));

@@ -1,11 +1,10 @@
 //! WebSocket (RFC 6455) on tungstenite's frame layer.
 //!
 //! Flows in: the peer's bytes after the handshake, in any pieces. Flows out: [`Packet`]s that borrow from them, and the
-//! bytes of our own frames. Never imports a socket, a clock or randomness: a client's masks are arguments.
+//! bytes of the server's frames. Never imports a socket, a clock or randomness: a client's masks are arguments.
 //!
-//! Invariants: data is never held, so an idle connection costs the decoder's own bytes and no heap; what comes out does
-//! not depend on where the input was cut, but for the places where a message's pieces end; after a close or a violation
-//! the rest is discarded.
+//! Invariants: data is never held, so an idle connection costs the decoder's own bytes and no heap; the result does not depend on
+//! where the input was cut, except where the pieces of a message end; after a close or a violation the rest is discarded.
 //!
 //! Deliberately absent: permessage-deflate (RFC 7692). It is never accepted in the handshake, so RSV1 is a reserved bit.
 //! It would sit in the decoder between unmasking and the UTF-8 check, for messages whose first frame has RSV1, with its
@@ -21,12 +20,12 @@ pub use encoder::{Kind, close, frame, header, masked_frame};
 
 use crate::model::{Close, Limits};
 
-/// What the decoder found next. Data is passed on as it comes, borrowed from the input (`'i`), so a message is never held
-/// here; the payload of a control frame may be the decoder's own (`'a`).
+/// The next thing that the decoder found. Data is passed on as it arrives, borrowed from the input (`'i`), so a message is never
+/// held here; the payload of a control frame may be the decoder's own (`'a`).
 #[derive(Debug, PartialEq, Eq)]
 pub enum Packet<'a, 'i> {
-    /// A piece of a text or binary message, unmasked; text has been checked to be UTF-8 up to a character that the
-    /// piece's end may have cut. May be empty when it ends a message.
+    /// A piece of a text or binary message, unmasked; text is checked to be UTF-8 up to a character that the
+    /// end of the piece may have cut. May be empty when it ends a message.
     Data {
         text: bool,
         bytes: &'i [u8],
@@ -34,18 +33,18 @@ pub enum Packet<'a, 'i> {
     },
     Ping(&'a [u8]),
     Pong(&'a [u8]),
-    /// The peer's close: its code, when it gave one.
+    /// The peer's close: its code, if it gave one.
     Close {
         code: Option<u16>,
         reason: &'a str,
     },
 }
 
-/// A violation by the peer: close with this code, after nothing else.
+/// A violation by the peer: close with this code, and send nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Violation {
     pub close: Close,
-    /// What was wrong, for the log.
+    /// The violation, for the log.
     pub what: &'static str,
 }
 
@@ -54,7 +53,7 @@ pub struct Violation {
 pub struct MessageLimits {
     /// Payload of all frames of one message; more is refused with 1009 as soon as a header promises it.
     pub message_bytes: usize,
-    /// Frames of one message, empty ones too; more: 1009.
+    /// Frames of one message, empty ones included; more are refused with 1009.
     pub fragments: usize,
 }
 

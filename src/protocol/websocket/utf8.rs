@@ -25,12 +25,12 @@ impl Utf8 {
         }
     }
 
-    /// Whether no character is cut. Also makes ready for the next message.
+    /// Whether no character is incomplete. Also resets for the next message.
     pub(super) fn finish(&mut self) -> bool {
         std::mem::take(&mut self.carry_bytes) == 0
     }
 
-    /// Moves bytes from the piece to the carried character until it is whole, wrong, or the piece is used up.
+    /// Moves bytes from the piece to the carried character until it is complete, wrong, or the piece is used up.
     fn push_carried(&mut self, bytes: &mut &[u8]) -> bool {
         let mut character = [0; 4];
         let mut held = 0;

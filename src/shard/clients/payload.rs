@@ -1,7 +1,7 @@
 //! Bytes for a protocol that are out of their packet.
 
 use crate::protocol::sockjs;
-use crate::session::endpoints::Content;
+use crate::session::endpoints::PlainMessage;
 
 /// A piece of STOMP, or a whole message for other protocols.
 #[derive(Debug)]
@@ -48,11 +48,11 @@ impl Payload<'_> {
     }
 
     /// Calls `each` with every message, for protocols that read whole messages, until it returns false.
-    pub(super) fn each_message(&self, mut each: impl FnMut(Content<'_>) -> bool) {
+    pub(super) fn each_message(&self, mut each: impl FnMut(PlainMessage<'_>) -> bool) {
         match self {
-            Self::Borrowed { text, bytes } => _ = each(Content { text: *text, bytes }),
-            Self::Owned { text, bytes, .. } => _ = each(Content { text: *text, bytes }),
-            Self::Messages { messages, .. } => _ = messages.iter().all(|bytes| each(Content { text: true, bytes })),
+            Self::Borrowed { text, bytes } => _ = each(PlainMessage { text: *text, bytes }),
+            Self::Owned { text, bytes, .. } => _ = each(PlainMessage { text: *text, bytes }),
+            Self::Messages { messages, .. } => _ = messages.iter().all(|bytes| each(PlainMessage { text: true, bytes })),
         }
     }
 }

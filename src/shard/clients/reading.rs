@@ -1,7 +1,7 @@
 //! Bytes of clients, understood one event at a time.
 
 use crate::model::{Close, ConnectionId};
-use crate::session::endpoints::{Content, Plain, Reply};
+use crate::session::endpoints::{Plain, PlainMessage, PlainReply};
 use crate::session::frames::{self, Encapsulation};
 use crate::shard::clients::connection::{Connection, Phase};
 use crate::shard::clients::payload::Payload;
@@ -126,11 +126,11 @@ impl Clients {
     }
 
     /// Does what an application without STOMP wants. False when it ended.
-    pub(super) fn react(&mut self, turn: &mut Turn, client: ClientId, encapsulation: Encapsulation, reply: Reply) -> bool {
+    pub(super) fn react(&mut self, turn: &mut Turn, client: ClientId, encapsulation: Encapsulation, reply: PlainReply) -> bool {
         match reply {
-            Reply::Nothing => true,
-            Reply::Send { text, bytes } => {
-                let frame = frames::plain(encapsulation, Content { text, bytes: &bytes });
+            PlainReply::Nothing => true,
+            PlainReply::Send { text, bytes } => {
+                let frame = frames::plain(encapsulation, PlainMessage { text, bytes: &bytes });
                 if turn.limits().outbox_bytes < self.queued(client) + frame.len() {
                     self.close(turn, client, Close::SendLimit, None);
                     return false;
@@ -138,7 +138,7 @@ impl Clients {
                 self.write(turn, client, frame);
                 true
             }
-            Reply::Close { code, reason } => {
+            PlainReply::Close { code, reason } => {
                 match client {
                     ClientId::Socket(id) => self.close_connection_with(turn, id, (code, &reason), None),
                     ClientId::SockJs(key) => self.close_sockjs(turn, key, (code, reason), None),

@@ -11,7 +11,7 @@ use crate::model::message::{Draft, Event, Message, SenderSession};
 use crate::model::{Close, Fault, Refusal, RefusalCode, UserId};
 use crate::protocol::json;
 use crate::session::content;
-use crate::session::frames::{self, Address, Content};
+use crate::session::frames::{self, Address, MessageContent};
 use crate::session::intent::{AckMode, Announcement, ClientFrame, Intent, SendIntent};
 use crate::session::state::{Group, Pending, Transaction};
 use crate::shard::clients::Clients;
@@ -297,7 +297,7 @@ impl Users {
     ) {
         let message_id = turn.message_id(None);
         let Some(entry) = self.sessions.find(key) else { return };
-        let content = Content { message_id, content_type: "application/json", headers, body };
+        let content = MessageContent { message_id, content_type: "application/json", headers, body };
         let frames: Vec<_> = entry
             .session
             .queue_subscriptions(queue)

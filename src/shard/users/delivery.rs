@@ -11,7 +11,7 @@ use crate::model::UserId;
 use crate::model::destination::{Topic, UserQueue};
 use crate::model::message::Event;
 use crate::session::Subscription;
-use crate::session::frames::{self, Address, Content, FrameFormat};
+use crate::session::frames::{self, Address, FrameFormat, MessageContent};
 use crate::session::intent::AckMode;
 use crate::shard::clients::Clients;
 use crate::shard::mail::{Delivery, Notice, SessionKey, Subscriber};
@@ -33,7 +33,7 @@ struct Spelling {
 
 /// One fan-out: the content, and the frames already encoded for it.
 struct FanOut<'a> {
-    content: Content<'a>,
+    content: MessageContent<'a>,
     /// The destination in frames for subscribers by pattern.
     topic: Option<&'a str>,
     frames: SmallVec<[(Spelling, Bytes); 2]>,
@@ -67,8 +67,12 @@ impl FanOut<'_> {
 impl Users {
     pub(super) fn deliver(&mut self, turn: &mut Turn, clients: &mut Clients, delivery: &Delivery) {
         let message = &delivery.message;
-        let content =
-            Content { message_id: message.id, content_type: "application/json", headers: &message.headers, body: &delivery.body };
+        let content = MessageContent {
+            message_id: message.id,
+            content_type: "application/json",
+            headers: &message.headers,
+            body: &delivery.body,
+        };
         if delivery.topic || !delivery.patterns.is_empty() {
             let topic = Topic::Conversation(message.conversation);
             self.fan_out_topic(turn, clients, content, &topic, delivery.topic, &delivery.patterns);
@@ -83,7 +87,8 @@ impl Users {
 
     /// An event for private queues.
     pub(super) fn notify(&mut self, turn: &mut Turn, clients: &mut Clients, notice: &Notice) {
-        let content = Content { message_id: notice.id, content_type: "application/json", headers: &[], body: &notice.body };
+        let content =
+            MessageContent { message_id: notice.id, content_type: "application/json", headers: &[], body: &notice.body };
         let mut fan_out = FanOut { content, topic: None, frames: SmallVec::new(), slow: Vec::new() };
         for user in notice.users.iter().filter(|user| Some(**user) != notice.except) {
             self.fan_out_user(turn, clients, &mut fan_out, *user, &notice.queue, |_| true);
@@ -101,8 +106,12 @@ impl Users {
         subscribed: bool,
         patterns: &[Subscriber],
     ) {
-        let content =
-            Content { message_id: event.id, content_type: &event.content_type, headers: &event.headers, body: &event.body };
+        let content = MessageContent {
+            message_id: event.id,
+            content_type: &event.content_type,
+            headers: &event.headers,
+            body: &event.body,
+        };
         self.fan_out_topic(turn, clients, content, &Topic::Named(name.into()), subscribed, patterns);
     }
 
@@ -110,7 +119,7 @@ impl Users {
         &mut self,
         turn: &mut Turn,
         clients: &mut Clients,
-        content: Content<'_>,
+        content: MessageContent<'_>,
         topic: &Topic,
         subscribed: bool,
         patterns: &[Subscriber],

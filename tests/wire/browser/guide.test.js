@@ -1,5 +1,5 @@
-// The guide's own client, as it stands in the guide, with npm's sockjs-client and stompjs in a page of another origin, over
-// every transport that the browser has. To the browser the server is where the guide's code looks for it.
+// The guide's own client, word for word, with npm's sockjs-client and stompjs in a page of another origin, over
+// every transport that the browser has. The browser reaches the server at the address in the guide's code.
 
 import assert from 'node:assert/strict';
 import { after } from 'node:test';
@@ -19,12 +19,12 @@ const TRANSPORTS = [
   'jsonp-polling',
 ];
 
-/** What a client must be able to carry: what JSON, STOMP, SockJS's packets and its event streams each escape. */
+/** Texts that JSON, STOMP, SockJS's packets or its event streams escape. */
 const AWKWARD = ['plain', '100 % and %0A', '"quotes" \\ and : colons', 'two\nlines', '\u2028 \u200b \ufeff', '🦉 ä 漢'];
 
-// Said of the guide's way of making a client, and of what SockJS's page for frames must do for old browsers.
+// Warnings about the guide's way of creating a client, and about SockJS's iframe page in old browsers.
 const REMARKS = /Stomp\.over did not receive a factory|document\.domain mutation is ignored/;
-// A server that ends says so; a session of before a restart is gone, and some transports ask for it once more.
+// A server that ends answers 503; a session from before a restart is gone, and some transports ask for it once more.
 const GONE = /status of (404|503) .*\/ws\/\d+\/\w+\/(xhr|jsonp|eventsource)/;
 const RESTARTS = new RegExp([NETWORK, REMARKS, GONE].map(({ source }) => source).join('|'));
 
@@ -36,7 +36,7 @@ const wire = suite({ 'sockjs.client_url': `${other.origin}/vendor/sockjs.js` }, 
 ]);
 const { it } = wire;
 
-/** Opens the page; clients in it are held to `transport`. */
+/** Opens the page; its clients use only `transport`. */
 async function open(transport, page) {
   const opened = page ?? (await wire.page());
   opened.allowed = REMARKS;
@@ -61,7 +61,7 @@ const connected = (page, count) => eventually(() => page.evaluate(() => window.g
 const displayed = (page) => page.evaluate(() => window.guide.displayed.map(({ content }) => content));
 
 for (const transport of TRANSPORTS) {
-  const over = transport ?? 'what it chooses';
+  const over = transport ?? 'its own choice';
 
   it(`the guide's code talks over ${over}, and again after a restart`, async () => {
     const [alice, bob] = users(2);
@@ -77,7 +77,7 @@ for (const transport of TRANSPORTS) {
     await eventually(said, AWKWARD);
     await page.evaluate((id) => window.guide.client.sendMessage(id, 'over REST'), conversation);
     await eventually(said, [...AWKWARD, 'over REST']);
-    // Sent over REST, it comes to all of the sender's sessions.
+    // A message sent over REST reaches all of the sender's sessions.
     await eventually(() => displayed(page), [...AWKWARD, 'over REST']);
 
     page.allowed = RESTARTS;
@@ -92,7 +92,7 @@ for (const transport of TRANSPORTS) {
     }
   });
 
-  it(`stompjs's client over ${over}: what was sent while the server restarted is there, once`, async () => {
+  it(`stompjs's client over ${over}: messages sent while the server restarted are stored once`, async () => {
     const [alice, bob] = users(2);
     const conversation = await wire.server.conversation(alice, bob);
     const { id: begin } = await wire.server.post(alice, conversation, 'begin');
@@ -103,7 +103,7 @@ for (const transport of TRANSPORTS) {
     await eventually(() => state('connections'), 1);
     assert.equal(await state('transport'), transport ?? 'websocket');
 
-    // Alice goes on until each of hers is acknowledged; Bob's client does the same in the page.
+    // Alice retries until each message is acknowledged; Bob's client does the same in the page.
     const post = async (content) => {
       for (;;) {
         const answer = await wire.server
@@ -137,7 +137,7 @@ for (const transport of TRANSPORTS) {
     await eventually(() => state('connections'), 3);
   });
 
-  it(`both tabs of a user hear over ${over}`, async () => {
+  it(`both tabs of a user receive over ${over}`, async () => {
     const [alice, bob] = users(2);
     const conversation = await wire.server.conversation(alice, bob);
     const first = await run(transport, mint(bob));

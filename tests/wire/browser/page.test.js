@@ -23,7 +23,7 @@ async function pair(options) {
   return [alice, bob];
 }
 
-/** A conversation of a person with a user who only speaks over REST. */
+/** A conversation of a person with a user who only uses REST. */
 async function withRobot(options) {
   const alice = await someone(options);
   const [robot] = users(1);
@@ -33,7 +33,7 @@ async function withRobot(options) {
   return { alice, robot, conversation };
 }
 
-it('is served with a strict policy, and not again to those who have it', async () => {
+it('is served with a strict policy, and not again to browsers that have it', async () => {
   const get = (path, headers = {}, method = 'GET') => fetch(wire.server.base + path, { method, headers });
   const page = await get('/');
   assert.equal(page.status, 200);
@@ -52,7 +52,7 @@ it('is served with a strict policy, and not again to those who have it', async (
   assert.equal((await get('/page/chat.js')).headers.get('content-type'), 'text/javascript; charset=utf-8');
 });
 
-it('is not there when it is switched off, and is there in production', async () => {
+it('is missing when it is disabled, and is served in production', async () => {
   const production = { profile: 'production', 'page.enabled': true };
   for (const [settings, status] of [[{ 'page.enabled': false }, 404], [production, 200]]) {
     const server = await Server.start(settings);
@@ -64,7 +64,7 @@ it('is not there when it is switched off, and is there in production', async () 
   }
 });
 
-it('lets one in by one-time code, and tells what is wrong', async () => {
+it('logs in by one-time code, and reports errors', async () => {
   const alice = await person();
   await alice.visit();
   const { page } = alice;
@@ -83,25 +83,25 @@ it('lets one in by one-time code, and tells what is wrong', async () => {
   await rememberLogin(page);
 });
 
-it('lets one in with a token from elsewhere', async () => {
+it('logs in with a token from elsewhere', async () => {
   const [user] = users(1);
   const alice = await (await person()).enter(mint(user));
   assert.equal(alice.user, user);
 });
 
-it('two people talk, and see what has been read', async () => {
+it('two people talk, and see read marks', async () => {
   const [alice, bob] = await pair();
   await bob.page.bringToFront();
   await alice.say('Hello, Bob');
   await bob.hears('Hello, Bob');
   await alice.hears('Hello, Bob');
-  await eventually(() => alice.fate(), 'read');
+  await eventually(() => alice.status(), 'read');
   await bob.say('Hello, Alice\nand good day');
   await alice.hears('Hello, Bob', 'Hello, Alice\nand good day');
   await bob.hears('Hello, Bob', 'Hello, Alice\nand good day');
 });
 
-it('counts what is unread, and says so until it is read', async () => {
+it('shows the unread count until the messages are read', async () => {
   const { alice, robot, conversation } = await withRobot();
   const { page } = alice;
   const others = await wire.server.conversation(users(1)[0], alice.user);
@@ -122,22 +122,22 @@ it('counts what is unread, and says so until it is read', async () => {
   assert.ok(others);
 });
 
-it('a group shows who speaks and how many have read', async () => {
+it('a group shows the sender and the number of readers', async () => {
   const [alice, bob, carol] = [await someone(), await someone(), await someone()];
   await alice.begin([bob.user, carol.user], 'Tea at five');
   for (const other of [bob, carol]) await other.reload();
   await bob.open('Tea at five');
   await alice.say('Who comes?');
   await bob.hears('Who comes?');
-  await eventually(() => alice.fate(), 'read by 1 of 2');
+  await eventually(() => alice.status(), 'read by 1 of 2');
   await carol.open('Tea at five');
-  await eventually(() => alice.fate(), 'read by 2 of 2');
+  await eventually(() => alice.status(), 'read by 2 of 2');
   await bob.say('I do');
   await alice.hears('Who comes?', 'I do');
   await eventually(() => alice.page.locator('.from:not(.unseen)').allTextContents().then((names) => names.map((name) => name.replace(/\u2009/g, ''))), [`User ${bob.user}`]);
 });
 
-it('shows what users write as text, whatever it is', async () => {
+it('shows any text of users as text', async () => {
   const [alice, bob] = await pair();
   const texts = ['<img src=x onerror="document.title=1">', '<script>document.title=1</script>', 'a < b & c', '100 % "quotes" \\ \u2028 🦉'];
   for (const text of texts) await alice.say(text);
@@ -164,10 +164,10 @@ it('scrolls back through the history, and keeps its place', async () => {
     await alice.hears(...texts.slice(-count));
     const place = await page.locator('.message').getByText(before, { exact: true }).boundingBox();
     const box = await scroll.boundingBox();
-    assert.ok(place.y >= box.y && place.y < box.y + box.height, `what was at the top is still in view: ${place.y}`);
+    assert.ok(place.y >= box.y && place.y < box.y + box.height, `the former top message is still in view: ${place.y}`);
   }
   await page.getByText('This is where it began').waitFor();
-  // What comes now does not tear one away from what is being read.
+  // A new message does not move the view away from the messages being read.
   const top = await scroll.evaluate((box) => (box.scrollTop = 200));
   await wire.server.post(robot, conversation, 'and another');
   await page.getByRole('button', { name: 'New messages' }).waitFor();
@@ -177,7 +177,7 @@ it('scrolls back through the history, and keeps its place', async () => {
   await page.getByRole('button', { name: 'New messages' }).waitFor({ state: 'hidden' });
 });
 
-it('comes back after a reload with the same login', async () => {
+it('resumes the login after a reload', async () => {
   const [alice, bob] = await pair();
   await alice.say('before');
   await bob.hears('before');
@@ -188,7 +188,7 @@ it('comes back after a reload with the same login', async () => {
   await bob.hears('before', 'after');
 });
 
-it('comes back when the network does, and has everything once', async () => {
+it('reconnects when the network returns, and shows each message once', async () => {
   const { alice, robot, conversation } = await withRobot();
   const { page } = alice;
   page.allowed = NETWORK;
@@ -208,21 +208,21 @@ it('comes back when the network does, and has everything once', async () => {
   await alice.hears('before', 'missed 1', 'missed 2', 'kept while away', 'live again');
 });
 
-it('sends again what a crash of the server left open, and it is stored once', async () => {
+it('resends messages that a crash of the server left unanswered, and they are stored once', async () => {
   const { alice, conversation, robot } = await withRobot();
   const { page } = alice;
   page.allowed = NETWORK;
-  // A stopped process takes what is sent and answers nothing.
+  // A stopped process accepts bytes and answers nothing.
   wire.server.process.kill('SIGSTOP');
   const texts = ['is it stored', 'or is it not'];
   for (const text of texts) await alice.say(text);
-  await eventually(() => alice.page.locator('.fate').allTextContents(), ['sending…', 'sending…']);
+  await eventually(() => alice.page.locator('.status').allTextContents(), ['sending…', 'sending…']);
   await wire.server.end('SIGKILL');
   await alice.isState('reconnecting');
   await alice.hears(...texts);
   await wire.server.launch();
   await alice.isState('connected');
-  await eventually(() => alice.fate(), 'sent');
+  await eventually(() => alice.status(), 'sent');
   await alice.hears(...texts);
   assert.deepEqual((await wire.server.history(robot, conversation)).map(({ content }) => content), texts);
   await alice.reload();
@@ -230,7 +230,7 @@ it('sends again what a crash of the server left open, and it is stored once', as
   await alice.hears(...texts);
 });
 
-it('waits longer after each attempt that failed, unless one does not want to wait', async () => {
+it('waits longer after each failed attempt, unless the user retries at once', async () => {
   const alice = await someone();
   const { page } = alice;
   page.allowed = NETWORK;
@@ -250,24 +250,24 @@ it('waits longer after each attempt that failed, unless one does not want to wai
   assert.ok(performance.now() - began < 3_500, 'sooner than the pause, which is four seconds or more');
 });
 
-it('keeps what is not sent over a reload', async () => {
+it('keeps unsent messages over a reload', async () => {
   const { alice, conversation, robot } = await withRobot();
   const { page } = alice;
   page.allowed = NETWORK;
   wire.server.process.kill('SIGSTOP');
   await alice.say('hold on to this');
-  await eventually(() => alice.fate(), 'sending…');
+  await eventually(() => alice.status(), 'sending…');
   await wire.server.end('SIGKILL');
   await alice.isState('reconnecting');
   await wire.server.launch();
   await alice.reload();
   await alice.open('User');
   await alice.hears('hold on to this');
-  await eventually(() => alice.fate(), 'sent');
+  await eventually(() => alice.status(), 'sent');
   assert.deepEqual((await wire.server.history(robot, conversation)).map(({ content }) => content), ['hold on to this']);
 });
 
-it('fills what it missed while the server was gone for long', async () => {
+it('fetches missed messages after the server was gone for long', async () => {
   const { alice, robot, conversation } = await withRobot();
   const { page } = alice;
   page.allowed = NETWORK;
@@ -281,7 +281,7 @@ it('fills what it missed while the server was gone for long', async () => {
   await alice.hears('before', ...missed);
 });
 
-it('a refused message stays, says why, and can be sent again or removed', async () => {
+it('a refused message stays, shows the reason, and can be sent again or removed', async () => {
   const server = await Server.start({ 'limits.messages_burst': 2, 'limits.messages_per_minute': 30 });
   try {
     const alice = await new Person(await wire.page(), server).logIn(phone());
@@ -292,7 +292,7 @@ it('a refused message stays, says why, and can be sent again or removed', async 
     for (const text of ['one', 'two', 'three', 'four']) await alice.say(text);
     const { page } = alice;
     await eventually(() => page.locator('.message.failed .text').allTextContents(), ['three', 'four']);
-    assert.match(await alice.fate(), /not sent: .*30 messages a minute/);
+    assert.match(await alice.status(), /not sent: .*30 messages a minute/);
     await picture(page, 'refused');
     await page.locator('.message.failed').last().getByRole('button', { name: 'Remove' }).click();
     await alice.hears('one', 'two', 'three');
@@ -308,7 +308,7 @@ it('a refused message stays, says why, and can be sent again or removed', async 
   }
 });
 
-it('renews its tokens and stays connected beyond their end', async () => {
+it('renews its tokens and stays connected beyond their expiry', async () => {
   const server = await Server.start({ 'auth.access_ttl': '4s' });
   try {
     const alice = await new Person(await wire.page(), server).logIn(phone());
@@ -335,7 +335,7 @@ it('renews its tokens and stays connected beyond their end', async () => {
   }
 });
 
-it('logs out, and finds out when it was logged out elsewhere', async () => {
+it('logs out, and notices a logout elsewhere', async () => {
   const alice = await someone();
   const { refresh } = await rememberLogin(alice.page);
   await alice.page.getByRole('button', { name: 'Log out' }).click();
@@ -375,7 +375,7 @@ it('shows the frames on the wire, and no token in them', async () => {
     await page.getByLabel('Pause').check();
     const count = await page.locator('#log li').count();
     await alice.say('unseen');
-    await eventually(() => alice.fate(), 'sent');
+    await eventually(() => alice.status(), 'sent');
     assert.equal(await page.locator('#log li').count(), count);
     await picture(page, 'frames');
     await page.getByRole('button', { name: 'Clear' }).click();
@@ -387,21 +387,21 @@ it('shows the frames on the wire, and no token in them', async () => {
   }
 });
 
-for (const way of ['WebSocket', 'SockJS websocket', 'SockJS xhr-streaming', 'SockJS eventsource', 'SockJS xhr-polling']) {
-  it(`talks over ${way}`, async () => {
+for (const transport of ['WebSocket', 'SockJS websocket', 'SockJS xhr-streaming', 'SockJS eventsource', 'SockJS xhr-polling']) {
+  it(`talks over ${transport}`, async () => {
     const { alice, robot, conversation } = await withRobot();
     const { page } = alice;
     page.allowed = NETWORK;
     await page.getByRole('button', { name: 'Frame log' }).click();
-    if (way !== 'WebSocket') await page.getByLabel('Transport').selectOption(way);
+    if (transport !== 'WebSocket') await page.getByLabel('Transport').selectOption(transport);
     await alice.isState('connected');
     const texts = ['100 % sure', 'a "quoted" \\ word\nand a line', 'U+2028 \u2028 and an owl 🦉', '%0A %25'];
     for (const text of texts) await wire.server.post(robot, conversation, text);
     await alice.hears(...texts);
     await alice.say('heard you');
     await alice.hears(...texts, 'heard you');
-    await eventually(() => alice.fate(), 'sent');
-    assert.equal(/^a\["/m.test(await alice.frames()), way !== 'WebSocket', 'SockJS packets');
+    await eventually(() => alice.status(), 'sent');
+    assert.equal(/^a\["/m.test(await alice.frames()), transport !== 'WebSocket', 'SockJS packets');
     assert.doesNotMatch(await alice.frames(), /eyJ[\w-]{8,}/);
 
     await wire.server.end('SIGTERM');
@@ -411,7 +411,7 @@ for (const way of ['WebSocket', 'SockJS websocket', 'SockJS xhr-streaming', 'Soc
     await wire.server.post(robot, conversation, 'here again');
     await alice.hears(...texts, 'heard you', 'here again');
     await alice.reload();
-    assert.equal(await page.getByLabel('Transport').locator('option:checked').textContent(), way, 'the choice is kept');
+    assert.equal(await page.getByLabel('Transport').locator('option:checked').textContent(), transport, 'the choice is kept');
   });
 }
 
@@ -452,7 +452,7 @@ it('can be used with a keyboard alone', async () => {
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
-/** What an accessibility checker finds on the page as it is. */
+/** Checks the current page for accessibility. */
 async function check(page, state) {
   await page.evaluate(AXE);
   const { violations } = await page.evaluate(() => axe.run(document, { resultTypes: ['violations'] }));
@@ -492,12 +492,12 @@ for (const [size, options] of Object.entries({
       await look('list');
       await alice.open('example.com');
       await alice.say('Yes! Shall I bring anything?');
-      await eventually(() => alice.fate(), 'sent');
+      await eventually(() => alice.status(), 'sent');
       await look('conversation');
       if (size !== 'wide') await page.getByRole('button', { name: 'Back' }).click();
       await alice.open('Allotment');
       await alice.say('I have two');
-      await eventually(() => alice.fate(), 'sent');
+      await eventually(() => alice.status(), 'sent');
       await look('group');
       if (size !== 'wide') await page.getByRole('button', { name: 'Back' }).click();
       await page.getByRole('button', { name: 'New', exact: true }).click();
@@ -509,7 +509,7 @@ for (const [size, options] of Object.entries({
   }
 }
 
-it("another user's page shows nothing of the one before", async () => {
+it("another user's page shows nothing of the previous user", async () => {
   const { alice, robot, conversation } = await withRobot();
   const { page } = alice;
   await wire.server.post(robot, conversation, 'between us');

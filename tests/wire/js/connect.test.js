@@ -1,4 +1,4 @@
-// The guide's first scenario: valid, invalid and no token; and the way a session begins and ends.
+// The guide's first scenario: valid, invalid and no token; and the beginning and end of a session.
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';

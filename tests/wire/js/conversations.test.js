@@ -1,4 +1,4 @@
-// Conversations over REST: who may make, see, change and leave them, and blocks between users.
+// Conversations over REST: permissions to create, see, change and leave them, and blocks between users.
 
 import assert from 'node:assert/strict';
 
@@ -11,7 +11,7 @@ const { it, sessions } = wire;
 const call = (user, ...rest) => wire.server.rest(mint(user), ...rest);
 const members = (conversation) => conversation.participants.map((participant) => participant.userId);
 
-it('the 1:1 conversation of a pair is unique, whoever asks and however often', async () => {
+it('the 1:1 conversation of a pair is unique, whichever user creates it and however often', async () => {
   const [alice, bob] = users(2);
   const made = await call(alice, 'POST', '/conversations', { participants: [bob] });
   assert.equal(made.status, 201);
@@ -51,7 +51,7 @@ it('nonsense is refused', async () => {
   await check({ kind: 'secret', participants: [bob] });
 });
 
-it('an admin makes a conversation under an id of its own, once', async () => {
+it('an admin creates a conversation under a chosen id, once', async () => {
   const [alice, bob, carol] = users(3);
   const id = 2_000_000_000_000 + alice;
   const body = { kind: 'group', participants: [alice, bob] };
@@ -65,7 +65,7 @@ it('an admin makes a conversation under an id of its own, once', async () => {
   assert.equal((await call(carol, 'GET', `/conversations/${id}`)).status, 403);
 });
 
-it('the list shows the last message and what is unread', async () => {
+it('the list shows the last message and the unread count', async () => {
   const [alice, bob, carol] = users(3);
   const [one, two] = [await wire.server.conversation(alice, bob), await wire.server.conversation(alice, carol)];
   const sent = [];
@@ -102,7 +102,7 @@ it('the list is paged', async () => {
   assert.deepEqual(seen.sort(), made.sort());
 });
 
-it('others see neither the conversation nor whether there is one', async () => {
+it('others see neither the conversation nor whether it exists', async () => {
   const [alice, bob, eve] = users(3);
   const conversation = await wire.server.conversation(alice, bob);
   const answers = [];
@@ -124,7 +124,7 @@ it('others see neither the conversation nor whether there is one', async () => {
   assert.equal(new Set(answers).size, 1, 'an unknown conversation must answer like a foreign one');
 });
 
-it('a group grows and shrinks, and who was removed while subscribed gets nothing more', async () => {
+it('a group grows and shrinks, and a user removed while subscribed gets nothing more', async () => {
   const [alice, bob, carol] = users(3);
   const group = await wire.server.expect(201, mint(alice), 'POST', '/conversations', { kind: 'group', participants: [bob], title: 'Friends' });
   assert.equal(group.title, 'Friends');
@@ -144,7 +144,7 @@ it('a group grows and shrinks, and who was removed while subscribed gets nothing
   assert.equal((await call(alice, 'DELETE', `${route}/${carol}`)).status, 204);
   await wire.server.post(alice, group.id, 'without carol');
   assert.equal((await heard.json()).content, 'without carol');
-  // What carol hears next comes by the same way, so anything that leaked would be there before it.
+  // Carol's next message comes by the same way, so any leak would arrive before it.
   const other = await wire.server.conversation(alice, carol);
   await wire.server.post(alice, other, 'fence');
   assert.equal((await queue.json()).content, 'fence');
@@ -183,7 +183,7 @@ it('an admin of a group makes others admins', async () => {
   assert.deepEqual(participants.map(({ userId, role }) => [userId, role]), [[alice, 'admin'], [bob, 'admin']]);
 });
 
-it('a block stops both ways and both doors, until it is lifted', async () => {
+it('a block stops both directions over STOMP and REST, until it is lifted', async () => {
   const [alice, bob] = users(2);
   const conversation = await wire.server.conversation(alice, bob);
   const route = `/conversations/${conversation}/messages`;
@@ -207,7 +207,7 @@ it('a block stops both ways and both doors, until it is lifted', async () => {
   assert.equal((await wire.server.history(bob, conversation)).length, 1);
 });
 
-it('all routes but the open ones ask for a token', async () => {
+it('all routes but the open ones need a token', async () => {
   for (const [method, route] of [
     ['GET', '/users/me'],
     ['GET', '/conversations'],

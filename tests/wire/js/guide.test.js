@@ -84,7 +84,7 @@ it('test 1: connect without a JWT fails', async () => {
   assert.equal((await fault.result.closed.next()).code, 1008);
 });
 
-it("test 2: subscribe to one's own messages", async () => {
+it("test 2: subscribe to the user's own messages", async () => {
   const [alice, bob] = users(2);
   const conversation = await wire.server.conversation(alice, bob);
   const client = await over(mint(bob));
@@ -110,7 +110,7 @@ it("test 2: subscribing to another user's private queue fails", async () => {
   assert.equal((await client.closed.next()).code, 1008);
 });
 
-it("test 3: send to a conversation one is in, and it is broadcast", async () => {
+it("test 3: a message to the user's own conversation is broadcast", async () => {
   const [alice, bob] = users(2);
   const conversationId = await wire.server.conversation(alice, bob);
   const [a, b] = [await over(mint(alice)), await over(mint(bob))];
@@ -129,7 +129,7 @@ it("test 3: send to a conversation one is in, and it is broadcast", async () => 
   end(a, b);
 });
 
-it('test 3: sending to a conversation one is not in fails', async () => {
+it('test 3: sending to a foreign conversation fails', async () => {
   const [alice, bob, mallory] = users(3);
   const conversationId = await wire.server.conversation(alice, bob);
   const client = await over(mint(mallory));

@@ -1,4 +1,4 @@
-// Reading back what was said: pages, cursors, and nobody else's conversations.
+// Reading the history: pages, cursors, and no conversations of other users.
 
 import assert from 'node:assert/strict';
 
@@ -67,7 +67,7 @@ it('an empty conversation has an empty history', async () => {
   assert.equal(empty.hasMore, false);
 });
 
-it('what is malformed is a 400, what is foreign a 403', async () => {
+it('malformed requests are a 400, foreign conversations a 403', async () => {
   const { alice, id, messages } = await conversationOf(1);
   const check = async (query, status) => {
     const response = await wire.server.rest(mint(alice), 'GET', `/conversations/${id}/messages${query}`);

@@ -1,4 +1,4 @@
-// How a session lives and ends: reconnects, expiry, logout, heart-beats, the server's own end.
+// The life of a session: reconnects, expiry, logout, heart-beats, the end of the server.
 
 import assert from 'node:assert/strict';
 
@@ -9,7 +9,7 @@ import { suite } from './support/suite.js';
 const wire = suite({ 'limits.heartbeat_ms': 300, 'limits.heartbeat_ms_min': 100 });
 const { it, sessions } = wire;
 
-it('a client reconnects by itself, subscribes again, and finds what it missed in the history', async () => {
+it('a client reconnects by itself, subscribes again, and finds missed messages in the history', async () => {
   const [alice, bob] = users(2);
   const conversation = await wire.server.conversation(alice, bob);
   const connects = new Inbox('onConnect');
@@ -116,7 +116,7 @@ it('a login by one-time code connects, and its logout cuts its sockets and no ot
   await late.expectError(/./, 1008);
 });
 
-it('a refresh token rotates; used twice, it takes its family with it', async () => {
+it('a refresh token rotates; used twice, it revokes its family', async () => {
   const login = await wire.server.login('+4915100000002');
   const session = sessions.prepare({ token: login.accessToken });
   await session.connect();
@@ -145,7 +145,7 @@ it('wrong codes are refused', async () => {
   remember(good.body.refreshToken);
 });
 
-it('heart-beats flow both ways at the slower of the two wishes', async () => {
+it('heart-beats flow both ways at the slower of the two intervals', async () => {
   const [alice] = users(1);
   const heard = new Inbox('heart-beat');
   const session = await sessions.of(alice, {
@@ -179,7 +179,7 @@ it('a client that promised none is left alone, and gets none', async () => {
   raw.close();
 });
 
-it('STOMP 1.0 knows no heart-beats', async () => {
+it('STOMP 1.0 has no heart-beats', async () => {
   const [alice] = users(1);
   const raw = await Raw.open(wire.server, { token: mint(alice), protocols: ['v10.stomp'] });
   raw.send('CONNECT\n\n\0');

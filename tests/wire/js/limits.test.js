@@ -43,7 +43,7 @@ it('a larger one is an ERROR that names the limit, and close 1009', async () => 
   assert.deepEqual(await wire.server.history(bob, conversation), []);
 });
 
-it('a content-length above the limit is refused before the body is there', async () => {
+it('a content-length above the limit is refused before the body arrives', async () => {
   const [alice] = users(1);
   for (const length of ['65537', '1000000000000', '18446744073709551616', '99999999999999999999999999']) {
     const raw = await Raw.connect(wire.server, alice);
@@ -53,18 +53,18 @@ it('a content-length above the limit is refused before the body is there', async
   }
 });
 
-it('a user has 20 messages at once, then is told when to come back, through both doors', async () => {
+it('a user may send 20 messages at once, then learns when to retry, over STOMP and REST', async () => {
   const [alice, bob] = users(2);
   const conversation = await wire.server.conversation(alice, bob);
   const [one, two] = [await sessions.of(alice), await sessions.of(alice)];
   const [first, second] = [await one.subscribe('/user/queue/errors'), await two.subscribe('/user/queue/errors')];
   const to = `/app/conversations/${conversation}/send`;
-  // The budget is the user's: over two sessions and REST.
+  // The rate limit is the user's: over two sessions and REST.
   for (let index = 0; index < 10; index += 1) await one.say(conversation, `one ${index}`);
   for (let index = 0; index < 8; index += 1) await two.say(conversation, `two ${index}`);
   for (let index = 0; index < 2; index += 1) await wire.server.post(alice, conversation, `rest ${index}`);
   let passed = 20;
-  // One token comes back each second, so a busy machine may have earned a few on the way.
+  // One token refills each second, so a busy machine may have earned a few on the way.
   const exhaust = async (send) => {
     for (let index = 0; index < 20; index += 1) {
       const refusal = await send();
@@ -93,7 +93,7 @@ it('a user has 20 messages at once, then is told when to come back, through both
   assert.equal(response.body.code, 'rate_limited');
   assert.ok(Number(response.headers.get('retry-after')) >= 1);
   assert.equal((await wire.server.history(bob, conversation)).length, passed);
-  await wire.server.post(bob, conversation, 'another user has another budget');
+  await wire.server.post(bob, conversation, 'another user has another rate limit');
 });
 
 it('more subscriptions than allowed are an ERROR', async () => {

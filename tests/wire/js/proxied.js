@@ -1,7 +1,7 @@
 // npm sockjs-client, as a page uses it, with one transport through a proxy: node proxied.js BASE_URL TRANSPORTS COUNT
 //
 // BASE_URL has the token in its query and the conversation in its fragment. Sends COUNT messages into the conversation and
-// waits until all of them came back, in order. Prints the transport that was used.
+// waits until all of them came back, in order. Prints the transport used.
 
 import { Stomp } from "@stomp/stompjs";
 import SockJS from "sockjs-client";

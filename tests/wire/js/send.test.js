@@ -1,4 +1,4 @@
-// A message's way: both doors, both destinations, durable before the RECEIPT, to every session that should hear it.
+// Sending a message: over STOMP and REST, durable before the RECEIPT, to every session that should get it.
 
 import assert from 'node:assert/strict';
 
@@ -22,7 +22,7 @@ async function pair() {
   return { alice, bob, conversation, a, b };
 }
 
-it('a REST send reaches the subscriber, with the body that the POST answered', async () => {
+it('a REST send reaches the subscriber, with the body of the POST response', async () => {
   const { alice, conversation, b } = await pair();
   const route = `/conversations/${conversation}/messages`;
   for (const prefix of ['', '/api']) {
@@ -39,7 +39,7 @@ it('a REST send reaches the subscriber, with the body that the POST answered', a
   }
 });
 
-it('a STOMP send is in the history when its RECEIPT is there', async () => {
+it('a STOMP send is in the history when its RECEIPT arrives', async () => {
   const { alice, bob, conversation, a, b } = await pair();
   await a.say(conversation, 'by path');
   await a.sendDurably('/app/send', { conversationId: conversation, content: 'by body' });
@@ -52,7 +52,7 @@ it('a STOMP send is in the history when its RECEIPT is there', async () => {
   assert.equal(first.prev, undefined);
 });
 
-it('what one session sends arrives in that order, and prev chains it', async () => {
+it('messages of one session arrive in order, and prev chains them', async () => {
   const { conversation, bob, a, b } = await pair();
   const said = Array.from({ length: 200 }, (_, index) => `message ${index}`);
   for (const content of said.slice(0, -1)) a.send(`/app/conversations/${conversation}/send`, { content });
@@ -63,7 +63,7 @@ it('what one session sends arrives in that order, and prev chains it', async () 
   assert.deepEqual((await wire.server.history(bob, conversation)).map((message) => message.id), heard.slice(-100).map((message) => message.id));
 });
 
-it("all sessions of both users hear it, the sending session only when it asks", async () => {
+it("all sessions of both users receive a message, the sending session only when it asks", async () => {
   const { alice, bob, conversation, a, b } = await pair();
   const [otherA, otherB] = [await sessions.of(alice), await sessions.of(bob)];
   for (const other of [otherA, otherB]) other.inbox = await other.subscribe('/user/queue/messages');
@@ -77,7 +77,7 @@ it("all sessions of both users hear it, the sending session only when it asks", 
   assert.equal(a.inbox.length, 0);
 });
 
-it('a REST send may name the session that need not hear it', async () => {
+it('a REST send may name the session to leave out', async () => {
   const { alice, conversation, a } = await pair();
   const other = await sessions.of(alice);
   const inbox = await other.subscribe('/user/queue/messages');
@@ -89,7 +89,7 @@ it('a REST send may name the session that need not hear it', async () => {
   assert.equal((await a.inbox.json()).content, 'from nowhere');
 });
 
-it('the same client message id stores nothing new, through whichever door', async () => {
+it('the same client message id stores nothing new, over STOMP or REST', async () => {
   const { alice, conversation, a, b } = await pair();
   const route = `/conversations/${conversation}/messages`;
   const key = 'the-same-key';
@@ -130,7 +130,7 @@ it('a client message id is its sender\'s and its conversation\'s', async () => {
   assert.equal((await wire.server.history(carol, other)).length, 1);
 });
 
-it('a refused SEND leaves the session open and tells it why', async () => {
+it('a refused SEND leaves the session open and reports why', async () => {
   const { conversation, a } = await pair();
   const [eve, victim] = users(2);
   const foreign = await wire.server.conversation(eve, victim);
@@ -166,7 +166,7 @@ it('a refusal names the receipt that was asked for, and no RECEIPT is sent', asy
   assert.equal(a.unhandled.length, 0);
 });
 
-it('a refusal that nobody could hear is an ERROR and the end', async () => {
+it('a refusal without a subscription to errors is an ERROR and the end', async () => {
   const [alice] = users(1);
   const session = await sessions.of(alice);
   session.send('/app/conversations/4503599627370497/send', { content: 'x' }, { receipt: 'wanted' });
@@ -343,7 +343,7 @@ it('every kind of frame is answered when it asks for a receipt', async () => {
   assert.equal((await raw.closes.next()).code, 1000);
 });
 
-it('announcements are posted by admins and heard by all', async () => {
+it('announcements are posted by admins and received by all', async () => {
   const [alice, bob] = users(2);
   const listener = await sessions.of(alice);
   const inbox = await listener.subscribe('/topic/announcements');
@@ -404,7 +404,7 @@ it('read marks reach the other participants on their receipts queue', async () =
   assert.equal(mark.conversationId, conversation);
   assert.equal(mark.messageId, stored[1].id);
   assert.equal(mark.userId, bob);
-  // An older mark changes nothing and is not told; the next one that is told is the newest.
+  // An older mark changes nothing and is not broadcast; the next broadcast is the newest mark.
   await b.sendDurably(`/app/messages/${stored[0].id}/read`, '', { 'conversation-id': String(conversation) });
   await wire.server.rest(mint(bob), 'POST', `/messages/${stored[2].id}/read`);
   assert.equal((await receipts.json()).messageId, stored[2].id);
@@ -413,7 +413,7 @@ it('read marks reach the other participants on their receipts queue', async () =
   assert.ok(marks.readMarks.some(({ userId, messageId }) => userId === bob && messageId === stored[2].id));
 });
 
-it("a message of a conversation one is not in cannot be marked", async () => {
+it("a message of a foreign conversation cannot be marked", async () => {
   const { alice, conversation } = await pair();
   const [eve] = users(1);
   const stored = await wire.server.post(alice, conversation, 'private');

@@ -1,4 +1,4 @@
-// Who may subscribe to what, and that nothing reaches anybody else.
+// Permissions to subscribe, and that nothing reaches other users.
 
 import assert from 'node:assert/strict';
 
@@ -9,7 +9,7 @@ import { suite } from './support/suite.js';
 const wire = suite();
 const { it, sessions } = wire;
 
-it("one's own queue has two names, and MESSAGE carries the one that was asked for", async () => {
+it("the own queue has two names, and MESSAGE carries the subscribed one", async () => {
   const [alice, bob] = users(2);
   const conversation = await wire.server.conversation(alice, bob);
   const session = await sessions.of(bob);
@@ -77,7 +77,7 @@ it('a refused SUBSCRIBE names its receipt in the ERROR', async () => {
   session.listen(`/user/${bob}/queue/messages`, { receipt: 'asked' });
   const error = await session.expectError(/./, 1008);
   assert.equal(error.headers['receipt-id'], 'asked');
-  assert.ok(!JSON.stringify(error.headers).includes(String(bob)), 'the ERROR tells who there is');
+  assert.ok(!JSON.stringify(error.headers).includes(String(bob)), 'the ERROR reveals a user');
 });
 
 it("a conversation's topic is for its participants", async () => {
@@ -100,7 +100,7 @@ it('the topic includes the sender, as brokers do', async () => {
   assert.equal((await topic.json()).content, 'heard by all');
 });
 
-it('patterns under /topic match, but only what the subscriber may read', async () => {
+it('patterns under /topic match, but only conversations that the subscriber may read', async () => {
   const [alice, bob, carol, eve] = users(4);
   const [shared, foreign] = [await wire.server.conversation(alice, bob), await wire.server.conversation(carol, eve)];
   for (const pattern of ['/topic/**', '/topic/conversation/*']) {
@@ -158,7 +158,7 @@ it('a selector is never evaluated', async () => {
   assert.equal((await inbox.json()).content, 'anyway');
 });
 
-it('acknowledgement modes give MESSAGE an ack header, and ACK and NACK are taken', async () => {
+it('acknowledgement modes give MESSAGE an ack header, and ACK and NACK are accepted', async () => {
   const [alice, bob] = users(2);
   const conversation = await wire.server.conversation(alice, bob);
   for (const mode of ['client', 'client-individual']) {
@@ -175,7 +175,7 @@ it('acknowledgement modes give MESSAGE an ack header, and ACK and NACK are taken
   }
 });
 
-it('the token of the session is the one that counts, not a header of SUBSCRIBE', async () => {
+it('the token of the session counts, not a header of SUBSCRIBE', async () => {
   const [alice, bob] = users(2);
   const session = await sessions.of(alice);
   session.listen(`/user/${bob}/queue/messages`, { Authorization: `Bearer ${mint(bob)}`, user: String(bob) });

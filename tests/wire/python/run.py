@@ -19,7 +19,7 @@ def main(names):
     cases = [test for test, _ in result.failures + result.errors if isinstance(test, unittest.TestCase)]
     # A subtest counts as the test that it is part of.
     failed = len({getattr(case, "test_case", case).id() for case in cases})
-    # The tests of a class whose server did not start were not run: they failed, all of them.
+    # The tests of a class whose server did not start were not run: they all count as failed.
     failed += wanted - result.testsRun
     print(f"{wanted - failed - skipped} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     return 1 if failed else 0

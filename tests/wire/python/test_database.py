@@ -14,10 +14,10 @@ import uuid
 from wire.server import BINARY, OUT, ROOT, SECRET, Server, free_port, mint, remember, users
 
 DATABASE = os.environ.get("DATABASE")
-# How often the database is lost: stopped, killed, frozen, and again.
+# Number of times that the database is lost: stopped, killed, frozen, and again.
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "3"))
 FREEZE_SECONDS = float(os.environ.get("FREEZE_SECONDS", "2"))
-# What a signal does, and how the node comes back from it.
+# The effect of a signal, and the command that brings the node back.
 FAULTS = [("stopped", "TERM", ("start", "1")), ("killed", "KILL", ("start", "1")), ("frozen", "STOP", ("signal", "1", "CONT"))]
 REFUSED_SECONDS = 1.0
 BACK_SECONDS = 2.0
@@ -92,7 +92,7 @@ class Faults(unittest.TestCase):
         return time.monotonic() - began
 
     def check(self):
-        """Every acknowledged message is there once, in order, and chained to the one before it."""
+        """Every acknowledged message is stored once, in order, and chained to the one before it."""
         for sender in self.senders:
             sender.ending.set()
         for sender in self.senders:
@@ -110,19 +110,19 @@ class Faults(unittest.TestCase):
             ids = [message["id"] for message in found]
             self.assertEqual([id_ for id_ in ids if id_ in set(sender.acknowledged)], sender.acknowledged)
             texts = [message["content"] for message in found]
-            self.assertEqual(len(set(texts)), len(texts), "a message is there twice")
+            self.assertEqual(len(set(texts)), len(texts), "a message is stored twice")
             for before, message in zip(found, found[1:]):
                 self.assertEqual(message.get("prev"), before["id"])
 
     def lose_and_return(self, kind, signal, bring_back):
-        """Takes the database away under load and gives it back; the times to refuse and to recover are reported."""
+        """Takes the database away under load and gives it back; prints the times to refuse and to recover."""
         for sender in self.senders:
             sender.refusals.clear()
             sender.first_acknowledged = None
         database("signal", "1", signal)
-        # A node that is told to stop goes on answering until it has written what it holds.
-        patience = STOP_SECONDS if kind == "stopped" else REFUSED_SECONDS + 0.5
-        unready = self.wait_until(lambda: not self.ready(), patience, "still ready")
+        # A stopping node keeps answering until it has written its memory.
+        timeout = STOP_SECONDS if kind == "stopped" else REFUSED_SECONDS + 0.5
+        unready = self.wait_until(lambda: not self.ready(), timeout, "still ready")
         time.sleep(FREEZE_SECONDS if kind == "frozen" else 1.5)
         refusals = [took for sender in self.senders for took in sender.refusals]
         self.assertTrue(all(sender.refusals for sender in self.senders), "a send was not refused")
@@ -156,7 +156,7 @@ class Faults(unittest.TestCase):
 
 @unittest.skipUnless(len(os.environ.get("TIDINGS_CQL", "").split(",")) == 3, "TIDINGS_CQL does not name three nodes")
 class ThreeNodes(Faults):
-    """One of three is killed, another frozen, each with all of them up before: senders go on."""
+    """One of three is killed, another frozen, each time after all are up: senders continue."""
 
     def setUp(self):
         replication = "{'class': 'NetworkTopologyStrategy', 'replication_factor': 3}"
@@ -189,7 +189,7 @@ class ThreeNodes(Faults):
 
 @unittest.skipUnless(DATABASE, "DATABASE names no cluster")
 class Processes(unittest.TestCase):
-    """What tests of whole runs of the binary need."""
+    """Helpers for tests of whole runs of the binary."""
 
     def command(self, **more):
         directory = tempfile.TemporaryDirectory(prefix="start-", dir=OUT)
@@ -204,12 +204,12 @@ class Processes(unittest.TestCase):
 
 
 class Starting(Processes):
-    def test_development_without_a_database_says_so_and_ends(self):
+    def test_development_without_a_database_reports_it_and_ends(self):
         outcome = self.run_tidings("serve", self.command(**{"store": "scylla", "scylla.nodes": f"127.0.0.1:{free_port()}"}))
         self.assertEqual(outcome.returncode, 1)
         self.assertIn("the database cannot be reached", outcome.stderr)
 
-    def test_how_long_statements_take_is_told_while_the_server_runs(self):
+    def test_statement_latencies_are_reported_while_the_server_runs(self):
         server = Server({**settings(), "scylla.report_every": "1s", "log.format": "json"})
         self.addCleanup(server.stop)
         sender, other = users(2)
@@ -217,11 +217,11 @@ class Starting(Processes):
         began = time.monotonic()
         while True:
             lines = [json.loads(line) for line in pathlib.Path(server.log).read_text().splitlines() if line.startswith("{")]
-            told = [line for line in lines if "since the last report" in line.get("message", "")]
-            counts = [line["count"] for line in told if line["statement"] == "put_message"]
+            reports = [line for line in lines if "since the last report" in line.get("message", "")]
+            counts = [line["count"] for line in reports if line["statement"] == "put_message"]
             if counts:
                 break
-            self.assertLess(time.monotonic() - began, 10, "nothing is told")
+            self.assertLess(time.monotonic() - began, 10, "nothing is reported")
             time.sleep(0.1)
         # Once, not again with each report.
         self.assertEqual(counts, [1])
@@ -287,13 +287,13 @@ class Erasing(Processes):
         self.assertIn("messages 2, conversations 1, blocks 0, logins 1, sessions 1\n", outcome.stdout)
         self.assertEqual(server.rest(None, "POST", "/auth/refresh", {"refreshToken": login["refreshToken"]})[0], 401)
 
-        # What the server had in memory it may show until it is started again.
+        # The server may show messages from its memory until it restarts.
         server.stop(keep=True)
         server.launch()
         for conversation in (direct, left):
             contents = [message["content"] for message in server.history(other, conversation)]
             self.assertEqual(contents, ["", "private"])
-        # What came in meanwhile is found by another run.
+        # Another run finds the messages that arrived meanwhile.
         late = server.post(user, direct, "late")
         outcome = self.run_tidings("erase-user", words, extra=["--user", str(user)])
         self.assertIn("messages 1, conversations 0, blocks 0, logins 0, sessions 0\n", outcome.stdout)
@@ -307,7 +307,7 @@ CERTIFICATES = pathlib.Path(DATABASE or ".") / "tls"
 
 @unittest.skipUnless(CERTIFICATES.exists(), "DATABASE names no cluster with DATABASE_TLS")
 class Encrypted(Processes):
-    """A database that speaks nothing but TLS, with clients that show a certificate."""
+    """A database that accepts only TLS, from clients with a certificate."""
 
     def tls(self, **more):
         keys = {
@@ -334,7 +334,7 @@ class Encrypted(Processes):
             stored = server.post(sender, conversation, "over TLS")
             self.assertEqual([message["id"] for message in server.history(other, conversation)], [stored["id"]])
 
-    def test_who_is_not_trusted_is_told_so_at_once(self):
+    def test_untrusted_peers_are_refused_at_once(self):
         cases = [
             (["not trusted (scylla.tls_ca", "UnknownIssuer"], self.tls(tls_ca=CERTIFICATES / "other.pem")),
             (["scylla.tls_name", 'not valid for name "other.test"'], self.tls(tls_name="other.test")),
@@ -342,11 +342,11 @@ class Encrypted(Processes):
         ]
         for expected, keys in cases:
             self.refused("serve", expected, keys)
-            # In production too: it will not be different in a moment.
+            # In production too: waiting would not help.
             self.refused("serve", expected, {**keys, "profile": "production"})
         self.refused("serve", ["the database cannot be reached"], settings())
 
-    def test_bad_files_are_named_before_anything_is_connected_to(self):
+    def test_bad_files_are_reported_before_connecting(self):
         missing, other_key = CERTIFICATES / "missing.pem", CERTIFICATES / "ca.key"
         cases = [
             (["scylla.tls_ca", str(missing), "No such file"], self.tls(tls_ca=missing)),

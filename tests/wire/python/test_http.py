@@ -15,7 +15,7 @@ class HttpTest(WireTest):
         return connection
 
     def assert_refused(self, data, status, code=None):
-        """These bytes are answered with this status, and the connection is closed: what follows cannot be trusted."""
+        """These bytes are answered with this status, and the connection is closed: later bytes cannot be trusted."""
         connection = self.open()
         connection.try_send(data)
         response = connection.response()
@@ -149,7 +149,7 @@ class Framing(HttpTest):
             self.assertTrue(not answer or answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 404", b"HTTP/1.1 401", b"HTTP/1.1 505")), answer[:100])
         self.assertEqual(self.open().ask("GET", "/healthz").status, 200)
 
-    def test_host_is_asked_for_once(self):
+    def test_exactly_one_host_is_required(self):
         self.assert_refused(b"GET /healthz HTTP/1.1\r\n\r\n", 400)
         self.assert_refused(b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400)
 
@@ -184,7 +184,7 @@ class Connections(HttpTest):
         count = 60
         for number in range(count):
             if number % 3 == 0:
-                # A write, with the store behind it, between answers that are there at once.
+                # A write, which waits for the store, between immediate answers.
                 body = json.dumps({"content": f"message {number}"}).encode()
                 connection.request("POST", route, [f"Authorization: Bearer {token}", "Content-Type: application/json"], body)
             elif number % 3 == 1:
@@ -241,7 +241,7 @@ class Connections(HttpTest):
 
 
 class Routes(HttpTest):
-    def test_a_wrong_method_is_told_the_right_ones(self):
+    def test_a_wrong_method_gets_the_allowed_ones(self):
         connection = self.open()
         (user,) = users(1)
         bearer = [f"Authorization: Bearer {mint(user)}"]
@@ -262,7 +262,7 @@ class Routes(HttpTest):
             self.assertNotIn(method, offered)
             self.assert_error_body(response, "method_not_allowed")
 
-    def test_bodies_that_are_no_json(self):
+    def test_bodies_other_than_json(self):
         connection = self.open()
         (user,) = users(1)
         bearer = [f"Authorization: Bearer {mint(user)}", "Content-Type: application/json"]
@@ -312,7 +312,7 @@ class Upgrades(HttpTest):
         self.assertNotIn("sec-websocket-protocol", response.headers)
         self.assertNotIn("sec-websocket-extensions", response.headers)
 
-    def test_on_urls_that_are_no_endpoint(self):
+    def test_on_other_urls(self):
         (user,) = users(1)
         bearer = [f"Authorization: Bearer {mint(user)}"]
         for path in ["/", "/healthz", "/users/me", "/conversations", "/conversations/1/messages", "/auth/login", "/api/ws", "/wss", "/no/such"]:
@@ -355,7 +355,7 @@ class Upgrades(HttpTest):
             self.assertIn(response.status, (101, 400), name)
             self.assertNotIn("sec-websocket-protocol", response.headers, name)
 
-    def test_data_behind_the_handshake_is_not_lost(self):
+    def test_data_after_the_handshake_is_not_lost(self):
         session = Stomp(self.server)
         self.addCleanup(session.close)
         connect = packet(1, b"CONNECT\naccept-version:1.2\nhost:x\n\n\0")
@@ -365,7 +365,7 @@ class Upgrades(HttpTest):
         session.expect("CONNECTED")
         self.assertEqual(session.expect("RECEIPT").headers["receipt-id"], "early")
 
-    def test_a_handshake_behind_other_requests(self):
+    def test_a_handshake_after_other_requests(self):
         connection = self.open()
         connection.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 3 + handshake(f"/ws?token={self.token}"))
         self.assertEqual([connection.response().status for _ in range(4)], [200, 200, 200, 101])

@@ -22,7 +22,7 @@ def said(number, sender, content, at, **more):
 
 
 def second(number):
-    """The time of a made-up message."""
+    """The time of an invented message."""
     return f"2020-02-29T{number // 3600 % 24:02}:{number // 60 % 60:02}:{number % 60:02}Z"
 
 
@@ -36,7 +36,7 @@ class Import(unittest.TestCase):
             self.settings |= {"store": "scylla", "scylla.nodes": nodes, "scylla.keyspace": f"import_{uuid.uuid4().hex[:8]}"}
 
     def run_import(self, lines, **settings):
-        """What the command says of these lines: its exit code, standard output, and standard error."""
+        """The command's result for these lines: exit code, standard output, and standard error."""
         words = (word for key, value in (self.settings | settings).items() for word in ("--set", f"{key}={value}"))
         text = b"".join(line if isinstance(line, bytes) else line.encode() + b"\n" for line in lines)
         outcome = subprocess.run([BINARY, "import", "-", *words], input=text, capture_output=True, timeout=120)
@@ -75,9 +75,9 @@ class Import(unittest.TestCase):
 
 
 class History(Import):
-    def test_what_was_imported_is_read_as_if_it_had_been_sent(self):
+    def test_imported_history_reads_like_sent_history(self):
         lines = [conversation(7, 1, 2, createdAt=second(0)), conversation(8, 1, 2, 3, kind="group", title="Tea")]
-        # Ten messages a second: nine of them go behind the one before. Those of two conversations stand in turn.
+        # Ten messages a second: nine of them follow the one before. Two conversations alternate.
         for number in range(250):
             lines.append(said(7, 1 + number % 2, f"message {number}", second(number // 10), clientMessageId=f"k{number}"))
             lines.append(said(8, 1 + number % 3, f"tea {number}", second(number // 10)))
@@ -100,7 +100,7 @@ class History(Import):
             self.assertEqual((status, page["messages"]), (200, found))
         self.assertEqual(server.rest(mint(2), "GET", f"/conversations/7/messages/{middle['id']}"), (200, middle))
 
-        # Lists, unread counts and read marks go by what was imported.
+        # Lists, unread counts and read marks include imported messages.
         status, list_ = server.rest(mint(1), "GET", "/conversations")
         self.assertEqual(status, 200)
         direct, group = list_["conversations"]
@@ -112,7 +112,7 @@ class History(Import):
         self.assertEqual(status, 200)
         self.assertEqual(server.rest(mint(1), "GET", "/conversations")[1]["conversations"][0]["unreadCount"], 0)
 
-        # What is said now goes behind it.
+        # New messages follow the imported ones.
         live = server.post(1, 7, "and on")
         self.assertEqual((live["prev"], live["createdAt"] > history[-1]["createdAt"]), (history[-1]["id"], True))
         self.assertEqual(self.read_all(server, 2, 7), [*history, live])
@@ -134,12 +134,12 @@ class History(Import):
 
 class Refusals(Import):
     def check(self, bad, reason):
-        """A bad line in the middle: all before it is there, nothing behind it, and the rest goes on once it is mended."""
+        """A bad line in the middle: all before it is stored, nothing after it, and the rest follows once it is corrected."""
         before = [conversation(7, 1, 2), said(7, 1, "one", second(1))]
         behind = [said(7, 2, "two", second(3))]
         self.must_refuse([*before, bad, *behind], f"line 3: {reason}", " 1 messages")
         self.must_import([*before, *behind], "imported 0 conversations and 1 messages", "there already: 1 conversations, 1 messages")
-        # The next one begins anew.
+        # The next check starts from scratch.
         self.setUp()
 
     def test_lines_that_cannot_be_read(self):
@@ -162,19 +162,19 @@ class Refusals(Import):
         self.check(said(7, 1, "x", second(0)), "older than the message before it")
         self.check(conversation(9, 2, 1), "the pair has the direct conversation 7 already")
 
-    def test_what_is_older_than_what_is_stored(self):
+    def test_messages_older_than_the_last_stored_one(self):
         self.must_import([conversation(7, 1, 2), said(7, 1, "one", second(1)), said(7, 1, "two", second(5))])
         self.must_refuse([said(7, 1, "late", second(3))], "line 1: older than the last message that is stored")
         self.must_refuse([said(7, 1, "other", second(5))], "line 1: another message is stored with this time")
         self.must_import([said(7, 1, "three", second(6))], "1 messages")
 
-    def test_a_file_that_is_not_there(self):
+    def test_a_missing_file(self):
         outcome = subprocess.run([BINARY, "import", "/nowhere/lines"], capture_output=True, text=True, timeout=20)
         self.assertEqual(outcome.returncode, 1)
         self.assertIn("/nowhere/lines: No such file", outcome.stderr)
 
     @unittest.skipIf("TIDINGS_CQL" in os.environ, "a database has many users")
-    def test_a_server_that_runs_on_the_directory(self):
+    def test_a_server_running_on_the_directory(self):
         server = self.serve()
         self.must_refuse([conversation(7, 1, 2)], f"{self.settings['data_dir']} is in use by process {server.process.pid}: stop it")
         self.assertEqual(server.rest(mint(1), "GET", "/conversations")[1]["conversations"], [])

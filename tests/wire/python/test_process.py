@@ -53,7 +53,7 @@ class Starting(unittest.TestCase):
         self.assert_refused(tidings("serve", "--config", str(file)), "frame_bites", "tidings.toml")
         self.assert_refused(tidings("check-config", "--config", str(file)), "frame_bites", "tidings.toml")
 
-    def test_a_file_that_is_not_there(self):
+    def test_a_missing_file(self):
         self.assert_refused(tidings("serve", "--config", str(self.directory / "none.toml")), "none.toml")
 
     def test_a_good_file_passes_the_check(self):
@@ -105,7 +105,7 @@ class Running(WireTest):
         self.assertEqual(status, 200)
         self.assertEqual(me["roles"], ["admin"])
 
-    def test_an_erased_user_is_gone_and_places_stay(self):
+    def test_an_erased_user_is_gone_and_message_positions_stay(self):
         one, other = [f"+4930{number}" for number in users(2)]
         alice, bob = self.log_in(one), self.log_in(other)
         conversation = self.server.conversation(alice["userId"], bob["userId"])
@@ -131,7 +131,7 @@ class Running(WireTest):
             self.assertEqual((message["content"], message.get("erased", False)), (expected or "", expected is None))
         status, _ = self.server.rest(None, "POST", "/auth/refresh", {"refreshToken": alice["refreshToken"]})
         self.assertEqual(status, 401)
-        # An access token of before is refused too, and the phone makes another user.
+        # The old access token is refused too, and the phone creates another user.
         self.assertEqual(self.server.rest(alice["accessToken"], "GET", "/users/me")[0], 401)
         self.assertNotEqual(self.log_in(one)["userId"], alice["userId"])
         self.assertEqual(self.log_in(other)["userId"], bob["userId"])
@@ -143,7 +143,7 @@ class Running(WireTest):
             remember(login[name])
         return login
 
-    def test_under_load_a_drain_loses_nothing_it_acknowledged(self):
+    def test_a_drain_under_load_loses_no_acknowledged_message(self):
         alice, bob = users(2)
         conversation = self.server.conversation(alice, bob)
         with Stomp.connect(self.server, mint(alice)) as sender:
@@ -182,7 +182,7 @@ class Running(WireTest):
         except Closed as closed:
             return None, closed.code
 
-    def test_a_kill_loses_nothing_that_was_acknowledged(self):
+    def test_a_kill_loses_no_acknowledged_message(self):
         alice, bob = users(2)
         conversation = self.server.conversation(alice, bob)
         with Stomp.connect(self.server, mint(alice)) as sender:

@@ -11,14 +11,14 @@ from wire.raw import Http
 from wire.server import ROOT, mint, users
 from wire.sockjs import HTTP_TRANSPORTS, STREAMING, TRANSPORTS, Stomp
 
-# What npm sockjs-client has for node.
+# Transports of npm sockjs-client in node.
 CLIENT_TRANSPORTS = ("websocket", "xhr-streaming", "eventsource", "xhr-polling")
 ALIVE = "SEND\ndestination:/app/heartbeat\nreceipt:alive\n\n\0"
 
 
 class ProxyTest(WireTest):
     proxy_type = None
-    # What the proxy is told instead of what its configuration says.
+    # Changes to the proxy's configuration.
     changes = {}
 
     @classmethod
@@ -39,7 +39,7 @@ class ProxyTest(WireTest):
         self.assertEqual(session.expect("RECEIPT").headers["receipt-id"], "alive")
 
     def assert_messages_both_ways(self, transport, large=80):
-        """Messages arrive while the stream that brings them is open, `large` ones over several streams, none is lost."""
+        """Messages arrive while their stream is open, `large` ones over several streams; none is lost."""
         session, bob = self.connect(transport)
         (alice,) = users(1)
         conversation = self.server.conversation(alice, bob)
@@ -55,7 +55,7 @@ class ProxyTest(WireTest):
             self.assertEqual(session.streams, 1 + large * 4_100 // (128 * 1024))
 
     def client(self, transports, count=50):
-        """The transport that npm sockjs-client came to use for `count` messages to itself."""
+        """The transport that npm sockjs-client used for `count` messages to itself."""
         alice, bob = users(2)
         conversation = self.server.conversation(alice, bob)
         url = f"http://127.0.0.1:{self.proxy.port}/ws?token={mint(alice)}#{conversation}"
@@ -66,7 +66,7 @@ class ProxyTest(WireTest):
 
 
 class Configured:
-    """What holds for each proxy under its configuration of deploy/."""
+    """Checks for each proxy under its configuration of deploy/."""
 
     def test_every_transport(self):
         for transport in TRANSPORTS:
@@ -123,7 +123,7 @@ class ConfiguredHaProxy(Configured, ProxyTest):
 
 
 class OwnOrigin:
-    """A page of the proxy's own address needs no entry in `cors.origins`: the proxy passes on the host that was called."""
+    """A page of the proxy's own address needs no entry in `cors.origins`: the proxy passes on the requested host."""
 
     settings = {"cors.origins": ""}
 
@@ -144,17 +144,17 @@ class OwnOriginHaProxy(OwnOrigin, ProxyTest):
 
 
 class HangUp:
-    """A browser that is closed: its session ends with the stream or the poll that it leaves behind."""
+    """A browser that is closed: its session ends with its stream or poll."""
 
     within = 0
 
-    def test_a_client_that_hangs_up_is_seen(self):
+    def test_a_client_that_hangs_up_is_noticed(self):
         sessions = [self.connect(transport)[0] for transport in HTTP_TRANSPORTS]
         for session in sessions:
             if session.transport not in STREAMING:
                 method, suffix = sockjs.RECEIVE[session.transport]
                 session.poller.request(method, sockjs.join(session.url, suffix))
-        # Only what has reached the server can be seen to break off there.
+        # The server can only notice the end of a request that has reached it.
         time.sleep(0.3)
         began = time.monotonic()
         for session in sessions:
@@ -171,8 +171,8 @@ class HangUpNginx(HangUp, ProxyTest):
 
 
 class HangUpHaProxy(HangUp, ProxyTest):
-    """haproxy looks at a client that waits for a response only when it has something to write. The first sign of life is
-    answered by a reset, and the second finds the connection gone; a poll is over with the first, and nobody comes again."""
+    """haproxy checks a client that waits for a response only when it has something to write. The first heart-beat is
+    answered by a reset, and the second finds the connection gone; a poll ends with the first, and the client sends no other."""
 
     settings = {"limits.ping": "1s"}
     proxy_type = HaProxy
@@ -180,11 +180,11 @@ class HangUpHaProxy(HangUp, ProxyTest):
 
 
 class Idle:
-    """The time-outs of deploy/ are three signs of life long. Here both are shorter: 1 s for each sign, 3 s for the proxy."""
+    """The time-outs of deploy/ are three heart-beats long. Here both are shorter: 1 s for a heart-beat, 3 s for the proxy."""
 
     settings = {"limits.ping": "1s"}
 
-    def test_the_signs_of_life_hold_every_transport_open(self):
+    def test_heart_beats_hold_every_transport_open(self):
         sessions = [self.connect(transport)[0] for transport in TRANSPORTS]
         for session in sessions:
             (session.stream or session.websocket or Http(self.proxy)).socket.settimeout(20)
@@ -212,7 +212,7 @@ class IdleHaProxy(Idle, ProxyTest):
 
 
 class DefaultNginx(ProxyTest):
-    """nginx with nothing but `proxy_pass`: what works without its owner's help."""
+    """nginx with only `proxy_pass`: the transports that work without further configuration."""
 
     proxy_type = BareNginx
 
@@ -231,7 +231,7 @@ class DefaultNginx(ProxyTest):
 
 
 class DefaultHaProxy(ProxyTest):
-    """haproxy with nothing but addresses and time-outs."""
+    """haproxy with only addresses and time-outs."""
 
     proxy_type = BareHaProxy
 

@@ -1,4 +1,4 @@
-"""A reader that does not read is closed with 4500; whoever reads beside it never notices."""
+"""A reader that does not read is closed with 4500; other readers never notice."""
 
 import json
 import threading
@@ -13,7 +13,7 @@ CONTENT = "x" * 3_900
 
 
 class SlowReader(WireTest):
-    def test_it_is_closed_and_the_others_go_on(self):
+    def test_it_is_closed_and_the_others_continue(self):
         alice, bob = users(2)
         conversation = self.server.conversation(alice, bob)
         with (
@@ -43,7 +43,7 @@ class SlowReader(WireTest):
             listener.join(30)
             self.assertEqual(len(heard), count)
             self.assertLess(self.server.resident_bytes() - before, 24 * 1024 * 1024)
-            # It reads on at last: what was under way, and then the close, if the close could still be written.
+            # It finally reads the bytes in flight, and then the close, if the close could still be written.
             with self.assertRaises(Closed) as closed:
                 while True:
                     slow.receive()
@@ -78,7 +78,7 @@ class BlockedWrite(WireTest):
                 sender.say(f"SEND\ndestination:/app/conversations/{conversation}/send\n{receipt}\n{body}\0")
                 if receipt:
                     sender.expect("RECEIPT")
-            # The close is seen from outside by what the server still holds for the reader.
+            # The server's connections for the reader show the close from outside.
             deadline = time.monotonic() + 10
             while self.connections() > 1 and time.monotonic() < deadline:
                 time.sleep(0.05)

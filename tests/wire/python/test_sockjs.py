@@ -1,6 +1,6 @@
-"""What SockJS's own protocol suite (sockjs-protocol.py, protocol 0.3.3) states, against `examples/conformance`.
+"""The statements of SockJS's own protocol suite (sockjs-protocol.py, protocol 0.3.3), against `examples/conformance`.
 
-docs/sockjs.md leads from each statement to the test here that holds it; `Table` holds that page to this file.
+docs/sockjs.md names the test here for each statement; `Table` compares that page with this file.
 """
 
 import json
@@ -63,7 +63,7 @@ class SockJsTest(WireTest):
         self.assertTrue(response.headers["expires"])
 
     def assert_cors(self, response, origin):
-        """`origin` may use what came, with credentials; without one, anybody, without."""
+        """`origin` may use the response, with credentials; without an origin any page may, without credentials."""
         self.assertEqual(response.headers["access-control-allow-origin"], origin or "*")
         self.assertEqual(response.headers.get("access-control-allow-credentials"), "true" if origin else None)
 
@@ -153,7 +153,7 @@ class Iframe(SockJsTest):
 
 
 class Info(SockJsTest):
-    def test_what_it_says(self):
+    def test_the_response(self):
         response = self.ask("GET", "/echo/info", ["Origin: http://example.com"])
         self.assertEqual(response.status, 200)
         self.assert_type(response, "application/json;charset=UTF-8")
@@ -169,7 +169,7 @@ class Info(SockJsTest):
         self.assert_cors(self.ask("GET", "/echo/info"), None)
 
     def test_entropy(self):
-        # Thirty-two draws from 2^32 that differ all: a repetition is one in eight million.
+        # Thirty-two draws from 2^32 that all differ: a repetition is one in eight million.
         drawn = [self.ask("GET", "/echo/info").json()["entropy"] for _ in range(32)]
         self.assertEqual({type(number) for number in drawn}, {int})
         self.assertTrue(all(0 <= number < 2**32 for number in drawn), drawn)
@@ -258,18 +258,18 @@ class Protocol(SockJsTest):
         self.poll_and_wait(waiting, session)
         second = self.ask("POST", f"{session.url}/xhr")
         self.assertEqual((second.status, second.body), (200, STILL_OPEN.encode() + b"\n"))
-        # The first one never noticed.
+        # The first receiver is unaffected.
         session.send("a")
         self.assertEqual(waiting.response().body, b'a["a"]\n')
 
     def poll_and_wait(self, connection, session):
-        """A poll that the server has taken in before anything that is asked later: it got a message, and asked again."""
+        """A poll that the server has received before any later request: it got a message, and asked again."""
         connection.request("POST", f"{session.url}/xhr")
         session.send("first")
         self.assertEqual(connection.response().body, b'a["first"]\n')
         connection.request("POST", f"{session.url}/xhr")
-        # Another connection may be served by another shard. What it asks overtakes nothing that was read before it, but
-        # only the operating system knows what was read: a moment makes sure.
+        # Another shard may serve another connection. Its requests overtake none that were read before, but
+        # only the operating system knows what was read: wait a moment.
         time.sleep(0.25)
 
     def test_closed_by_the_server(self):
@@ -361,7 +361,7 @@ class WebSockets(SockJsTest):
     def assert_closes(self, data):
         session = self.session(transport="websocket").open()
         session.websocket.send(packet(TEXT, data))
-        # A packet may say why.
+        # A packet may give the reason.
         with self.assertRaises(Closed, msg=data):
             packet_of_close = session.packet()
             self.assertTrue(packet_of_close.startswith("c["), packet_of_close)
@@ -404,7 +404,7 @@ class XhrPolling(SockJsTest):
         response = session.post("")
         self.assertEqual(response.status, 500)
         self.assertIn(b"Payload expected.", response.body)
-        # Nothing of them got through, and the session goes on.
+        # None of them got through, and the session continues.
         session.send("a")
         self.assertEqual(session.packet(), 'a["a"]')
 
@@ -477,7 +477,7 @@ class XhrStreaming(SockJsTest):
         self.assert_goes_on(session, "xhr_streaming")
 
     def assert_goes_on(self, session, transport):
-        """The session outlives its stream, and what was sent between two streams is not lost."""
+        """The session outlives its stream, and messages sent between two streams are not lost."""
         session.send("between")
         again = self.stream(session, transport)
         if transport == "xhr_streaming":
@@ -552,7 +552,7 @@ class HtmlFile(SockJsTest):
         self.assert_not_cached(stream)
         head = stream.until(b'<script>\np("o");\n</script>\r\n')
         self.assertEqual(head.decode().strip(), self.HEAD)
-        # So much wakes old browsers, which hold back what is shorter.
+        # Old browsers hold back shorter responses.
         self.assertGreater(len(head), 1024)
         session.send("x")
         self.assertEqual(stream.until(b"</script>\r\n"), b'<script>\np("a[\\"x\\"]");\n')
@@ -661,7 +661,7 @@ class JsonpPolling(SockJsTest):
         self.assertEqual(self.poll(session).body, b'/**/x("a[\\"x\\"]");\r\n')
 
     def test_line_separators_do_not_end_the_string(self):
-        # In JavaScript of old a string literal ends at them, as at a line feed.
+        # In old JavaScript they end a string literal, as a line feed does.
         session = self.session(transport="jsonp").open()
         session.send("a\u2028b\u2029c")
         body = self.poll(session).body
@@ -714,7 +714,7 @@ class RawWebSocket(SockJsTest):
         closed = self.assert_no_more(self.websocket("/close/websocket"))
         self.assertEqual((closed.code, closed.reason), (3000, "Go away!"))
 
-    def test_what_looks_like_sockjs_is_a_message(self):
+    def test_packets_of_sockjs_are_plain_messages(self):
         connection = self.websocket("/echo/websocket")
         for data in (b'["a"]', b"[]", b'["a'):
             connection.send(packet(TEXT, data))
@@ -727,13 +727,13 @@ class RawWebSocket(SockJsTest):
 
 
 class Encoding(SockJsTest):
-    # What the client escapes by its own account: all that some browser, proxy or transport is known to spoil.
+    # Characters that the client escapes by itself: all that some browser, proxy or transport is known to spoil.
     BY_CLIENT = (
         r'[\\"\x00-\x1f\x7f-\x9f\u00ad\u0300-\u0374\u037e\u0387\u0591-\u065f\u06d6-\u06ed\u070f\u0730-\u074a\u07eb-\u07f3'
         r"\u0951-\u0f93\u17b4\u17b5\u1939-\u193a\u1a17\u1b6b\u1cda-\u1cdb\u1dc0-\u1dff\u1f71-\u1fff\u2000-\u20ff\u2126"
         r"\u212a-\u212b\u2329-\u232a\u2adc\u302b-\u302c\uaab2-\uaab3\uf900-\ufb4e\ufeff\ufff0-\uffff]"
     )
-    # What a server has to escape, whatever the transport.
+    # Characters that a server must escape on every transport.
     BY_SERVER = r"[\x00-\x1f\u200c-\u200f\u2028-\u202f\u2060-\u206f\ufff0-\uffff]"
 
     def matching(self, pattern):
@@ -778,7 +778,7 @@ class Encoding(SockJsTest):
             self.assertEqual(session.messages(1), [expect])
 
     def test_lone_surrogates(self):
-        # JavaScript's strings may hold them; UTF-8 cannot. They come back as they were, escaped, or replaced.
+        # JavaScript's strings may hold them; UTF-8 cannot. They come back unchanged, escaped, or replaced.
         session = self.session().open()
         for escaped in (r"\ud800", r"\udc00", r"a\udfffb", r"\ud83c\ud83c\udf89", r"\udf89\ud83c"):
             self.assertEqual(session.post(f'["{escaped}"]').status, 204)
@@ -792,7 +792,7 @@ class Encoding(SockJsTest):
         self.assertEqual(opcode, TEXT)
         payload.decode()
 
-    def test_what_is_no_utf_8_is_refused(self):
+    def test_invalid_utf_8_is_refused(self):
         session = self.session().open()
         for data in (b'["\xff"]', b'["\xed\xa0\x80"]', b'["\xc0\x80"]'):
             self.assertEqual(session.post(data).status, 500, data)
@@ -842,7 +842,7 @@ class Closing(SockJsTest):
         self.assert_ended(session)
 
     def assert_ended(self, session):
-        """Long before its five seconds: what is sent finds no session, and a new receiver a new one or its end."""
+        """Long before its five seconds: a send finds no session, and a new receiver finds a new one or its end."""
         began = time.monotonic()
         while session.post("[]").status != 404:
             self.assertLess(time.monotonic() - began, 2)
@@ -907,7 +907,7 @@ class Http11(SockJsTest):
 
 
 class Services(SockJsTest):
-    """What else `examples/conformance` promises to suites."""
+    """Further promises of `examples/conformance` to suites."""
 
     def test_amplify(self):
         session = self.session("/amplify", "xhr_streaming").open()
@@ -928,7 +928,7 @@ class Services(SockJsTest):
         self.assertEqual(self.assert_no_more(connection).code, 1000)
 
     def whole(self, connection):
-        """A message that may come in fragments: one packet here, as the server writes them."""
+        """A message that may come in fragments: one packet here, as the server writes it."""
         return connection.receive()
 
     def test_any_method_at_the_root(self):
@@ -939,14 +939,14 @@ class Services(SockJsTest):
 
 
 class Table(unittest.TestCase):
-    def test_it_names_the_tests_that_there_are(self):
-        """A test that docs/sockjs.md promises is there, and every one that is there has its line."""
+    def test_it_names_exactly_the_existing_tests(self):
+        """Every test that docs/sockjs.md names exists, and every test has its line."""
         page = (ROOT / "docs/sockjs.md").read_text()
         elsewhere = set(re.findall(r"`(\w+\.test_\w+)` of `test_sockjs_stomp.py`", page))
         promised = set(re.findall(r"`(\w+\.test_\w+)`", page)) - elsewhere
-        found = names(__name__) - {"Table.test_it_names_the_tests_that_there_are"}
-        self.assertEqual(promised - found, set(), "promised, and not there")
-        self.assertEqual(found - promised, set(), "there, without a line in docs/sockjs.md")
+        found = names(__name__) - {"Table.test_it_names_exactly_the_existing_tests"}
+        self.assertEqual(promised - found, set(), "named, but missing")
+        self.assertEqual(found - promised, set(), "without a line in docs/sockjs.md")
         self.assertLessEqual(elsewhere, names("test_sockjs_stomp"))
 
 

@@ -1,4 +1,4 @@
-"""STOMP over SockJS under `/ws`: whose a session is, what ends it, and which pages may use it."""
+"""STOMP over SockJS under `/ws`: the owner of a session, its end, and the pages that may use it."""
 
 import json
 import socket
@@ -35,7 +35,7 @@ class SockJsTest(WireTest):
         self.assertEqual(session.expect("RECEIPT").headers["receipt-id"], "alive")
 
     def assert_gone(self, session, within):
-        """What is sent to the session finds none within so many seconds; how long that took."""
+        """The session is gone within so many seconds; returns how long that took."""
         began = time.monotonic()
         while (status := session.post("[]").status) != 404:
             self.assertEqual(status, 204)
@@ -145,7 +145,7 @@ class Transports(SockJsTest):
             with self.subTest(transport):
                 (user,) = users(1)
                 session = self.connect(user, transport)
-                # A receipt comes back as it was sent: header text of the client's own making.
+                # A receipt is echoed unchanged: header text of the client's choice.
                 for number, text in enumerate(evil):
                     escaped = text.replace("\\", "\\\\").replace("\r", "\\r").replace("\n", "\\n").replace(":", "\\c")
                     session.say(f"SEND\ndestination:/app/heartbeat\nreceipt:{number}{escaped}\n\n\0")
@@ -167,7 +167,7 @@ class Transports(SockJsTest):
             session.expect("RECEIPT")
 
 
-class Door(SockJsTest):
+class Authentication(SockJsTest):
     def test_a_bad_token_opens_nothing(self):
         (user,) = users(1)
         for token in ("garbage", mint(user, ttl=-10), "", mint(user) + "x"):
@@ -179,7 +179,7 @@ class Door(SockJsTest):
                     connection.send(raw.handshake(f"{path}?token={token}"))
                     self.assertEqual(connection.response().status, 401, (path, token[:10]))
 
-    def test_a_bad_token_is_no_matter_where_nothing_opens(self):
+    def test_a_bad_token_is_ignored_by_requests_that_open_nothing(self):
         for path in ("/ws/info", "/ws/iframe.html", "/ws/iframe-1.6.1.html", "/ws", "/ws/"):
             self.assertEqual(self.ask("GET", f"{path}?token=garbage").status, 200, path)
         preflight = ["Origin: http://example.com", "Access-Control-Request-Method: POST"]
@@ -218,7 +218,7 @@ class SharedSession(SockJsTest):
                 thief = Session(self.server, "/ws", transport, mint(bob), session=session.id)
                 self.addCleanup(thief.close)
                 stored = self.server.post(carol, conversation, f"for alice by {transport}")
-                # What a thief's token opens is a session of its own, or nothing.
+                # A thief's token opens a session of its own, or none.
                 try:
                     self.assertEqual(thief.packet(), "o")
                 except AssertionError as refused:
@@ -260,7 +260,7 @@ class SharedSession(SockJsTest):
     def test_requests_arrive_at_any_shard(self):
         (alice,) = users(1)
         session = self.connect(alice)
-        # The operating system deals new connections out among the shards.
+        # The operating system spreads new connections over the shards.
         for number in range(30):
             data = json.dumps([f"SEND\ndestination:/app/heartbeat\nreceipt:{number}\n\n\0"]).encode()
             self.assertEqual(self.ask("POST", sockjs.join(session.url, "/xhr_send"), body=data).status, 204)
@@ -293,7 +293,7 @@ class Ends(SockJsTest):
         session = self.connect(alice)
         poll = Http(self.server)
         poll.request("POST", sockjs.join(session.url, "/xhr"))
-        # Its bytes are there before the end of its connection, whenever the server comes to read them.
+        # Its bytes arrive before the end of its connection, whenever the server reads them.
         poll.close()
         self.assertLess(self.assert_gone(session, within=2), 2)
 
@@ -327,7 +327,7 @@ class Ends(SockJsTest):
         before = self.server.resident_bytes()
         body = json.dumps({"content": "x" * 3_900})
         with raw.Stomp.connect(self.server, mint(alice)) as sender:
-            # Three times the limit: a RECEIPT may be here while some of the last are still on their way to the other shard.
+            # Three times the limit: a RECEIPT may arrive while the last messages are still on their way to the other shard.
             for number in range(400):
                 sender.say(f"SEND\ndestination:/app/conversations/{conversation}/send\nreceipt:{number}\n\n{body}\0")
             for _ in range(400):
@@ -345,7 +345,7 @@ class Ends(SockJsTest):
         took = self.assert_gone(session, within=6.5)
         self.assertGreater(took, 4)
 
-    def test_what_was_sent_before_a_reset_is_done(self):
+    def test_sends_before_a_reset_are_carried_out(self):
         alice, bob = users(2)
         conversation = self.server.conversation(alice, bob)
         session = self.connect(alice)
@@ -357,7 +357,7 @@ class Ends(SockJsTest):
         sender.close()
         deadline = time.monotonic() + 3
         while not (history := self.server.history(bob, conversation)):
-            self.assertLess(time.monotonic(), deadline, "what came before the reset was not done")
+            self.assertLess(time.monotonic(), deadline, "the send before the reset was not carried out")
             time.sleep(0.02)
         self.assertEqual([message["content"] for message in history], ["before the reset"])
 
@@ -584,7 +584,7 @@ class HeartBeats(SockJsTest):
 
     def test_packets_of_sockjs(self):
         sessions = [self.connect(users(1)[0], transport) for transport in HTTP_TRANSPORTS]
-        # For longer than a client may be silent that promised nothing: who fetches what is sent is there.
+        # For longer than a client without promised beats may be silent: fetching packets counts as a sign of life.
         got = self.packets(sessions, 5)
         self.assertEqual(got, {transport: ["h"] * 5 for transport in HTTP_TRANSPORTS})
         for session in sessions:

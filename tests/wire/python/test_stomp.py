@@ -121,7 +121,7 @@ class Framing(StompTest):
         session.say("SEND\ndestination:/app/heartbeat\ncontent-length:5\nreceipt:whole\n\nab\0cd\0")
         self.assertEqual(session.expect("RECEIPT").headers["receipt-id"], "whole")
 
-    def test_bodies_where_none_may_be(self):
+    def test_forbidden_bodies(self):
         for frame in ["SUBSCRIBE\nid:1\ndestination:/topic/x\n\nbody\0", "BEGIN\ntransaction:1\n\nbody\0", "DISCONNECT\n\nbody\0"]:
             self.assert_error(frame)
 
@@ -159,7 +159,7 @@ class Headers(StompTest):
 
     def test_a_header_at_and_over_its_length(self):
         def frame(length):
-            # A heart-beat passes nothing on, so the length of a line is the only limit in the way.
+            # A heart-beat passes nothing on, so only the length of a line is limited.
             return f"SEND\ndestination:/app/heartbeat\nreceipt:long\nx:{'y' * (length - 2)}\n\n\0"
 
         session = self.connect()
@@ -184,16 +184,16 @@ class Headers(StompTest):
         session.say("SEND\ndestination:/app/heartbeat\nreceipt:a\\c\\n\\\\b\n\n\0")
         self.assertEqual(session.expect("RECEIPT").headers["receipt-id"], "a\\c\\n\\\\b")
 
-    def test_1_0_knows_no_escapes(self):
+    def test_1_0_has_no_escapes(self):
         session = self.connect("1.0")
         session.say("SEND\ndestination:/app/heartbeat\nreceipt:a\\tb\\\n\n\0")
         self.assertEqual(session.expect("RECEIPT").headers["receipt-id"], "a\\tb\\")
 
-    def test_lines_that_are_no_headers(self):
+    def test_malformed_header_lines(self):
         for line in ["no colon", ":no name", ":", "a\rb:c", "a:b\rc"]:
             self.assert_error(f"SEND\ndestination:/app/heartbeat\n{line}\n\n\0")
 
-    def test_headers_that_must_be_there(self):
+    def test_required_headers(self):
         for frame in [
             "SEND\n\n\0",
             "SUBSCRIBE\nid:1\n\n\0",
@@ -210,7 +210,7 @@ class Headers(StompTest):
     def test_an_unknown_ack_mode(self):
         self.assert_error("SUBSCRIBE\nid:1\ndestination:/topic/x\nack:never\n\n\0")
 
-    def test_errors_name_the_receipt_that_was_asked_for(self):
+    def test_errors_name_the_requested_receipt(self):
         error = self.assert_error(f"SUBSCRIBE\nid:1\ndestination:/user/{self.bob}/queue/messages\nreceipt:mine\n\n\0", 1008)
         self.assertEqual(error.headers["receipt-id"], "mine")
 

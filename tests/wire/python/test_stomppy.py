@@ -1,4 +1,4 @@
-"""stomp.py over WebSocket: a client nobody here wrote, in another language than the first."""
+"""stomp.py over WebSocket: a third-party client, in another language than the first."""
 
 import json
 import queue
@@ -16,7 +16,7 @@ PATIENCE = 8
 
 
 class Listener(stomp.ConnectionListener):
-    """Keeps what arrives until a test asks for it."""
+    """Keeps arriving frames until a test asks for them."""
 
     def __init__(self):
         self.messages = queue.Queue()
@@ -110,14 +110,14 @@ class StompPy(WireTest):
             connection.connect(wait=True)
         self.assertTrue(listener.errors.get(timeout=PATIENCE).headers["message"])
 
-    def test_anothers_queue(self):
+    def test_another_users_queue(self):
         connection, listener = self.connect(self.alice)
         connection.subscribe(f"/user/{self.bob}/queue/messages", "1")
         self.assertTrue(listener.errors.get(timeout=PATIENCE).headers["message"])
         listener.ends.get(timeout=PATIENCE)
         self.assertTrue(listener.messages.empty())
 
-    def test_a_conversation_one_is_not_in(self):
+    def test_a_foreign_conversation(self):
         (eve,) = users(1)
         connection, listener = self.connect(eve)
         self.subscribe(connection, listener, "/user/queue/errors", "1")

@@ -1,4 +1,4 @@
-"""That a message is on disk before anybody hears of it, as the kernel sees it."""
+"""Checks in the kernel's trace that a message is on disk before any client receives it."""
 
 import json
 import unittest
@@ -13,7 +13,7 @@ MESSAGES = 5
 
 class Trace(unittest.TestCase):
     def faults(self, settings):
-        """What the trace of some messages shows, one after the other over STOMP and over REST: one entry for each."""
+        """The faults in the trace of some messages, sent in turn over STOMP and REST: one entry for each."""
         server = TracedServer(settings)
         self.addCleanup(server.stop)
         sender, receiver = users(2)
@@ -37,7 +37,7 @@ class Trace(unittest.TestCase):
         calls = server.calls()
         return [fault(calls, marker) for marker in markers]
 
-    def test_a_message_is_synced_before_anybody_hears_of_it(self):
+    def test_a_message_is_synced_before_any_client_receives_it(self):
         self.assertEqual(self.faults({}), [None] * 2 * MESSAGES)
 
     def test_without_syncs_the_trace_shows_that_they_are_missing(self):

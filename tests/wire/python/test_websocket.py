@@ -13,7 +13,7 @@ CONTINUATION = 0
 
 class WebSocketTest(WireTest):
     def open(self):
-        """An upgraded connection on which no STOMP was spoken yet."""
+        """An upgraded connection before its first STOMP frame."""
         (user,) = users(1)
         connection = WebSocket.open(self.server, mint(user))
         self.addCleanup(connection.close)
@@ -157,7 +157,7 @@ class Closing(WebSocketTest):
         session.send(packet(CLOSE, struct.pack(">H", 1000) + b"\xff"))
         self.assertIn(session.closed(), (1002, 1007))
 
-    def test_what_comes_after_a_close_is_ignored(self):
+    def test_bytes_after_a_close_are_ignored(self):
         alice, bob = users(2)
         conversation = self.server.conversation(alice, bob)
         session = Stomp.connect(self.server, mint(alice))
@@ -187,7 +187,7 @@ class Floods(WebSocketTest):
             session.send(packet(TEXT, b"") * 5_000)
         self.assert_alive(session)
 
-    def test_a_ping_flood_whose_pongs_nobody_reads(self):
+    def test_a_ping_flood_with_unread_pongs(self):
         session = self.connect()
         other = self.connect()
         before = self.server.resident_bytes()
@@ -198,7 +198,7 @@ class Floods(WebSocketTest):
                 session.send(flood)
         except (OSError, TimeoutError):
             pass
-        # Whether the server pauses reading or closes, its memory is bounded and the others go on.
+        # Whether the server pauses reading or closes, its memory is bounded and the others continue.
         self.assertLess(self.server.resident_bytes() - before, 8 * 1024 * 1024)
         self.assert_alive(other)
 

@@ -9,7 +9,7 @@ fn limits() -> Limits {
     Limits { http_line_bytes: 64, http_header_bytes: 256, http_headers: 8, http_body_bytes: 32, ..Limits::default() }
 }
 
-/// Events and the refusal that ended them, of `bytes` cut at `cuts`.
+/// The events of `bytes` cut at `cuts`, and the refusal that ended them.
 fn decode(bytes: &[u8], cuts: &[usize], limits: &Limits) -> (Vec<Event>, Option<Refusal>) {
     let (mut decoder, mut events) = (Decoder::new(), Vec::new());
     for cut in cuts.windows(2) {
@@ -24,12 +24,12 @@ fn decode(bytes: &[u8], cuts: &[usize], limits: &Limits) -> (Vec<Event>, Option<
                 }
             }
         }
-        assert!(input.is_empty() || decoder.stage == Stage::Upgrade, "all input was consumed");
+        assert!(input.is_empty() || decoder.state == StreamState::Upgrade, "all input was consumed");
     }
     (events, None)
 }
 
-/// The same at every cut and byte by byte.
+/// Decodes whole, at every cut and byte by byte: the result must not change.
 fn decode_all_cuts(bytes: &[u8], limits: &Limits) -> (Vec<Event>, Option<Refusal>) {
     let whole = decode(bytes, &[0, bytes.len()], limits);
     let each: Vec<usize> = (0..=bytes.len()).collect();
@@ -117,7 +117,7 @@ fn reads_targets() {
 }
 
 #[test]
-fn knows_when_the_connection_goes_on() {
+fn keep_alive_follows_version_and_connection() {
     fn check(minor: u8, connection: &str, expect: bool) {
         let read = request(&format!("GET / HTTP/1.{minor}\r\nHost: h\r\nConnection: {connection}\r\n\r\n"));
         assert_eq!(read.keep_alive, expect, "1.{minor} {connection}");
@@ -132,7 +132,7 @@ fn knows_when_the_connection_goes_on() {
 }
 
 #[test]
-fn stops_before_what_follows_an_upgrade() {
+fn stops_before_the_bytes_after_an_upgrade() {
     let head = "GET /ws HTTP/1.1\r\nHost: h\r\nConnection: x, Upgrade\r\nUpgrade: h2c, WebSocket\r\n\r\n";
     let bytes = format!("{head}\0GET");
     let mut input = bytes.as_bytes();
@@ -153,7 +153,7 @@ fn stops_before_what_follows_an_upgrade() {
 }
 
 #[test]
-fn tells_who_waits_for_100_continue() {
+fn reports_requests_that_wait_for_100_continue() {
     fn check(head: &str, body: &str, expect: &[bool]) {
         let (events, refusal) = decode_all_cuts(format!("POST / HTTP/1.{head}\r\n\r\n{body}").as_bytes(), &limits());
         assert_eq!(refusal, None);
@@ -169,7 +169,7 @@ fn tells_who_waits_for_100_continue() {
 }
 
 #[test]
-fn refuses_what_is_not_http_1_1() {
+fn refuses_anything_but_http_1_1() {
     for line in
         ["GET /", "GET  / HTTP/1.1", " GET / HTTP/1.1", "GET / HTTP/1.1 ", "GET / http/1.1", "GET / HTTP/x.y", "G@T / HTTP/1.1"]
     {
@@ -259,7 +259,7 @@ fn keeps_the_limits() {
 }
 
 #[test]
-fn knows_when_it_holds_nothing() {
+fn is_idle_only_between_requests() {
     assert!(size_of::<Decoder>() <= 24, "{}", size_of::<Decoder>());
     let mut decoder = Decoder::new();
     let bytes = b"\r\nPOST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi";
@@ -272,7 +272,7 @@ fn knows_when_it_holds_nothing() {
 }
 
 #[test]
-fn never_reserves_what_a_head_promises() {
+fn never_reserves_the_length_that_a_head_promises() {
     let head = "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\nabc";
     let mut decoder = Decoder::new();
     let limits = Limits { http_body_bytes: 1_000_000, ..limits() };
@@ -372,7 +372,7 @@ fn random_stream(random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// Nothing panics, no cut changes what comes out, and every refusal can be encoded.
+/// Nothing panics, no cut changes the result, and every refusal can be encoded.
 #[test]
 fn fuzz() {
     fuzz::rounds(3_000, |random| {

@@ -7,7 +7,7 @@ use crate::protocol::websocket::{Kind, close, frame, masked_frame};
 const LIMITS: MessageLimits = MessageLimits { message_bytes: 64 * 1024, fragments: 8 };
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// A packet that owns its bytes, with the pieces of a message put together.
+/// A packet that owns its bytes, with the pieces of a message joined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Whole {
     Message(bool, Vec<u8>),
@@ -16,7 +16,7 @@ enum Whole {
     Close(Option<u16>, String),
 }
 
-/// What comes out of `bytes` cut at `cuts`, until a violation.
+/// The result of `bytes` cut at `cuts`, until a violation.
 fn decode(mut decoder: Decoder, bytes: &[u8], cuts: &[usize], limits: MessageLimits) -> (Vec<Whole>, Option<Violation>) {
     let (mut wholes, mut message) = (Vec::new(), Vec::new());
     for cut in cuts.windows(2) {
@@ -158,7 +158,7 @@ fn refuses_text_that_is_not_utf_8_at_its_first_wrong_byte() {
     check(&[(0x01, b"ab\xed"), (0x00, b"\xa0")], &[], invalid);
     check(&[(0x01, "κ".as_bytes()), (0x80, b"\xe2\x82")], &[], invalid);
     check(&[(0x01, b"\xce"), (0x80, b"")], &[], invalid);
-    // The frame goes on, but its text is lost already.
+    // The frame continues, but its text is already invalid.
     let mut long = raw(0x81, true, &[b"\xf4\x90".as_slice(), &[b'a'; 100]].concat());
     long.truncate(8);
     check_bytes(Decoder::server, &long, &[], invalid);
@@ -183,16 +183,16 @@ fn bounds_messages_and_fragments() {
     check_limits(&[(0x01, b""), (0x00, b""), (0x80, b"")], 0, 3, None);
     check_limits(&[(0x01, b""), (0x00, b""), (0x80, b"")], 0, 2, too_big);
     check_limits(&[(0x01, b""), (0x00, b""), (0x80, b"")], usize::MAX, usize::MAX, None);
-    // Each message is counted anew, and control frames are not.
+    // Each message is counted anew; control frames are not counted.
     check_limits(&[(0x01, b"ab"), (0x89, b"ping"), (0x80, b"c"), (0x81, b"abc")], 3, 2, None);
-    // The header's promise is enough.
+    // The length in the header is enough.
     for promise in [b"\x82\xff\0\0\0\0\0\x01\0\x01", b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff"] {
         check_bytes(Decoder::server, &[promise.as_slice(), &MASK].concat(), &[], too_big);
     }
 }
 
 #[test]
-fn discards_what_follows_a_violation() {
+fn discards_bytes_after_a_violation() {
     let mut decoder = Decoder::server();
     let mut bytes = raw(0x83, true, b"");
     assert!(decoder.next(&mut bytes.as_mut_slice(), LIMITS).is_err());
@@ -233,7 +233,7 @@ fn sent() -> impl Strategy<Value = Sent> {
     prop_oneof![pieces(true), pieces(false), control]
 }
 
-/// The client's bytes for what was sent, each message in its fragments, and what must come out.
+/// The client's bytes for the sent items, each message in its fragments, and the expected result.
 fn encode(sent: &[Sent]) -> (Vec<u8>, Vec<Whole>) {
     let (mut bytes, mut expect) = (Vec::new(), Vec::new());
     for one in sent {
@@ -312,7 +312,7 @@ fn random_stream(random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// Nothing panics, and no cut changes what comes out before a violation, nor the violation.
+/// Nothing panics, and no cut changes the result before a violation, nor the violation.
 #[test]
 fn fuzz() {
     fuzz::rounds(3_000, |random| {

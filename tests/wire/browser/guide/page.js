@@ -1,5 +1,5 @@
-// What the guide's code leaves to the application: `accessToken`, `displayMessage` and `reconnect`. A test reads what
-// happened in `window.guide`.
+// The parts that the guide's code leaves to the application: `accessToken`, `displayMessage` and `reconnect`. Tests read
+// `window.guide`.
 
 import SockJS from './sockjs-client.js';
 import { Client } from './stompjs.js';
@@ -20,13 +20,13 @@ window.reconnect = async () => {
   waiting = undefined;
   const client = await import(`${ORIGIN}/client.js?run=${++runs}`);
   window.guide.client = client;
-  // This stompjs tells of an ERROR, but not of a lost connection, to the callback that the guide gives.
+  // This stompjs reports an ERROR, but not a lost connection, to the callback that the guide passes.
   client.stompClient.onWebSocketClose = () => (waiting ??= setTimeout(window.reconnect, 200));
   const connected = client.stompClient.onConnect;
   client.stompClient.onConnect = (frame) => {
     window.guide.transport = client.stompClient.webSocket.transport;
     connected(frame);
-    // By its RECEIPT the guide's subscription, which was sent before, stands too.
+    // Its RECEIPT proves that the guide's earlier subscription is active too.
     client.stompClient.watchForReceipt(`stands-${runs}`, () => (window.guide.connections += 1));
     client.stompClient.subscribe('/topic/fence', () => {}, { receipt: `stands-${runs}` });
   };
@@ -76,7 +76,7 @@ window.follow = (token, conversation, begin) => {
         const message = JSON.parse(body);
         if (live.has(message.id)) state.doubled.push(message.content);
         live.add(message.id);
-        // Behind what is being fetched, so that the order is the conversation's.
+        // After the fetched messages, so that the order is the conversation's.
         if (caughtUp) [last] = [message.id, take(message)];
         else early.push(message);
       }, { receipt: 'stands' });
@@ -99,7 +99,7 @@ window.follow = (token, conversation, begin) => {
   client.activate();
 };
 
-/** Subscribes to a destination, and tells how the server ended it. */
+/** Subscribes to a destination, and reports how the server ended the session. */
 window.trespass = (token, destination) =>
   new Promise((resolve) => {
     const ended = { leaked: 0 };

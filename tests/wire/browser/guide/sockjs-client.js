@@ -1,7 +1,7 @@
-// sockjs-client as a module; with `window.transports` it is held to these.
+// sockjs-client as a module; `window.transports` restricts its transports.
 const { SockJS, transports } = window;
 
-/** With no other transport to turn to, it has time on a busy machine. */
+/** With a single transport, it may take its time on a busy machine. */
 function Restricted(url) {
   return new SockJS(url, null, { transports, timeout: 10_000 });
 }

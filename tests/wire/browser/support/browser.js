@@ -1,5 +1,5 @@
-// Debian's Chromium under playwright-core, for one test file: each user has a context of their own, and whatever a page
-// complains about on its console is a failure.
+// Debian's Chromium under playwright-core, for one test file: each user has a context of their own, and any warning or
+// error on a page's console is a failure.
 
 import assert from 'node:assert/strict';
 import { after, afterEach, before, test } from 'node:test';
@@ -22,14 +22,14 @@ const ARGUMENTS = [
   '--disable-sync',
 ];
 
-/** What the browser itself says of a server that is not there, or no longer at the other end of a connection it had kept. */
+/** The browser's own errors about a missing server, or one that no longer holds a kept connection. */
 export const NETWORK = /net::ERR_((CONNECTION|SOCKET)_\w+|INTERNET_DISCONNECTED|INCOMPLETE_CHUNKED_ENCODING|EMPTY_RESPONSE|NETWORK_CHANGED)|WebSocket connection to .* failed/;
 
-const PATIENCE_MS = 15_000;
+const TIMEOUT_MS = 15_000;
 
 /** A page whose complaints are kept. `allowed` is a pattern for what a test provokes. */
 function watch(page, complaints) {
-  page.setDefaultTimeout(PATIENCE_MS);
+  page.setDefaultTimeout(TIMEOUT_MS);
   page.allowed = undefined;
   const complain = (text) => page.allowed?.test(text) || complaints.push(text);
   page.on('console', (message) => {
@@ -67,20 +67,20 @@ export function suite(settings = {}, browserArguments = () => []) {
   afterEach(async () => {
     for (const made of open) await made.close();
     open.clear();
-    assert.deepEqual(complaints.splice(0), [], 'what the browser complained about');
+    assert.deepEqual(complaints.splice(0), [], 'complaints of the browser');
   });
   context.it = (name, body) => test(name, { timeout: 120_000 }, body);
   return context;
 }
 
-/** Keeps a picture for whoever wants to look. */
+/** Keeps a screenshot for inspection. */
 export function picture(page, name) {
   return page.screenshot({ path: path.join(out, `page-${name}.png`) });
 }
 
-/** Waits until `read()` equals `expect`; on failure both are shown. `read` is asked anew each time something may have come. */
+/** Waits until `read()` equals `expect`; on failure both are shown. `read` is called repeatedly. */
 export async function eventually(read, expect, what = '') {
-  const until = Date.now() + PATIENCE_MS;
+  const until = Date.now() + TIMEOUT_MS;
   for (;;) {
     const found = await read();
     try {

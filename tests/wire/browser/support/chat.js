@@ -1,4 +1,4 @@
-// A person at the page: what can be done with mouse and keyboard, by the names that a screen reader says.
+// A person at the page: actions with mouse and keyboard, by the names that a screen reader reads out.
 
 import { eventually, rememberLogin } from './browser.js';
 import { FIXED_CODE } from '../../js/support/server.js';
@@ -46,7 +46,7 @@ export class Person {
     return this.page.locator('#state', { hasText: new RegExp(`^${word}$`) }).waitFor();
   }
 
-  /** Begins a conversation with these users, or opens the one there is. */
+  /** Begins a conversation with these users, or opens the existing one. */
   async begin(users, title = '') {
     await this.page.getByRole('button', { name: 'New', exact: true }).click();
     await this.page.getByLabel('Numbers of the others').fill(users.join(', '));
@@ -84,9 +84,9 @@ export class Person {
     return eventually(() => this.messages(), texts, 'the messages shown');
   }
 
-  /** What is said of the newest own message's way. */
-  fate() {
-    return this.page.locator('.message.mine .fate').last().textContent();
+  /** The delivery status of the newest own message. */
+  status() {
+    return this.page.locator('.message.mine .status').last().textContent();
   }
 
   /** The line of the frame log, joined. */

@@ -15,7 +15,7 @@ const VENDOR = {
 };
 const FILES = { '/': 'index.html', '/page.js': 'page.js', '/sockjs-client.js': 'sockjs-client.js', '/stompjs.js': 'stompjs.js', '/client.js': 'client.js' };
 
-/** The guide's code has no exports; the page needs what it declares. */
+/** The guide's code has no exports; the page needs its declarations. */
 const EXPORTS = '\nexport { stompClient, sendMessage, sendViaWebSocket };\n';
 
 /** Starts it; `{origin, close}`. */
@@ -28,7 +28,7 @@ export async function startOrigin() {
     if (pathname === '/') text = text.replaceAll('ORIGIN', origin);
     if (pathname === '/client.js') text += EXPORTS;
     const type = file.endsWith('.html') ? 'text/html' : 'text/javascript';
-    // Scripts of a module graph and the library in SockJS's iframe are asked for by other origins.
+    // Scripts of a module graph and the library in SockJS's iframe are fetched by other origins.
     response.writeHead(200, { 'Content-Type': `${type}; charset=utf-8`, 'Access-Control-Allow-Origin': '*' }).end(text);
   });
   server.listen(0, '127.0.0.1');

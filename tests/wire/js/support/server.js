@@ -19,7 +19,7 @@ export const out = process.env.WIRE_OUT ?? path.join(root, 'target/wire');
 export const SECRET = 'wire-tests-sign-their-tokens-with-this-secret';
 export const FIXED_CODE = '000000';
 
-// Limits that would stand in the way of tests which are about something else.
+// Limits raised so that they do not disturb tests of other things.
 const ROOMY = {
   'limits.messages_per_minute': 1_000_000,
   'limits.messages_burst': 100_000,
@@ -27,7 +27,7 @@ const ROOMY = {
   'limits.auth_per_address_minute': 100_000,
 };
 
-/** Writes down what must never be found in a log. */
+/** Records a secret that no log may hold. */
 export function remember(secret) {
   mkdirSync(out, { recursive: true });
   appendFileSync(path.join(out, 'secrets'), `${secret}\n`);
@@ -77,7 +77,7 @@ export class Server {
       data_dir: server.directory,
       shards: 2,
       'auth.secret': SECRET,
-      // What must never be logged must not be logged at this level either.
+      // Secrets must not be logged at this level either.
       'log.level': 'debug',
       ...ROOMY,
       ...set,
@@ -91,7 +91,7 @@ export class Server {
     return `http://127.0.0.1:${this.port}`;
   }
 
-  /** The address of the WebSocket endpoint, with a query when there is one. */
+  /** The address of the WebSocket endpoint, with a query if given. */
   endpoint(query = '', route = '/ws') {
     return `ws://127.0.0.1:${this.port}${route}${query && `?${query}`}`;
   }
@@ -104,7 +104,7 @@ export class Server {
     this.process = spawn(binary, ['serve', ...settings], { stdio: ['ignore', stdout, stderr] });
     closeSync(stdout);
     closeSync(stderr);
-    // For whoever cleans up when the tests were interrupted.
+    // For the clean-up after interrupted tests.
     if (this.process.pid) writeFileSync(path.join(out, `pid-${this.process.pid}`), '');
     let fault;
     this.process.once('error', (error) => (fault = error));
@@ -121,7 +121,7 @@ export class Server {
     }
   }
 
-  /** Ends the process with a signal and waits for its end; answers how it ended. */
+  /** Ends the process with a signal and waits for its end; returns how it ended. */
   async end(signal = 'SIGTERM') {
     if (this.process.exitCode === null && this.process.signalCode === null) {
       const ended = once(this.process, 'exit');
@@ -155,14 +155,14 @@ export class Server {
     return { status: response.status, headers: response.headers, body: json ? JSON.parse(text) : text };
   }
 
-  /** Like `rest`, for calls that the test takes for granted. */
+  /** Like `rest`, for calls that must succeed. */
   async expect(status, ...call) {
     const response = await this.rest(...call);
     assert.equal(response.status, status, `${call[1]} ${call[2]}: ${JSON.stringify(response.body)}`);
     return response.body;
   }
 
-  /** A conversation of these users; the first makes it. */
+  /** A conversation of these users, created by the first. */
   async conversation(...participants) {
     const kind = participants.length === 2 ? 'direct' : 'group';
     const body = await this.expect(201, mint(participants[0]), 'POST', '/conversations', { kind, participants: participants.slice(1) });
@@ -180,7 +180,7 @@ export class Server {
     return page.messages.reverse();
   }
 
-  /** A login by one-time code: what `POST /auth/login` answers. */
+  /** A login by one-time code: the response of `POST /auth/login`. */
   async login(phone) {
     await this.expect(202, undefined, 'POST', '/auth/otp', { phone });
     const login = await this.expect(200, undefined, 'POST', '/auth/login', { phone, otp: FIXED_CODE });

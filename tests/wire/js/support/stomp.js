@@ -1,4 +1,4 @@
-// A session of @stomp/stompjs over ws, with everything that arrives kept until a test asks for it.
+// A session of @stomp/stompjs over ws, with all arriving frames kept until a test asks for them.
 
 import assert from 'node:assert/strict';
 import { Client, Versions } from '@stomp/stompjs';
@@ -6,10 +6,10 @@ import WebSocket from 'ws';
 
 import { mint } from './server.js';
 
-const PATIENCE_MS = 8_000;
+const TIMEOUT_MS = 8_000;
 
 /** Rejects when `promise` takes too long, so that a missing answer is a failure and not a hang. */
-export function within(promise, what, ms = PATIENCE_MS) {
+export function within(promise, what, ms = TIMEOUT_MS) {
   let timer;
   const late = new Promise((_, reject) => {
     timer = setTimeout(() => reject(new Error(`${what}: nothing within ${ms} ms`)), ms);
@@ -17,7 +17,7 @@ export function within(promise, what, ms = PATIENCE_MS) {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
-/** What arrived and was not yet asked for. */
+/** Items that arrived and were not yet asked for. */
 export class Inbox {
   #arrived = [];
   #waiting = [];
@@ -32,7 +32,7 @@ export class Inbox {
     else this.#arrived.push(item);
   }
 
-  next(ms = PATIENCE_MS) {
+  next(ms = TIMEOUT_MS) {
     if (this.#arrived.length > 0) return Promise.resolve(this.#arrived.shift());
     return within(new Promise((resolve) => this.#waiting.push(resolve)), this.name, ms);
   }
@@ -65,7 +65,7 @@ export class Session {
 
   /**
    * `token` in the query by default, in CONNECT's Authorization with `via: 'header'`, nowhere with `via: 'none'`.
-   * `options` go to the client as they are.
+   * `options` are passed to the client unchanged.
    */
   constructor(server, { token, via = 'query', query = '', headers = {}, versions, route, ...options } = {}) {
     const inQuery = via === 'query' && token ? `token=${token}` : '';
@@ -158,7 +158,7 @@ export class Session {
     await within(this.client.deactivate(), 'DISCONNECT');
   }
 
-  /** Cuts the connection without a word. */
+  /** Cuts the connection without a close frame. */
   cut() {
     this.client.deactivate({ force: true });
   }
@@ -200,7 +200,7 @@ export class Sessions {
   }
 }
 
-/** STOMP by hand over ws, for what a well-behaved client cannot be made to send. */
+/** STOMP by hand over ws, for frames that a well-behaved client cannot send. */
 export class Raw {
   frames = new Inbox('frame');
   closes = new Inbox('close');

@@ -1,4 +1,4 @@
-// What every test file begins with: one server, the sessions opened on it, and a time limit for each test.
+// The setup of every test file: one server, the sessions opened on it, and a time limit for each test.
 
 import { after, afterEach, before, test } from 'node:test';
 

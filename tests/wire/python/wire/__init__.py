@@ -1,1 +1,1 @@
-"""What the tests of this folder share: a server of their own, tokens, and protocols spoken by hand."""
+"""Shared by the tests of this folder: a server of their own, tokens, and protocols by hand."""

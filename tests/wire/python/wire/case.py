@@ -28,7 +28,7 @@ class WireTest(unittest.TestCase):
             raise TimeoutError(f"no end after {TEST_SECONDS} s")
 
         signal.signal(signal.SIGALRM, late)
-        # Again and again: a subtest that was late does not end those behind it.
+        # Repeatedly: a late subtest does not end the later ones.
         signal.setitimer(signal.ITIMER_REAL, TEST_SECONDS, 1)
         try:
             return super().run(result)

@@ -19,7 +19,7 @@ def program(name):
 
 
 def fill_in(text, changes):
-    """The configuration with each pattern, which has to be there, replaced."""
+    """The configuration with each pattern replaced; all patterns must occur."""
     for pattern, value in changes.items():
         text, count = re.subn(pattern, value, text)
         assert count, f"{pattern} is not in the configuration"
@@ -33,7 +33,7 @@ class Proxy:
         self.port = free_port()
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="data-", dir=OUT))
         self.directory.chmod(0o755)
-        # A name that the search for tokens takes in.
+        # A name that the search for tokens includes.
         self.log = OUT / f"server-{type(self).__name__.lower()}-{self.port}.log"
         self.log.touch()
         command = self.configure(server.port, changes or {})
@@ -90,7 +90,7 @@ class Nginx(Proxy):
 
 
 class BareNginx(Nginx):
-    """Nothing but the address of the server: HTTP/1.0, no upgrades, buffers, a time-out of 60 s."""
+    """Only the address of the server: HTTP/1.0, no upgrades, buffers, a time-out of 60 s."""
 
     def site(self, upstream, changes):
         return f"server {{ listen 127.0.0.1:{self.port}; location / {{ proxy_pass http://127.0.0.1:{upstream}; }} }}"
@@ -109,7 +109,7 @@ class HaProxy(Proxy):
 
 
 class BareHaProxy(HaProxy):
-    """Nothing but addresses, and the time-outs without which haproxy warns."""
+    """Only addresses, and the time-outs without which haproxy warns."""
 
     def configure(self, upstream, changes):
         (self.directory / "haproxy.cfg").write_text(

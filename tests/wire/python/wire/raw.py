@@ -1,4 +1,4 @@
-"""HTTP, WebSocket and STOMP by hand over a socket, so that a test can say what no client would."""
+"""HTTP, WebSocket and STOMP by hand over a socket, so that a test can send what no client would."""
 
 import base64
 import json
@@ -11,7 +11,7 @@ TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
 
 class Connection:
-    """A TCP connection with what was read ahead."""
+    """A TCP connection with the bytes read ahead."""
 
     def __init__(self, server, timeout=TIMEOUT, receive_buffer=None):
         self.socket = socket.socket()
@@ -35,7 +35,7 @@ class Connection:
         self.socket.sendall(data)
 
     def try_send(self, data):
-        """Sends what the server takes before it hangs up; whether it took all."""
+        """Sends as much as the server accepts before it hangs up; returns whether it accepted all."""
         try:
             self.socket.sendall(data)
             return True
@@ -66,7 +66,7 @@ class Connection:
         return data
 
     def at_end(self):
-        """Reads until the server has closed; what came before that."""
+        """Reads until the server has closed; returns the bytes before that."""
         while self.fill():
             pass
         rest, self.buffer = self.buffer, b""
@@ -112,7 +112,7 @@ class Http(Connection):
         return status, headers
 
     def body(self, headers):
-        """The body behind these headers."""
+        """The body after these headers."""
         if "content-length" in headers:
             return self.read_exactly(int(headers["content-length"]))
         if headers.get("transfer-encoding", "").lower() == "chunked":
@@ -123,7 +123,7 @@ class Http(Connection):
         """The next chunk of a chunked body; empty: the last one."""
         size = int(self.read_until(b"\r\n"), 16)
         data = self.read_exactly(size)
-        assert self.read_exactly(2) == b"\r\n", "no line end behind a chunk"
+        assert self.read_exactly(2) == b"\r\n", "no line end after a chunk"
         return data
 
     def ask(self, method, path, headers=(), body=b""):
@@ -146,7 +146,7 @@ def handshake(path="/ws", headers=(), host="localhost", version="13", key=None):
 
 
 def packet(opcode, payload=b"", fin=True, masked=True, reserved=0, length=None, key=None):
-    """A WebSocket frame; `length` overrides what the header says; `key` masks, a random one if there is none."""
+    """A WebSocket frame; `length` overrides the header's value; `key` masks, a random one by default."""
     size = len(payload) if length is None else length
     head = bytes([(0x80 if fin else 0) | reserved << 4 | opcode])
     bit = 0x80 if masked else 0
@@ -241,7 +241,7 @@ class Stomp(WebSocket):
         self.send(packet(opcode, data))
 
     def frame(self):
-        """The next STOMP frame; heart-beats and pings on the way are passed over."""
+        """The next STOMP frame; heart-beats and pings in between are skipped."""
         while True:
             opcode, payload = self.receive()
             if opcode in (TEXT, BINARY) and payload.strip(b"\r\n"):
@@ -258,7 +258,7 @@ class Stomp(WebSocket):
         assert self.expect("RECEIPT").headers["receipt-id"] == "subscribed"
 
     def error(self):
-        """The ERROR that comes, and the close code after it."""
+        """The next ERROR, and the close code after it."""
         error = self.expect("ERROR")
         return error, self.closed()
 

@@ -25,7 +25,7 @@ OUT = pathlib.Path(os.environ.get("WIRE_OUT", str(ROOT / "target/wire")))
 SECRET = "wire-tests-sign-their-tokens-with-this-secret"
 ADMIN = 9_000_000_001
 
-# Limits that would stand in the way of tests which are about something else.
+# Limits raised so that they do not disturb tests of other things.
 ROOMY = {
     "limits.messages_per_minute": 1_000_000,
     "limits.messages_burst": 100_000,
@@ -42,7 +42,7 @@ def users(count):
 
 
 def remember(secret):
-    """Writes down what must never be found in a log."""
+    """Records a secret that no log may hold."""
     OUT.mkdir(parents=True, exist_ok=True)
     with open(OUT / "secrets", "a", encoding="ascii") as secrets:
         secrets.write(secret + "\n")
@@ -97,7 +97,7 @@ class Server:
             "data_dir": self.directory,
             "shards": 2,
             "auth.secret": SECRET,
-            # What must never be logged must not be logged at this level either.
+            # Secrets must not be logged at this level either.
             "log.level": "debug",
             **ROOMY,
             **(settings or {}),
@@ -116,7 +116,7 @@ class Server:
                 stdout=stdout,
                 stderr=stderr,
             )
-        # For whoever cleans up when the tests were interrupted.
+        # For the clean-up after interrupted tests.
         self.pid_file().touch()
         deadline = time.monotonic() + 20
         while not self.ready():
@@ -171,7 +171,7 @@ class Server:
         return status, json.loads(data) if content == "application/json" and data else data
 
     def conversation(self, *participants):
-        """The id of a conversation that the first of these users made."""
+        """The id of a conversation that the first of these users created."""
         kind = "direct" if len(participants) == 2 else "group"
         body = {"kind": kind, "participants": list(participants[1:])}
         status, made = self.rest(mint(participants[0]), "POST", "/conversations", body)
@@ -191,7 +191,7 @@ class Server:
 
 
 class Conformance(Server):
-    """The example server for protocol suites, which takes nothing but its address."""
+    """The example server for protocol suites, whose only setting is its address."""
 
     def command(self):
         return ["env", f"TIDINGS_LISTEN=127.0.0.1:{self.port}", CONFORMANCE]

@@ -1,4 +1,4 @@
-"""SockJS (protocol 0.3.3) by hand: what its client in a browser does, over each transport."""
+"""SockJS (protocol 0.3.3) by hand: the actions of its browser client, over each transport."""
 
 import json
 import urllib.parse
@@ -12,7 +12,7 @@ POLLING = ("xhr", "jsonp")
 HTTP_TRANSPORTS = STREAMING + POLLING
 TRANSPORTS = HTTP_TRANSPORTS + ("websocket",)
 
-# What a transport receives with, and the path and query of it.
+# The method with which a transport receives, and its path and query.
 RECEIVE = {
     "xhr": ("POST", "/xhr"),
     "xhr_streaming": ("POST", "/xhr_streaming"),
@@ -60,7 +60,7 @@ class Stream(Http):
         return data
 
     def until(self, mark):
-        """What comes before the mark, which is taken, too."""
+        """The bytes before the mark, which is consumed too."""
         while mark not in self.decoded:
             if not self.piece():
                 raise EOFError(self.decoded)
@@ -68,7 +68,7 @@ class Stream(Http):
         return head
 
     def rest(self):
-        """What comes before the end of the body, which the server has to bring."""
+        """The bytes before the end of the body, which the server must send."""
         while self.piece():
             pass
         data, self.decoded = self.decoded, b""
@@ -82,7 +82,7 @@ def receive(server, url, transport, headers=()):
 
 
 def join(url, suffix):
-    """Puts a suffix with a query behind a URL's path, in front of the URL's own query."""
+    """Puts a suffix with a query after a URL's path, before the URL's own query."""
     path, _, query = url.partition("?")
     suffix, _, more = suffix.partition("?")
     query = "&".join(part for part in (query, more) if part)
@@ -90,13 +90,13 @@ def join(url, suffix):
 
 
 def next_packet(stream, transport):
-    """The next packet of a stream behind its prelude, without what the transport puts around it."""
+    """The next packet of a stream after its prelude, without the transport's framing."""
     if transport == "xhr_streaming":
         return stream.until(b"\n")
     if transport == "eventsource":
         data = stream.until(b"\r\n\r\n")
         assert data.startswith(b"data: "), data
-        # The client decodes what comes, and fails at a percent sign that is no escape.
+        # The client decodes the data, and fails at a percent sign that is no escape.
         assert data.count(b"%") == data.count(b"%25"), data
         return data[6:].replace(b"%25", b"%")
     stream.until(b"<script>\np(")
@@ -114,7 +114,7 @@ class Session:
         self.streams, self.queue = 0, []
 
     def open(self):
-        """Opens the session: the open packet has come."""
+        """Opens the session, through its open packet."""
         if self.transport == "websocket":
             self.websocket = WebSocket.open(self.server, headers=self.headers, path=join(self.url, "/websocket"))
         packet = self.packet()
@@ -161,7 +161,7 @@ class Session:
             try:
                 return next_packet(self.stream, self.transport)
             except EOFError as rest:
-                # The server ends a stream when enough has gone over it; the client opens the next.
+                # The server ends a stream at its limit; the client opens the next.
                 assert self.stream.ended and not rest.args[0], rest.args[0]
                 self.stream.close()
                 self.stream = None
@@ -176,7 +176,7 @@ class Session:
             assert self.stream.exactly(2) == b"\r\n"
 
     def message(self):
-        """The next message; the server's signs of life are passed over."""
+        """The next message; the server's heart-beats are skipped."""
         while not self.queue:
             packet = self.packet()
             if packet.startswith("c"):
@@ -189,7 +189,7 @@ class Session:
         return [self.message() for _ in range(count)]
 
     def send(self, *messages):
-        """Sends messages, and sees that the server took them."""
+        """Sends messages, and checks that the server accepted them."""
         data = json.dumps(messages)
         if self.transport == "websocket":
             self.websocket.send(raw.packet(raw.TEXT, data.encode()))
@@ -199,7 +199,7 @@ class Session:
         assert (response.status, response.body) == expect, (response.status, response.body)
 
     def post(self, data):
-        """Sends a body as it is, over the connection of all sends: (status, headers, body)."""
+        """Sends a body unchanged, over the connection of all sends: (status, headers, body)."""
         self.sender = self.sender or Http(self.server)
         data = data.encode() if isinstance(data, str) else data
         if self.transport == "jsonp":
@@ -222,7 +222,7 @@ class Stomp(Session):
         self.send(text)
 
     def frame(self):
-        """The next STOMP frame; heart-beats are passed over."""
+        """The next STOMP frame; heart-beats are skipped."""
         while True:
             message = self.message()
             if message.strip("\r\n"):

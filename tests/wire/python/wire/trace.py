@@ -1,4 +1,4 @@
-"""A server under strace, and what its system calls say about when a message was durable."""
+"""A server under strace; its system calls show when a message was durable."""
 
 import os
 import pathlib
@@ -12,17 +12,17 @@ from wire.server import OUT, Server
 CALLS = "fdatasync,fsync,sendmsg,recvfrom,write,pwrite64"
 SYNCS = ("fdatasync", "fsync")
 WRITES = ("write", "pwrite64")
-# How long every sync is held back: an answer that does not wait for it is seen to overtake it.
+# Delay of every sync: an answer that does not wait for it visibly overtakes it.
 SYNC_DELAY_US = 20_000
 
 
 class TracedServer(Server):
-    """`calls` gives what was traced, once the server has ended."""
+    """`calls` returns the traced calls, once the server has ended."""
 
     def command(self):
         self.trace = pathlib.Path(f"{self.directory}.trace")
         delay = f"inject={','.join(SYNCS)}:delay_enter={SYNC_DELAY_US}"
-        # Whole requests are to be seen, and the files behind the descriptors.
+        # Show whole requests, and the files of the descriptors.
         options = ["-f", "-tt", "-y", "-s", "4000", "-o", str(self.trace), "-e", f"trace={CALLS}", "-e", delay]
         return ["strace", *options, *super().command()]
 
@@ -37,11 +37,11 @@ class TracedServer(Server):
         self.traced_file().touch()
 
     def traced_file(self):
-        """For whoever cleans up: strace ends with the traced process."""
+        """For the clean-up: strace ends with the traced process."""
         return OUT / f"pid-{self.traced}"
 
     def calls(self):
-        """Ends the server as an operator does; what it did, in order."""
+        """Ends the server as an operator does; returns its calls, in order."""
         os.kill(self.traced, signal.SIGTERM)
         self.process.wait(timeout=20)
         self.traced_file().unlink(missing_ok=True)
@@ -96,9 +96,9 @@ def parse(lines):
 
 
 def fault(calls, marker):
-    """What is wrong with the way of the message that has this marker as its content and in all answers; None if nothing.
+    """The fault in the handling of the message with this marker as its content and in all answers; None without one.
 
-    It must be received, written to the journal, synced with it, and only then be heard of again.
+    It must be received, written to the journal, synced with it, and only then appear in answers.
     """
 
     def first(names, after, condition):
