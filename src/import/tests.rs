@@ -189,7 +189,7 @@ fn an_old_line_must_equal_the_stored_message() {
 #[test]
 fn a_conversation_line_comes_before_its_messages() {
     let mut world = World::default();
-    let fault = world.import(&[&said(1, "one", "10"), CONVERSATION]).unwrap_err();
+    let fault = world.import(&[said(1, "one", "10").as_str(), CONVERSATION]).unwrap_err();
     assert!(fault.starts_with("line 1: there is no conversation 7"), "{fault}");
     assert_eq!((world.contents().len(), world.list(1).len()), (0, 0));
 }
