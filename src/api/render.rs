@@ -110,9 +110,11 @@ pub fn refuse(refusal: &Refusal) -> Response {
     let response = json(refusal.code.status(), |out| error_body(refusal, None, out));
     match refusal.code {
         RefusalCode::Unauthorized => response.with("WWW-Authenticate", "Bearer".to_owned()),
-        RefusalCode::RateLimited | RefusalCode::StoreBusy | RefusalCode::StoreUnavailable | RefusalCode::Draining => {
-            response.with("Retry-After", refusal.retry_after.unwrap_or(RETRY_AFTER_SECONDS).to_string())
-        }
+        RefusalCode::RateLimited
+        | RefusalCode::TooManySessions
+        | RefusalCode::StoreBusy
+        | RefusalCode::StoreUnavailable
+        | RefusalCode::Draining => response.with("Retry-After", refusal.retry_after.unwrap_or(RETRY_AFTER_SECONDS).to_string()),
         // RFC 9110 section 15.5.22 and RFC 6455 section 4.2.2 require these two.
         RefusalCode::UpgradeRequired => {
             response.with("Upgrade", "websocket".to_owned()).with("Sec-WebSocket-Version", "13".to_owned())

@@ -28,6 +28,7 @@ pub enum RefusalCode {
     HeadersTooLarge,
     Internal,
     NotImplemented,
+    TooManySessions,
     StoreBusy,
     StoreUnavailable,
     Draining,
@@ -61,6 +62,7 @@ impl RefusalCode {
             Self::HeadersTooLarge => ("headers_too_large", 431, false),
             Self::Internal => ("internal", 500, true),
             Self::NotImplemented => ("not_implemented", 501, false),
+            Self::TooManySessions => ("too_many_sessions", 503, true),
             Self::StoreBusy => ("store_busy", 503, true),
             Self::StoreUnavailable => ("store_unavailable", 503, true),
             Self::Draining => ("draining", 503, true),
@@ -201,7 +203,7 @@ mod tests {
         Close::SendLimit,
     ];
 
-    const REFUSALS: [RefusalCode; 26] = [
+    const REFUSALS: [RefusalCode; 27] = [
         RefusalCode::BadRequest,
         RefusalCode::ContentEmpty,
         RefusalCode::ContentTooLong,
@@ -224,6 +226,7 @@ mod tests {
         RefusalCode::HeadersTooLarge,
         RefusalCode::Internal,
         RefusalCode::NotImplemented,
+        RefusalCode::TooManySessions,
         RefusalCode::StoreBusy,
         RefusalCode::StoreUnavailable,
         RefusalCode::Draining,

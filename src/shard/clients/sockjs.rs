@@ -211,7 +211,7 @@ impl Clients {
             return Err(ending());
         }
         if turn.limits().sockjs_sessions <= self.sockjs.slab.len() {
-            return Err(Refusal::new(RefusalCode::StoreBusy, "there are too many SockJS sessions").retry_after(1));
+            return Err(Refusal::new(RefusalCode::TooManySessions, "there are too many SockJS sessions").retry_after(1));
         }
         let now = turn.now.mono;
         let channel = Channel::new(now);
