@@ -6,7 +6,6 @@ use std::path::Path;
 
 #[expect(unreachable_pub, reason = "the package of the fuzzer exports them")]
 #[path = "../fuzz/src/targets/mod.rs"]
-#[expect(unreachable_pub, reason = "public in the package of the fuzzers, which shares these files")]
 mod targets;
 
 /// Few and small, so that replaying them costs nothing.
