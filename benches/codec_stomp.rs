@@ -27,10 +27,10 @@ fn decoder() -> Decoder {
     decoder
 }
 
-/// All items of `bytes`; gives their number.
+/// Decodes all items of `bytes`, and returns their number.
 fn drain(decoder: &mut Decoder, mut bytes: &[u8], limits: &Limits) -> usize {
     let mut items = 0;
-    while let Some(item) = decoder.next(&mut bytes, limits).expect("the frames are sound") {
+    while let Some(item) = decoder.next(&mut bytes, limits).expect("the frames are valid") {
         if let Item::Frame(frame) = &item {
             black_box(frame.header("destination"));
         }
@@ -63,10 +63,10 @@ fn decode(criterion: &mut Criterion) {
             BatchSize::SmallInput,
         );
     });
-    let beats = HEART_BEAT.repeat(1_000);
+    let heart_beats = HEART_BEAT.repeat(1_000);
     group.throughput(Throughput::Elements(1_000));
     let mut decoder = decoder();
-    group.bench_function("heart_beats_x1000", |bencher| bencher.iter(|| drain(&mut decoder, black_box(&beats), &limits)));
+    group.bench_function("heart_beats_x1000", |bencher| bencher.iter(|| drain(&mut decoder, black_box(&heart_beats), &limits)));
     group.finish();
 }
 
@@ -82,7 +82,7 @@ fn write(criterion: &mut Criterion) {
         });
     });
 
-    // What one more receiver of a shared message costs.
+    // The cost of one more receiver of a shared message.
     let mut shared = Vec::new();
     for (name, value) in &MESSAGE_HEADERS[2..] {
         header(&mut shared, Version::V12, name, value);

@@ -1,6 +1,6 @@
-//! What the HTTP and WebSocket codecs cost: `cargo bench --bench codecs_http_ws`.
+//! The cost of the HTTP and WebSocket codecs: `cargo bench --bench codecs_http_ws`.
 //!
-//! WebSocket decoding unmasks in place, so each round copies its frames anew; `copy` is that copy alone, to be taken off.
+//! WebSocket decoding unmasks in place, so each round copies its frames anew. Subtract `copy`, which is that copy alone.
 
 use std::hint::black_box;
 

@@ -1,9 +1,9 @@
 //! The server's own work for a delivery, without the kernel's: `cargo bench --bench fan_out`.
 //!
-//! 1,000 subscribers of one topic on one shard, played through the boundary as the pump does it: the SENDs arrive
-//! in one read, the store (a map in memory) answers a turn later, every connection that has something to write is then
-//! written once, gathering up to 64 frames, by a socket that takes everything. CPU time of the thread for a delivery,
-//! medians of five and their spread; `cargo bench -p loadgen` measures the kernel's part, one `send()`, on the same machine.
+//! 1,000 subscribers of one topic on one shard, driven through the boundary as the pump does it: the SENDs arrive in one
+//! read, the store (a map in memory) replies a turn later, then each connection with output is written once, gathering up
+//! to 64 frames, to a socket that takes everything. CPU time of the thread for a delivery, medians of five and their
+//! spread. `cargo bench -p loadgen` measures the kernel's part, one `send()`, on the same machine.
 
 use std::hint::black_box;
 use std::io::IoSlice;
@@ -36,11 +36,11 @@ const BODY_BYTES: usize = 128;
 /// Frames of one gathering write, as in the pump.
 const SLICES_MAX: usize = 64;
 const TURN: Duration = Duration::from_micros(100);
-/// The first connection; those after it are the subscribers'.
+/// The first connection; the subscribers' follow.
 const SENDER: ConnectionId = ConnectionId { index: 0, generation: 0 };
 
 fn main() {
-    // `cargo test` runs benches too, to see that they work: once, and small.
+    // `cargo test` also runs benches, to check that they work: once, and small.
     let is_bench = std::env::args().any(|argument| argument == "--bench");
     let (subscribers, rounds) = if is_bench { (SUBSCRIBERS, ROUNDS) } else { (8, 1) };
     println!(
@@ -76,27 +76,27 @@ struct Count {
     writes: usize,
 }
 
-/// One shard, its store, and connections that take whatever they are given.
+/// One shard, its store, and connections that take every byte.
 struct Room {
     now: Now,
     shard: Shard,
     store: Memory,
     keys: Keys,
     effects: Vec<Effect>,
-    /// What the store was asked in this turn.
+    /// The store's requests of this turn.
     asked: Vec<(Ticket, Request)>,
     /// Connections to write at the end of this turn.
     dirty: Vec<ConnectionId>,
-    /// Frames that the sender got: a RECEIPT for each message, once it has begun to speak.
+    /// Frames that the sender received: a RECEIPT for each message, once it sends.
     receipts: usize,
     count: Count,
-    /// One SEND, and the buffer that a read fills: a shard unmasks where the bytes lie.
+    /// One SEND, and the buffer that a read fills: a shard unmasks in place.
     send: Vec<u8>,
     scratch: Vec<u8>,
 }
 
 impl Room {
-    /// Everybody is connected and subscribed; the sender is not.
+    /// All are connected; the subscribers are subscribed, the sender is not.
     fn new(subscribers: u32) -> Self {
         let secret = b"a secret of more than 32 bytes, for a bench only";
         let limits = Limits { messages_per_minute: 1_000_000_000, messages_burst: 1_000_000, ..Limits::default() };
@@ -170,7 +170,7 @@ impl Room {
         self.receive(connection, &bytes);
     }
 
-    /// Sends so many messages, `in_flight` of them at any time, until all have their receipt and were delivered.
+    /// Sends `messages`, with `in_flight` of them at any time, until all have a receipt and were delivered.
     fn exchange(&mut self, messages: usize, in_flight: usize) {
         self.receipts = 0;
         let mut sent = 0;
@@ -199,7 +199,7 @@ impl Room {
         !self.asked.is_empty() || !self.dirty.is_empty()
     }
 
-    /// What was asked of the store before this turn is answered in the next: it takes a commit.
+    /// The store replies to this turn's requests in the next turn, as they take a commit.
     fn turn(&mut self) {
         self.now = Now { mono: self.now.mono.after(TURN), wall: self.now.wall.after(TURN) };
         if self.shard.next_deadline().is_some_and(|due| due <= self.now.mono) {
@@ -219,7 +219,7 @@ impl Room {
             match effect {
                 Effect::Flush { connection } => self.dirty.push(connection),
                 Effect::Store { ticket, request } => self.asked.push((ticket, request)),
-                other => panic!("nothing else is expected of this room: {other:?}"),
+                other => panic!("unexpected effect: {other:?}"),
             }
         }
     }
@@ -229,7 +229,7 @@ impl Room {
         for connection in dirty.drain(..) {
             self.write(connection);
         }
-        assert!(self.dirty.is_empty(), "a write makes nothing to write");
+        assert!(self.dirty.is_empty(), "a write queues no other write");
         self.dirty = dirty;
     }
 
@@ -264,7 +264,7 @@ fn send(client: &mut Client) {
     client.send_frame(Command::Send, &headers, Some(format!("{open}{content}{close}").as_bytes()));
 }
 
-/// The bytes that a client writes.
+/// The bytes that a client writes in `act`.
 fn sent(client: &mut Client, act: impl FnOnce(&mut Client)) -> Vec<u8> {
     act(client);
     let mut bytes = Vec::new();

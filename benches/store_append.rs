@@ -3,8 +3,8 @@
 //!     cargo bench --bench store_append [-- <directory on a real disk>]
 //!
 //! 500 conversations in use out of 20,000, messages of about 250 bytes with a client message id, one sync for each
-//! batch; then pages of 20 of the history. CPU time is the kernel's accounting of this process; making the requests is
-//! measured apart and taken off.
+//! batch; then pages of 20 of the history. CPU time comes from the kernel's accounting of this process, less the time to
+//! make the requests, which is measured separately.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
@@ -27,7 +27,7 @@ const IN_USE: u64 = 500;
 const DAY: Duration = Duration::from_secs(86_400);
 
 fn main() {
-    // Cargo hands `--bench` on.
+    // Cargo passes `--bench` on.
     let parent = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
     let parent = parent.map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).to_path_buf(), PathBuf::from);
     let directory = tempfile::tempdir_in(parent).expect("a directory to write to");
@@ -143,7 +143,7 @@ impl Load {
     }
 }
 
-/// Ids all over their range, as real ones are.
+/// Ids spread over their range, as real ones are.
 fn conversation(number: u64) -> ConversationId {
     ConversationId::new(number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 12 | 1).expect("in range")
 }

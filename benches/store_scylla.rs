@@ -1,14 +1,14 @@
-//! The store on a database beside the bare driver that carries out the same statements: how many sends and pages of history
-//! a second, how long they take, and the CPU time of the thread that does all of it, by the kernel's accounting.
+//! Compares the store on a database with the bare driver and the same statements: sends and pages of history a second,
+//! their latency, and the CPU time of the one thread that does all work, by the kernel's accounting.
 //!
 //!     tests/run cqlbench
 //!     TIDINGS_CQL=host:port cargo bench --bench store_scylla [-- NUMBER...]
 //!
-//! Both sides run on one thread with sessions, profiles and statement texts that are alike, against keyspaces of one server,
-//! in turn. A send writes the index beside the claim of its client message id, if it has one, then the message beside the
-//! sender's mark; a page reads the directory beside the bucket in which the page begins. The store is asked as the server
-//! asks it, by a task for each request that a lost database would end. What both have written is counted at the end.
-//! With numbers, only those of the levels are measured that have so many in flight.
+//! Both sides take turns on one thread, with equal sessions, profiles and statement texts, against keyspaces of one server.
+//! A send writes the index concurrently with the claim of its client message id, if it has one, then the message with the
+//! sender's read mark. A page reads the directory concurrently with the bucket in which the page begins. As in the server, a
+//! task for each request asks the store, and a lost database would end it. The rows that both have written are counted at the
+//! end. With numbers, only the levels with that many in flight are measured.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
@@ -38,10 +38,10 @@ use tidings::store::{Call, Failure};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// In flight, and operations of one round.
+/// Operations in flight, and operations of one round.
 const LEVELS: [(usize, usize); 3] = [(1, 500), (64, 4_000), (512, 8_000)];
 const KINDS: [Kind; 3] = [Kind::Send, Kind::KeyedSend, Kind::Page];
-/// One more than these is run before, and not counted.
+/// Rounds that count; one more runs before them.
 const ROUNDS: usize = 5;
 const PAGE: u16 = 20;
 /// Messages of a conversation at first: more than a page.
@@ -69,7 +69,7 @@ impl Kind {
 
 fn main() -> ExitCode {
     let Ok(nodes) = std::env::var("TIDINGS_CQL") else {
-        eprintln!("store_scylla: skipped, nothing was measured: it needs a CQL server, whose host:port is in TIDINGS_CQL.");
+        eprintln!("store_scylla: skipped, nothing was measured: set TIDINGS_CQL to the host:port of a CQL server.");
         eprintln!("`tests/run cqlbench` starts one and runs this against it.");
         return ExitCode::SUCCESS;
     };
@@ -99,7 +99,7 @@ async fn run(nodes: &str) -> ExitCode {
         "in flight", "", "", "a second", "p50 us", "p99 us", "p99.9 us", "CPU us", "least to most"
     );
     let (mut passed, mut failed) = (0, 0);
-    // Cargo hands `--bench` on.
+    // Cargo passes `--bench` on.
     let chosen: Vec<usize> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
     for (in_flight, operations) in LEVELS {
         if !chosen.is_empty() && !chosen.contains(&in_flight) {
@@ -128,7 +128,7 @@ async fn run(nodes: &str) -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// What one side did in its rounds.
+/// The measurements of one side.
 struct Measured {
     latencies: Histogram<u64>,
     rates: Vec<f64>,
@@ -171,7 +171,7 @@ async fn compare(
         let counts = round > 0;
         let into_ours = if counts { &mut of_ours } else { &mut unmeasured_ours };
         let into_bare = if counts { &mut of_bare } else { &mut unmeasured_bare };
-        // Whoever is first finds the database in another state: they change places.
+        // The first side finds the database in another state, so alternate the order.
         if round % 2 == 0 {
             measure(ours, kind, in_flight, operations, &logs[0], into_ours).await;
             measure(bare, kind, in_flight, operations, &logs[1], into_bare).await;
@@ -249,7 +249,7 @@ fn now() -> Wall {
     Wall::from_unix_seconds(0).after(since)
 }
 
-/// One conversation, written to by one worker of one side.
+/// One conversation; one worker of one side writes to it.
 struct Log {
     id: ConversationId,
     users: [UserId; 2],
@@ -260,7 +260,7 @@ struct Log {
 
 impl Log {
     fn new(number: u64) -> Self {
-        // All over their range, as real ones are.
+        // Spread over their range, as real ones are.
         let spread = |number: u64, by: u64| number.wrapping_mul(by) >> 12 | 1;
         let user = |which| UserId::new(spread(number * 2 + which, 0xD1B5_4A32_D192_ED03)).expect("in range");
         Self {
@@ -288,13 +288,13 @@ impl Log {
         self.head.set(Head { last: Some(id), sequence: self.head.get().sequence + 1 });
     }
 
-    /// About 150 bytes, which name their place.
+    /// About 150 bytes that begin with the message's sequence.
     fn content(&self) -> String {
         format!("{:>10} {}", self.head.get().sequence + 1, "and seven words of it are like these".repeat(4))
     }
 }
 
-/// Makes the conversation and its first messages.
+/// Creates the conversation and its first messages.
 async fn prepare(ours: &Ours, log: &Log) {
     let now = now();
     let mut participants = log.users.map(|user| Participant { user, role: ParticipantRole::Member, joined_at: now });
@@ -320,13 +320,13 @@ async fn prepare(ours: &Ours, log: &Log) {
     assert!(answer.head == log.head.get(), "{answer:?}");
 }
 
-/// Who carries operations out. Each checks what it is told.
+/// Carries out operations, and checks their results.
 trait Side {
     async fn send(&self, log: &Log, client_id: Option<&str>);
     async fn page(&self, log: &Log);
 }
 
-/// The store, asked as the server's bridge asks it.
+/// The store, called as the server's bridge calls it.
 struct Ours {
     store: Rc<Scylla>,
     lost: watch::Receiver<bool>,
@@ -422,7 +422,7 @@ fn timeuuid(id: MessageId) -> CqlTimeuuid {
     CqlTimeuuid::from_u128(id.to_uuid())
 }
 
-/// A time to live without an end, in seconds.
+/// A time to live without end, in seconds.
 const FOR_EVER: i32 = 0;
 
 fn bigint(value: u64) -> i64 {
@@ -478,7 +478,7 @@ impl Side for Bare {
     }
 }
 
-/// Whether the database holds all that was written to a conversation.
+/// Checks that the database has everything written to a conversation.
 async fn verify(session: &Session, log: &Log) -> Result<(), String> {
     let head = log.head.get();
     let id = bigint(log.id.value());
