@@ -1,8 +1,8 @@
-//! Messages between executors arrive in time although the processor is contended.
+//! Messages between executors arrive in time on a contended processor.
 //!
-//! glommio 0.9.0 may put an executor to sleep while it has a task to run. The permanent tick bounds the delay, and this test
-//! checks the bound: no message waits longer than the tick plus the longest stall that a bare thread, which
-//! wants to run all the time, meets on the same processor in the same run.
+//! glommio 0.9.0 may put an executor to sleep while it has a task to run. The permanent tick bounds the cost of that, and
+//! this test checks the bound: no message waits longer than the tick plus the longest stall of a bare thread that wants to
+//! run all the time on the same processor in the same run.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -22,7 +22,7 @@ use tidings::model::{Mono, ShardId};
 const SHARDS: u16 = 3;
 const BURSTS: u32 = 200;
 const BURST: u32 = 100;
-/// Room for several bursts: a held-back message waits for two executors to run, which is more than one stall.
+/// Room for several bursts: a message kept back waits for two executors to run, which is more than one stall.
 const DEPTH: usize = 4_096;
 /// Threads that never rest, besides the executors.
 const BURNERS: usize = 4;
@@ -65,30 +65,29 @@ async fn turns(end: &RefCell<End>, tick: &Tick) {
     }
 }
 
-/// Sends its bursts, takes in those of the others, and returns the longest wait.
+/// Sends this shard's bursts, receives those of the others, and returns the longest wait.
 async fn run(me: ShardId, receiver: MeshReceiver<Mono>, sender: MeshSender<Mono>) -> Duration {
     // Each shard sends every second message of a burst to each of the two others.
     let expected = BURSTS * BURST;
     let waker = receiver.waker();
     let end = Rc::new(RefCell::new(End { receiver, sender, received: 0, worst: Duration::ZERO }));
     let tick = Rc::new(Tick::default());
-    let (of_time, time_end) = (Rc::clone(&tick), Rc::clone(&end));
-    let of_bell = Arc::clone(&waker);
+    let (time_tick, time_end, time_waker) = (Rc::clone(&tick), Rc::clone(&end), Arc::clone(&waker));
     let time = spawn_local(async move {
         loop {
-            of_time.wait().await;
-            turns(&time_end, &of_time).await;
-            // It may have taken the last message from under the task that counts them.
-            of_bell.wake();
+            time_tick.wait().await;
+            turns(&time_end, &time_tick).await;
+            // This turn may have taken the last message, which the task below waits for.
+            time_waker.wake();
         }
     });
-    let of_sender = Rc::clone(&end);
-    let sender = spawn_local(async move {
+    let sending_end = Rc::clone(&end);
+    let sending = spawn_local(async move {
         for burst in 0..BURSTS {
             for number in 0..BURST {
                 let to = ShardId((me.0 + 1 + u16::try_from(number).unwrap() % (SHARDS - 1)) % SHARDS);
                 let now = clock::mono();
-                of_sender.borrow_mut().sender.send(to, now);
+                sending_end.borrow_mut().sender.send(to, now);
             }
             // Uneven, so that bursts meet executors that are busy, falling asleep and waking up.
             timer::sleep(Duration::from_micros(u64::from(burst * 7_919 % 12_000))).await;
@@ -98,7 +97,7 @@ async fn run(me: ShardId, receiver: MeshReceiver<Mono>, sender: MeshSender<Mono>
         waker.wait(|| end.borrow().has_mail() || end.borrow().received == expected).await;
         turns(&end, &tick).await;
     }
-    sender.await;
+    sending.await;
     while end.borrow().sender.waiting() > 0 {
         timer::sleep(tick::SHORTEST).await;
     }
@@ -126,7 +125,7 @@ fn pin(cpu: usize) {
 }
 
 #[test]
-fn no_message_waits_longer_than_the_tick_and_a_stall() {
+fn no_message_waits_longer_than_the_tick_plus_a_stall() {
     let cpu = allowed_cpus()[0];
     let stop = Arc::new(AtomicBool::new(false));
     let mut burners = Vec::new();

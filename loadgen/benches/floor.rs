@@ -1,8 +1,8 @@
-//! The bare kernel work of a delivery, so that other benches can be told as multiples of it on the machine at hand.
+//! The bare kernel work of a delivery, so that other benches can be compared with it on the same machine.
 //!
 //! `cargo bench -p loadgen`: one `send()` of 150 and of 300 bytes to each of 1,000 loopback sockets, and sixteen frames
-//! in one `send()`; CPU time of the sending thread, medians of five and their spread. A thread reads everything meanwhile,
-//! on another CPU if the kernel finds one.
+//! in one `send()`. CPU time of the sending thread, medians of five and their spread. Another thread reads everything
+//! meanwhile, on another CPU if the kernel finds one.
 
 use std::io;
 use std::sync::mpsc::channel;
@@ -16,14 +16,14 @@ const ROUNDS: usize = 5;
 const FRAMES_TOGETHER: usize = 16;
 
 fn main() -> io::Result<()> {
-    // `cargo test` runs benches too, to see that they work: once, and small.
+    // `cargo test` also runs benches, to check that they work: once, and small.
     let (sockets, rounds) = if std::env::args().any(|arg| arg == "--bench") { (SOCKETS, ROUNDS) } else { (8, 1) };
     let allowed = socket::allowed_cpus();
     let (senders, receivers) = floor::connect(sockets)?;
     let (read, waits) = channel();
     let (ask, asked) = channel();
     let [first, .., last] = *allowed.as_slice() else {
-        return Err(io::Error::other("one CPU only: the reader would stand in the sender's way"));
+        return Err(io::Error::other("only one CPU: the reader would slow the sender"));
     };
     thread::spawn(move || {
         let result = socket::pin(&[last]).and_then(|()| floor::read(&receivers, &asked, &read));
@@ -39,7 +39,7 @@ fn main() -> io::Result<()> {
             let round_bytes = (bytes.len() * sockets) as u64;
             let mut each = Vec::new();
             for round in 0..=rounds {
-                // Asked before each round, so that the reader is at work while the sender is.
+                // Ask before each round, so that the reader works while the sender does.
                 ask.send(round_bytes).map_err(|_| io::ErrorKind::BrokenPipe)?;
                 let mut left = SENDS_PER_ROUND;
                 let ns = floor::measure(&senders, &bytes, SENDS_PER_ROUND, &mut || {
@@ -47,7 +47,7 @@ fn main() -> io::Result<()> {
                     left -= 1;
                     if left > 0 { ask.send(round_bytes).map_err(|_| io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
                 })?;
-                // The first warms buffers and windows.
+                // The first round warms buffers and windows.
                 if round > 0 {
                     each.push(ns / frames as f64);
                 }

@@ -1,4 +1,4 @@
-//! The kernel's clocks, all in nanoseconds, read through one call so that server, floor and load are told in one measure.
+//! The kernel's clocks in nanoseconds, read through one call so that server, floor and load share one measure.
 
 use std::io;
 
@@ -12,11 +12,11 @@ pub fn wall_seconds() -> u64 {
     read(libc::CLOCK_REALTIME) / 1_000_000_000
 }
 
-/// CPU time of all threads of a process, those that ended included, as the kernel accounts it
-/// (`sum_exec_runtime`: what `/proc/PID/task/*/schedstat` shows, but exact for threads that run at this moment).
+/// CPU time of all threads of a process, ended ones included, as the kernel accounts it (`sum_exec_runtime`: the value in
+/// `/proc/PID/task/*/schedstat`, but exact for threads that run at this moment).
 ///
 /// # Errors
-/// When there is no such process.
+/// When the process does not exist.
 pub fn process_cpu_ns(pid: u32) -> io::Result<u64> {
     let mut clock = 0;
     // SAFETY: `clock` is a valid place for a clockid_t.
@@ -54,8 +54,8 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_not_there_is_an_error() {
-        /// The most that Linux gives out (`PID_MAX_LIMIT`).
+    fn a_missing_process_is_an_error() {
+        /// The greatest id that Linux assigns (`PID_MAX_LIMIT`).
         const PID_MAX: u32 = 1 << 22;
         assert!(process_cpu_ns(PID_MAX + 1).is_err());
     }

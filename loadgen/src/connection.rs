@@ -11,7 +11,7 @@ use crate::random::Random;
 use crate::socket;
 use crate::target::{Auth, Target};
 
-/// Bytes that [`Connection::capture`] keeps at least, if they come.
+/// [`Connection::capture`] keeps at least this many bytes, if they arrive.
 const CAPTURE_BYTES: usize = 16 * 1024;
 /// An idle connection holds no buffers, so that ten thousand of them stay small.
 const KEPT_BYTES_MAX: usize = 4_096;
@@ -23,16 +23,16 @@ const SUBSCRIBE_RECEIPT: &str = "subscribed-";
 pub struct Login {
     pub user: u64,
     pub destinations: Vec<String>,
-    /// The address to come from, when one address has too few ports.
+    /// The source address, for when one address has too few ports.
     pub source: Option<Ipv4Addr>,
     pub transport: Transport,
 }
 
-/// How far a login is.
+/// The progress of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoginState {
     Down,
-    /// The transport is not open: TCP, the upgrade, or SockJS's opening are under way.
+    /// The transport is not open yet: TCP, the upgrade, or SockJS's opening is under way.
     Opening,
     /// CONNECT is under way.
     Connecting,
@@ -42,29 +42,29 @@ pub enum LoginState {
     Ready,
 }
 
-/// A broken assumption: reads, writes and heart-beats are for connections that are not down.
+/// Broken invariant: only connections that are not down read, write and send heart-beats.
 const UP: &str = "a connection that is not down has a client";
 
 pub struct Connection {
     pub login: Login,
     pub state: LoginState,
-    /// Tells the events of these sockets from those of the slot's earlier ones.
+    /// Distinguishes events of these sockets from those of the slot's earlier ones.
     pub generation: u32,
     /// In the engine's list of connections to be flushed.
     pub dirty: bool,
     pub opened_at: u64,
     pub read_at: u64,
     pub written_at: u64,
-    /// As agreed on with the server.
+    /// As negotiated with the server.
     pub heart_beat: HeartBeat,
-    /// The first raw bytes read once ready, when asked for.
+    /// The first raw bytes read once ready, if requested.
     pub capture: Option<Vec<u8>>,
     client: Option<Box<Client>>,
     receiver: Option<Socket>,
     sender: Option<Socket>,
 }
 
-/// One non-blocking socket, and the bytes that it had no room for.
+/// One non-blocking socket, and the bytes that did not fit into its buffer.
 struct Socket {
     fd: OwnedFd,
     unsent: Vec<u8>,
@@ -78,7 +78,7 @@ impl Socket {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        // Nothing overtakes the bytes that wait.
+        // Waiting bytes go first.
         let sent = if self.unsent.is_empty() { send_some(self.fd.as_raw_fd(), bytes)? } else { 0 };
         self.unsent.extend_from_slice(bytes.get(sent..).unwrap_or_default());
         Ok(())
@@ -94,7 +94,7 @@ impl Socket {
     }
 }
 
-/// Sends until the socket has no room, as it has none while it connects; returns how many bytes went.
+/// Sends until the socket has no room, which it never has while it connects. Returns the number of bytes sent.
 fn send_some(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
     let mut sent = 0;
     while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
@@ -135,7 +135,7 @@ impl Connection {
     /// Begins to log in.
     ///
     /// # Errors
-    /// A token that cannot be signed.
+    /// When a token cannot be signed.
     pub fn open(&mut self, target: &Target, random: &mut Random, now: u64) -> Result<(), Box<str>> {
         let query = match target.auth {
             Auth::Query => format!("?token={}", target.token(self.login.user, &[])?),
@@ -176,10 +176,10 @@ impl Connection {
         socket.as_ref().map(|socket| socket.fd.as_raw_fd())
     }
 
-    /// Takes bytes that one of the sockets read; frames that are not part of logging in go to `on_frame`.
+    /// Handles bytes that one of the sockets read. Frames that are not part of the login go to `on_frame`.
     ///
     /// # Errors
-    /// Why the connection must end.
+    /// The reason why the connection must end.
     pub fn receive(
         &mut self,
         role: Role,
@@ -193,7 +193,7 @@ impl Connection {
         }
         let mut received = client.as_mut().expect(UP).receive(role, bytes);
         loop {
-            // The event borrows from the client: it must be gone before an answer is sent.
+            // The event borrows from the client, so it must be dropped before an answer is sent.
             let reached = match received.next_event().map_err(|error| error.to_string())? {
                 None => return Ok(()),
                 Some(Event::Open) => Some(LoginState::Connecting),
@@ -226,13 +226,13 @@ impl Connection {
         }
     }
 
-    /// Whether there is something to be written, or to be written on when there is room.
+    /// Whether bytes wait to be written, now or when the socket has room.
     pub fn wants_flush(&self) -> bool {
         let waits = |socket: &Option<Socket>| socket.as_ref().is_some_and(|socket| socket.watched || !socket.unsent.is_empty());
         self.client.as_ref().is_some_and(|client| client.has_output()) || waits(&self.receiver) || waits(&self.sender)
     }
 
-    /// Carries the client's outputs out; calls `watch` for each socket whose readiness must be watched otherwise than before.
+    /// Carries out the client's outputs. Calls `watch` for each socket whose watched readiness changes.
     ///
     /// # Errors
     /// Those of the sockets, and of `watch`.
@@ -253,7 +253,7 @@ impl Connection {
                     added[role as usize] = true;
                 }
                 Output::Write(role, bytes) => {
-                    // A request for packets is no sign of life to STOMP; a message is.
+                    // To STOMP a message is a sign of life, a request for packets is not.
                     if role == frames_leave_by {
                         *written_at = now;
                     }
@@ -283,16 +283,16 @@ impl Connection {
     /// The server has closed one of the sockets.
     ///
     /// # Errors
-    /// When the session is over by that.
+    /// When that ends the session.
     pub fn disconnected(&mut self, role: Role) -> Result<(), Box<str>> {
         *of(role, &mut self.receiver, &mut self.sender) = None;
         self.client().disconnected(role).map_err(|error| error.to_string().into())
     }
 
-    /// Has the sockets closed by a reset.
+    /// Makes the next close reset the sockets.
     pub fn reset(&mut self) {
         for fd in [Role::Receiver, Role::Sender].into_iter().filter_map(|role| self.fd(role)) {
-            // A socket on which this fails is closed without a reset, which a peer must bear as well.
+            // If this fails, the socket closes without a reset, which a peer must handle as well.
             let _ = socket::reset_on_close(fd);
         }
     }

@@ -1,5 +1,5 @@
-//! `loadgen cost`: the server's whole CPU time for a delivery and for a message, in multiples of a bare `send()`, in one run:
-//! all threads of the server, its store included, on one CPU; this program on the others.
+//! `loadgen cost`: the server's whole CPU time for a delivery and for a message, in multiples of a bare `send()` of the same
+//! run. All threads of the server, its store included, run on one CPU; this program runs on the others.
 
 use std::io;
 use std::net::TcpStream;
@@ -36,7 +36,7 @@ pub struct CostArgs {
     /// Users in pairs.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(2..=10_000))]
     users: u32,
-    /// Messages of the topic with one in flight; with 64, eight times as many.
+    /// Messages of the topic with one in flight; eight times as many with 64.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(2..=1_000_000))]
     topic_messages: u64,
     /// Messages of the pairs.
@@ -56,7 +56,7 @@ struct Row {
     ratio: Vec<f64>,
     us_spread: Option<Spread>,
     ratio_spread: Option<Spread>,
-    /// The most it should be, in bare sends.
+    /// Its goal, in bare sends at most.
     bound: Option<f64>,
 }
 
@@ -76,7 +76,7 @@ struct Report {
     faults: u64,
 }
 
-/// Ids of the topic's conversation and users lie behind those of the pairs.
+/// Ids of the topic's conversation and users follow those of the pairs.
 const TOPIC_OFFSET: u64 = 1_000_000;
 const FLOOR_ROUNDS: u32 = 40;
 const FRAMES_TOGETHER: usize = 16;
@@ -84,14 +84,14 @@ const FRAMES_TOGETHER: usize = 16;
 /// Measures and prints the table; true when nothing was lost, doubled or reordered meanwhile.
 ///
 /// # Errors
-/// When the server cannot be started, or a measurement could not be made.
+/// When the server cannot be started or a measurement fails.
 pub fn run(args: &CostArgs, run: &RunArgs, target: &TargetArgs) -> Result<bool, String> {
     let [cpu] = *run.cpu.as_slice() else {
         return Err("--cpu must name one CPU: the server's".into());
     };
     let others: Vec<usize> = socket::allowed_cpus().into_iter().filter(|other| *other != cpu).collect();
     if others.is_empty() {
-        return Err("there is no second CPU for the load generator".into());
+        return Err("no second CPU exists for the load generator".into());
     }
     socket::raise_file_limit();
     let seed = run.seed();
@@ -125,9 +125,9 @@ impl Bench<'_> {
         let mut faults = 0;
         topic::put(&self.topic(1, 1), self.target)?;
         put_conversations(self.target, "direct", pairs::conversations(&self.pairs(1, 0)))?;
-        // The first is not counted: it gives the bytes that the floor sends, and warms the server.
+        // The first measurement does not count: it yields the bytes that the floor sends, and warms the server.
         let (_, bytes) = self.time_topic(1, 20, &mut random, &mut faults)?;
-        let bytes = bytes.ok_or("no delivery was seen on the wire")?;
+        let bytes = bytes.ok_or("no delivery appeared on the wire")?;
         let mut rows = self.rows();
         for _ in 0..self.args.rounds {
             let bare = self.time_floor(&bytes, &mut random)?;
@@ -205,7 +205,7 @@ impl Bench<'_> {
             first_conversation: self.run.first_conversation,
             messages: self.args.pairs_messages,
             bytes: 128,
-            // As the clients of the guide write them; nothing is repeated here.
+            // As the guide's clients send them; nothing is repeated here.
             client_ids: false,
             pace: Pace::Inflight(inflight),
             churn: 0.0,
@@ -215,7 +215,7 @@ impl Bench<'_> {
         }
     }
 
-    /// Microseconds of a delivery, and the bytes of one.
+    /// Returns the microseconds of a delivery, and the bytes of one.
     fn time_topic(
         &self,
         inflight: u64,
@@ -232,7 +232,7 @@ impl Bench<'_> {
         Ok((spent.cpu_us_each(), outcome.delivery_bytes))
     }
 
-    /// Microseconds of a message: received, stored, acknowledged, delivered.
+    /// Returns the microseconds of a message: received, stored, acknowledged, delivered.
     fn time_pairs(&self, inflight: u64, random: &mut Random, faults: &mut u64) -> Result<f64, String> {
         let plan = self.pairs(inflight, random.next_u64() as u32);
         let options = pairs::Drive { verify_history: false, server_pid: Some(self.server.pid()), deadline: self.deadline };
@@ -243,7 +243,8 @@ impl Bench<'_> {
         Ok(spent.cpu_us_each())
     }
 
-    /// Microseconds of one send: the sender on the server's CPU, and this thread the same receiver as ever.
+    /// Returns the microseconds of one send. The sender runs on the server's CPU, and this thread receives as in the other
+    /// measurements.
     fn time_floor(&self, bytes: &[u8], random: &mut Random) -> Result<f64, String> {
         let count = self.args.subscribers as usize;
         let (senders, receivers) = floor::connect(count).map_err(|error| format!("the floor's sockets: {error}"))?;
@@ -257,24 +258,24 @@ impl Bench<'_> {
         let sender = thread::spawn(move || {
             time_sends(cpu, &senders, &payload, &mut || waits.recv().map_err(|_| io::ErrorKind::BrokenPipe.into()))
         });
-        // Frames and not bytes are counted: what is cut by the end of a read is not there yet.
+        // Count frames, not bytes: a frame that a read cuts has not arrived yet.
         let frames = bytes.windows(8).filter(|window| window == b"MESSAGE\n").count();
         let mut reader = FloorReader { per_round: (count * frames) as u64, read: 0, rounds: 0, ended: 0, ended_rounds: read };
         let finished = engine.run(&mut reader, self.deadline).map_err(|error| error.to_string())?;
         drop(reader);
         let ns = sender.join().map_err(|_| "the floor's sender panicked")?.map_err(|error| format!("the floor: {error}"))?;
-        if finished { Ok(ns / 1_000.0) } else { Err("the time limit came first".into()) }
+        if finished { Ok(ns / 1_000.0) } else { Err("the time limit was reached".into()) }
     }
 }
 
 fn time_sends(cpu: usize, senders: &[TcpStream], bytes: &[u8], wait: &mut impl FnMut() -> io::Result<()>) -> io::Result<f64> {
     socket::pin(&[cpu])?;
-    // Not counted: the first rounds grow buffers and windows.
+    // The first rounds do not count: they grow buffers and windows.
     floor::measure(senders, bytes, FLOOR_ROUNDS / 10, wait)?;
     floor::measure(senders, bytes, FLOOR_ROUNDS, wait)
 }
 
-/// Reads what the floor sends, and says when a round has come to its end.
+/// Reads what the floor sends, and reports the end of each round.
 struct FloorReader {
     per_round: u64,
     read: u64,
@@ -297,7 +298,7 @@ impl Scenario for FloorReader {
     fn act(&mut self, _engine: &mut Engine, _now: u64) -> Proceed {
         if self.read == self.per_round * (self.rounds + 1) {
             self.rounds += 1;
-            // The sender may have failed; then its sockets close, and that ends the round too.
+            // If the sender has failed, its sockets close, which ends the round too.
             let _ = self.ended_rounds.send(());
         }
         let all = u64::from(FLOOR_ROUNDS / 10 + FLOOR_ROUNDS);

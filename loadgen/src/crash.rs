@@ -1,5 +1,5 @@
-//! `loadgen crash`: kill -9 at a random moment under load, again and again on the same data; what was acknowledged must be
-//! in the history once, and what was not is sent again under the same client message id.
+//! `loadgen crash`: kill -9 at a random moment under load, repeatedly on the same data. Every acknowledged message must be in
+//! the history once. The others are sent again under the same client message id.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -48,7 +48,7 @@ struct Report {
     finished: bool,
 }
 
-/// Kills and looks; true when nothing acknowledged was lost, doubled or reordered.
+/// Kills and checks; true when nothing acknowledged was lost, doubled or reordered.
 ///
 /// # Errors
 /// When the server cannot be started, or does not answer.
@@ -132,7 +132,7 @@ fn connect(load: &Pairs, target: &Target, random: &mut Random) -> Result<Engine,
     Ok(engine)
 }
 
-/// The last round: everything that is still without an answer is sent again and must settle.
+/// The last round: sends every unanswered message again, and all must settle.
 fn settle(load: &mut Pairs, target: &Target, random: &mut Random, deadline: u64) -> Result<bool, String> {
     let assigned = load.counts.assigned;
     load.resume(assigned);
@@ -142,10 +142,10 @@ fn settle(load: &mut Pairs, target: &Target, random: &mut Random, deadline: u64)
     Ok(finished && load.users.iter().all(|client| client.unsettled() == 0))
 }
 
-/// The load, until the last connection has ended: what the kernel still held of the server's bytes is read to its end.
+/// The load until the last connection has ended, so that it reads all bytes of the server that the kernel still held.
 struct UntilKilled<'a> {
     load: &'a mut Pairs,
-    /// Told once everybody is connected.
+    /// Dropped once all users are connected.
     started: Option<Sender<()>>,
     ended: usize,
 }
@@ -173,15 +173,15 @@ impl Scenario for UntilKilled<'_> {
     }
 }
 
-/// Runs the load; another thread kills the server `after` everybody was connected, whatever the load does at that moment.
+/// Runs the load. Another thread kills the server at `after` from when all users are connected, whatever the load does then.
 fn kill_under_load(load: &mut Pairs, engine: &mut Engine, pid: u32, after: Duration, deadline: u64) -> Result<(), String> {
     let (started, starts) = channel::<()>();
     let (stop, stopped) = channel::<()>();
     let killer = thread::spawn(move || {
-        // Ends when the sender is dropped: the load has begun.
+        // Returns when the sender is dropped, which means that the load has begun.
         let _ = starts.recv();
         if stopped.recv_timeout(after) == Err(RecvTimeoutError::Timeout) {
-            // SAFETY: no pointers. The child was not waited for, so its id is still its own.
+            // SAFETY: no pointers. Nothing has waited for the child, so its id is still its own.
             unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };
         }
     });
@@ -189,15 +189,15 @@ fn kill_under_load(load: &mut Pairs, engine: &mut Engine, pid: u32, after: Durat
     let finished = engine.run(&mut scenario, deadline).map_err(|error| error.to_string());
     drop(scenario);
     drop(stop);
-    killer.join().map_err(|_| "the thread that kills panicked")?;
-    if finished? { Ok(()) } else { Err("the time limit came first".into()) }
+    killer.join().map_err(|_| "the killing thread panicked")?;
+    if finished? { Ok(()) } else { Err("the time limit was reached".into()) }
 }
 
 fn print(report: &Report) {
     let Report { counts, history, kills, .. } = report;
     let LogFaults { missing, doubled, reordered, broken_chain } = *history;
     println!(
-        "  {kills} kills, {} acknowledged, {} delivered, by the history {}",
+        "  {kills} kills, {} acknowledged, {} delivered, {} by the history",
         counts.acknowledged, counts.delivered, counts.caught_up
     );
     println!("  history: missing {missing}, doubled {doubled}, reordered {reordered}, broken chain {broken_chain}");
@@ -206,6 +206,6 @@ fn print(report: &Report) {
         counts.lost, counts.doubled, counts.reordered, counts.skipped, counts.misdelivered, counts.unsettled
     );
     if !report.finished {
-        println!("  NOT FINISHED: not everything that was sent again had its receipt in time");
+        println!("  NOT FINISHED: some messages sent again had no receipt in time");
     }
 }

@@ -17,9 +17,9 @@ use crate::target::Target;
 const OPENING_MAX: usize = 64;
 /// From the TCP connect to the last subscription's receipt.
 const OPENING_NS_MAX: u64 = 20_000_000_000;
-/// A peer that promised heart-beats and sent nothing for this many of them is dead.
+/// A peer that promised heart-beats is dead after this many without a byte.
 const SILENT_BEATS: u64 = 3;
-/// How often deadlines and heart-beats are looked at.
+/// Interval of checks of deadlines and heart-beats.
 const SWEEP_NS: u64 = 100_000_000;
 const SCRATCH_BYTES: usize = 256 * 1024;
 const EVENTS: usize = 1_024;
@@ -27,7 +27,7 @@ const EVENTS: usize = 1_024;
 /// What the engine does after a call of [`Scenario::act`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proceed {
-    /// It calls again when something arrived, or at this monotonic time at the latest.
+    /// Calls again when something arrives, or at this monotonic time at the latest.
     Until(u64),
     Done,
 }
@@ -50,7 +50,7 @@ pub struct Engine {
     waiting: VecDeque<usize>,
     opening: usize,
     random: Random,
-    /// How often connections ended for which reason: at most `REASONS_MAX` are told apart.
+    /// How many connections ended for each reason, for at most `REASONS_MAX` reasons.
     pub reasons: BTreeMap<Box<str>, u64>,
     closed: Vec<(usize, Box<str>)>,
 }
@@ -59,7 +59,7 @@ const REASONS_MAX: usize = 16;
 
 impl Engine {
     /// # Errors
-    /// When the kernel gives no epoll descriptor.
+    /// When no epoll descriptor can be made.
     pub fn new(target: Target, random: Random) -> io::Result<Self> {
         Ok(Self {
             epoll: Epoll::new()?,
@@ -74,7 +74,7 @@ impl Engine {
         })
     }
 
-    /// A place for a connection; nothing is opened yet.
+    /// Adds a slot for a connection, without opening it.
     pub fn add(&mut self, login: Login) -> usize {
         self.connections.push(Connection::new(login));
         self.connections.len() - 1
@@ -97,7 +97,7 @@ impl Engine {
         self.epoll.add(raw, token(slot, connection.generation, Role::Receiver), false)
     }
 
-    /// Queues a frame; all that one turn queues for a connection leaves in one write.
+    /// Queues a frame. All frames that one turn queues for a connection leave in one write.
     pub fn send(&mut self, slot: usize, command: Command, headers: &[(&str, &str)], body: &[u8]) {
         let connection = &mut self.connections[slot];
         assert_eq!(connection.state, LoginState::Ready);
@@ -106,20 +106,20 @@ impl Engine {
         mark(&mut self.dirty, slot, connection);
     }
 
-    /// Drops the connection, by a reset or by closing it cleanly. The scenario's `closed` is not called: it asked for this.
+    /// Drops the connection, by a reset or a clean close. Does not call the scenario's `closed`, as the scenario asked for it.
     pub fn drop_connection(&mut self, slot: usize, reset: bool) {
         let connection = &mut self.connections[slot];
         if reset {
             connection.reset();
         } else if connection.state == LoginState::Ready && !connection.login.transport.is_http() {
             connection.client().close();
-            // A socket that has no room, or has ended, ends without the close frame.
+            // A socket without room, or one that has ended, closes without the close frame.
             let _ = connection.flush(&self.target, 0, |_, _, _| Ok(()));
         }
         self.end(slot);
     }
 
-    /// Keeps the first bytes that this connection reads from now on.
+    /// Captures the first bytes that this connection reads from now on.
     pub fn capture(&mut self, slot: usize) {
         self.connections[slot].capture = Some(Vec::new());
     }
@@ -128,10 +128,10 @@ impl Engine {
         self.connections[slot].capture.as_deref()
     }
 
-    /// Runs until the scenario is done; false when `deadline` came first.
+    /// Runs until the scenario is done; false when `deadline` passes first.
     ///
     /// # Errors
-    /// Those of epoll; faults of one connection go to the scenario.
+    /// Those of epoll. Faults of one connection go to the scenario.
     pub fn run(&mut self, scenario: &mut impl Scenario, deadline: u64) -> io::Result<bool> {
         let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS];
         let mut scratch = vec![0; SCRATCH_BYTES];
@@ -177,7 +177,7 @@ impl Engine {
         }
     }
 
-    /// One read an event: the rest makes the descriptor ready again, and no connection waits behind a busy one.
+    /// Reads once an event: remaining bytes make the descriptor ready again, and no connection waits behind a busy one.
     fn read(&mut self, slot: usize, role: Role, scratch: &mut [u8], scenario: &mut impl Scenario) -> Result<(), Box<str>> {
         let connection = &mut self.connections[slot];
         let Some(fd) = connection.fd(role) else { return Ok(()) };
@@ -213,7 +213,7 @@ impl Engine {
         }
     }
 
-    /// Deadlines of logging in, heart-beats due, peers gone silent.
+    /// Checks deadlines of logins, heart-beats due and silent peers.
     fn sweep(&mut self, now: u64) {
         for slot in 0..self.connections.len() {
             let connection = &mut self.connections[slot];
@@ -222,20 +222,20 @@ impl Engine {
             }
             if connection.state != LoginState::Ready {
                 if now.saturating_sub(connection.opened_at) > OPENING_NS_MAX {
-                    let why = format!("not logged in in time: {:?}", connection.state);
+                    let why = format!("login timed out: {:?}", connection.state);
                     self.fail(slot, why.into());
                 }
                 continue;
             }
-            let [beat_out_ns, beat_in_ns] =
+            let [heart_beat_out_ns, heart_beat_in_ns] =
                 [connection.heart_beat.out_ms, connection.heart_beat.in_ms].map(|ms| u64::from(ms) * 1_000_000);
-            // Early by a sweep, so that a beat is never late.
+            // Early by a sweep, so that a heart-beat is never late.
             let quiet = now.saturating_sub(connection.written_at) + 2 * SWEEP_NS;
-            if beat_out_ns > 0 && quiet >= beat_out_ns && !connection.wants_flush() {
+            if heart_beat_out_ns > 0 && quiet >= heart_beat_out_ns && !connection.wants_flush() {
                 connection.client().send_heart_beat();
                 mark(&mut self.dirty, slot, connection);
             }
-            if beat_in_ns > 0 && now.saturating_sub(connection.read_at) > SILENT_BEATS * beat_in_ns {
+            if heart_beat_in_ns > 0 && now.saturating_sub(connection.read_at) > SILENT_BEATS * heart_beat_in_ns {
                 self.fail(slot, "the server's heart-beats stopped".into());
             }
         }
@@ -253,7 +253,7 @@ impl Engine {
                 self.fail(slot, error.to_string().into());
             }
         }
-        // Nothing is queued while flushing, so the list's memory is kept for the next turn.
+        // Flushing queues nothing, so keep the list's memory for the next turn.
         self.dirty = dirty;
     }
 

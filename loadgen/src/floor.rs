@@ -1,8 +1,7 @@
 //! The floor: the bare kernel work of a delivery, one `send()` of the same bytes to each of many loopback sockets.
 //!
-//! What a server does for a delivery can be told as a multiple of this, on any machine and beside any noise, as long as both
-//! are measured in one run. The CPU time of the sending thread is read from the kernel, the same accounting that a
-//! process's is read from.
+//! A server's work for a delivery is a multiple of this, on any machine and under any noise, as long as one run measures
+//! both. The CPU time of the sending thread comes from the same accounting of the kernel as that of a process.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -14,7 +13,7 @@ use crate::socket::{self, Epoll};
 /// Connected pairs of loopback sockets, non-blocking and without Nagle's delay: the ends to send on, and to read from.
 ///
 /// # Errors
-/// Those of the sockets; most likely the limit of open files.
+/// Those of the sockets; most likely at the limit of open files.
 pub fn connect(count: usize) -> io::Result<(Vec<TcpStream>, Vec<TcpStream>)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
@@ -33,10 +32,10 @@ pub fn connect(count: usize) -> io::Result<(Vec<TcpStream>, Vec<TcpStream>)> {
 }
 
 /// Sends `bytes` once to each socket, `rounds` times, and returns the thread's CPU time of one `send()` in nanoseconds.
-/// Between rounds `wait` returns when everybody has read everything; the time it takes is not counted.
+/// Between rounds `wait` returns when the receivers have read everything; its time does not count.
 ///
 /// # Errors
-/// Those of `send`; a socket whose buffer is full is an error too, since nothing may be left behind. And those of `wait`.
+/// Those of `send` and of `wait`. A full socket buffer is an error too, since every byte must be sent.
 pub fn measure(senders: &[TcpStream], bytes: &[u8], rounds: u32, wait: &mut impl FnMut() -> io::Result<()>) -> io::Result<f64> {
     let mut cpu_ns = 0;
     for _ in 0..rounds {
@@ -55,8 +54,8 @@ fn send(socket: &TcpStream, bytes: &[u8]) -> io::Result<()> {
     if count == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
-/// Reads whatever comes, as it comes: for each number of bytes asked for, says when that many were read of all sockets
-/// together. Ends when nobody asks any more.
+/// Reads all sockets. For each number of bytes requested in `asked`, reports to `read` when that many have arrived. Ends
+/// when a channel closes.
 ///
 /// # Errors
 /// Those of epoll and of `recv`.
@@ -87,7 +86,7 @@ pub fn read(receivers: &[TcpStream], asked: &Receiver<u64>, read: &Sender<()>) -
     Ok(())
 }
 
-/// CPU time of the calling thread, as `/proc/PID/task/*/schedstat` counts it.
+/// CPU time of the calling thread, as in `/proc/PID/task/*/schedstat`.
 fn thread_cpu_ns() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid place for a timespec.

@@ -1,8 +1,8 @@
-//! `loadgen generate`: a made-up history, the same for one seed: lines for `tidings import`, and the pages that must be read of it
-//! afterwards.
+//! `loadgen generate`: a made-up history that depends on the seed alone: lines for `tidings import`, and the pages that the
+//! server must return afterwards.
 //!
 //! Conversations are direct ones, a hundred for each user with the hundred users that follow. Everything about a message is
-//! a function of the seed, its conversation and its number, so that nothing has to be remembered to check a page.
+//! a function of the seed, its conversation and its number, so that checking a page needs no memory.
 
 use std::io::{self, BufWriter, Write};
 
@@ -28,10 +28,10 @@ pub struct GenerateArgs {
     /// Conversations.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub conversations: u64,
-    /// Messages in each of them.
+    /// Messages in each conversation.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub messages_each: u64,
-    /// Days over which the conversations begin, one after the other.
+    /// Days over which the conversations begin, one after another.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(0..=1_400))]
     pub spread_days: u64,
     /// Days that each conversation lasts, from 2022-01-01 on.
@@ -48,7 +48,7 @@ pub struct GeneratedHistory {
     pub conversations: u64,
     pub messages_each: u64,
     spread_us: u64,
-    /// Time of which each message has a share.
+    /// Each message's share of the time.
     share_us: u64,
 }
 
@@ -83,7 +83,7 @@ impl GeneratedHistory {
         self.first_conversation + conversation
     }
 
-    /// The two users of a conversation: each pair has one.
+    /// The two users of a conversation. Each pair has one conversation.
     pub fn pair(&self, conversation: u64) -> [u64; 2] {
         let first = self.first_user + conversation / BEGUN;
         [first, first + 1 + conversation % BEGUN]
@@ -97,7 +97,7 @@ impl GeneratedHistory {
         answered.chain(begun).filter(|conversation| *conversation < self.conversations).collect()
     }
 
-    /// The message with a number, from 1.
+    /// The message with this number, from 1.
     pub fn said(&self, conversation: u64, number: u64) -> Said {
         let mut random = self.random(conversation, number);
         let at = self.at(conversation, number, &mut random);
@@ -112,13 +112,13 @@ impl GeneratedHistory {
         Said { sender, at, content: String::from_utf8(content).expect("digits and letters") }
     }
 
-    /// A position right before the message with a number, where no message is.
+    /// A position right before the message with this number, at which no message exists.
     pub fn before(&self, conversation: u64, number: u64) -> MessageId {
         let at = self.at(conversation, number, &mut self.random(conversation, number));
         MessageId::from_parts(Wall(at.0 - 1), 0, 0)
     }
 
-    /// Messages that a user has not read: those behind the user's last own one.
+    /// Messages that a user has not read: those after the user's own last one.
     pub fn unread(&self, conversation: u64, user: u64) -> u64 {
         let is_others = |number: &u64| self.said(conversation, *number).sender != user;
         (1..=self.messages_each).rev().take_while(is_others).count() as u64
@@ -129,7 +129,7 @@ impl GeneratedHistory {
         Random::new(random.next_u64())
     }
 
-    /// Somewhere in the message's share of time: a whole microsecond, so that times of RFC 3339 have it all.
+    /// A time in the message's share: a whole microsecond, so that an RFC 3339 time is exact.
     fn at(&self, conversation: u64, number: u64, random: &mut Random) -> Wall {
         let begin_us = u128::from(self.spread_us) * u128::from(conversation) / u128::from(self.conversations);
         let us = begin_us as u64 + (number - 1) * self.share_us + random.below(self.share_us);
@@ -139,7 +139,7 @@ impl GeneratedHistory {
     /// Writes all lines, conversation by conversation.
     ///
     /// # Errors
-    /// When they cannot be written.
+    /// When writing fails.
     pub fn write(&self, out: impl Write) -> io::Result<()> {
         let mut out = BufWriter::with_capacity(1 << 16, out);
         for conversation in 0..self.conversations {
@@ -164,7 +164,7 @@ impl GeneratedHistory {
 /// Writes the history to standard output.
 ///
 /// # Errors
-/// When it cannot be written; a reader that has gone is one.
+/// When writing fails, for example because the reader has ended.
 pub fn run(args: &GenerateArgs, seed: u64, first_user: u64, first_conversation: u64) -> Result<bool, String> {
     let history = GeneratedHistory::new(args, seed, first_user, first_conversation)?;
     history.write(io::stdout().lock()).map_err(|error| format!("cannot write: {error}"))?;
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn each_pair_has_one_conversation_and_each_user_knows_theirs() {
+    fn each_pair_has_one_conversation_and_both_users_list_it() {
         for conversations in [1, 50, 100, 101, 1_000] {
             let history = history(conversations, 1);
             let mut pairs: Vec<_> = (0..conversations).map(|conversation| history.pair(conversation)).collect();
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_ascend_and_are_the_same_again() {
+    fn messages_ascend_and_are_reproducible() {
         let history = history(3, 50);
         for conversation in 0..3 {
             let all: Vec<Said> = (1..=50).map(|number| history.said(conversation, number)).collect();

@@ -28,7 +28,7 @@ struct Report {
     refused: u64,
     failed: u64,
     finished: bool,
-    /// From when a connection was due to its session, and to the RECEIPT of its message.
+    /// From the time when a connection was due to its session, and to the RECEIPT of its message.
     ready: Latency,
     receipt: Latency,
     reasons: BTreeMap<Box<str>, u64>,
@@ -37,7 +37,7 @@ struct Report {
 /// Runs the profile; true when every message was acknowledged.
 ///
 /// # Errors
-/// When the load could not be put on.
+/// When the load could not be applied.
 pub fn run(run: &RunArgs, target: &Target) -> Result<bool, String> {
     run.pin()?;
     let connections = SECONDS * PER_SECOND;

@@ -1,4 +1,4 @@
-//! `loadgen idle`: connections that do nothing but stay: what each holds in memory, and what keeping them costs.
+//! `loadgen idle`: connections that only stay open: the memory of each, and the cost of keeping them.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -24,20 +24,20 @@ pub struct IdleArgs {
     /// Connections, each of its own user: authenticated, CONNECTED, one subscription, one frame each way.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     connections: u32,
-    /// How long to stay, in seconds (60 or 60s), answering pings and heart-beats.
+    /// How long to stay connected, in seconds (60 or 60s), answering pings and heart-beats.
     #[arg(long, default_value = "60", value_parser = parse_seconds)]
     hold: Duration,
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.strip_suffix('s').unwrap_or(text).parse().map_err(|_| format!("`{text}` is no number of seconds"))?;
+    let seconds = text.strip_suffix('s').unwrap_or(text).parse().map_err(|_| format!("`{text}` is not a number of seconds"))?;
     Ok(Duration::from_secs(seconds))
 }
 
 /// Connections of one source address: below the usual range of ephemeral ports.
 const PER_SOURCE: u32 = 20_000;
 
-/// One look at the server and the kernel.
+/// One reading of the server and the kernel.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 struct Reading {
     cpu_ns: u64,
@@ -68,17 +68,17 @@ struct Report {
     after: Reading,
     resident_bytes_each_connected: f64,
     resident_bytes_each: f64,
-    /// Of both ends, since both are on this machine.
+    /// Of both ends, as both are on this machine.
     kernel_bytes_each: f64,
     hold_seconds: f64,
     hold_cpu_percent: f64,
     reasons: BTreeMap<Box<str>, u64>,
 }
 
-/// Connects, holds, and prints what a connection holds; true when all connections stayed.
+/// Connects, holds, and prints the memory of a connection; true when all connections stayed.
 ///
 /// # Errors
-/// When the load could not be put on.
+/// When the load could not be applied.
 pub fn run(args: &IdleArgs, run: &RunArgs, target: &Target) -> Result<bool, String> {
     run.pin()?;
     let files = socket::raise_file_limit();
@@ -129,19 +129,19 @@ struct Idle {
     connections: u64,
     hold: Duration,
     server_pid: Option<u32>,
-    /// Ready, and their one frame not yet sent.
+    /// Ready connections that have not sent their one frame yet.
     unsent: Vec<usize>,
     answered: u64,
     ended: u64,
     until: Option<u64>,
-    /// Once all are connected, and after holding.
+    /// One when all are connected, one after holding.
     readings: Vec<Reading>,
     progress: ProgressBar,
 }
 
 impl Idle {
-    fn look(&mut self) {
-        // A server that went away is seen by its connections; there is nothing to be told of its memory.
+    fn take_reading(&mut self) {
+        // If the server has ended, its connections report that; no memory remains to be read.
         self.readings.extend(Reading::take(self.server_pid));
     }
 }
@@ -166,12 +166,12 @@ impl Scenario for Idle {
         self.progress.set_position(self.answered);
         match self.until {
             Some(until) if now >= until => {
-                self.look();
+                self.take_reading();
                 Proceed::Done
             }
             Some(until) => Proceed::Until(until),
             None if self.answered == self.connections => {
-                self.look();
+                self.take_reading();
                 let until = now + self.hold.as_nanos() as u64;
                 self.until = Some(until);
                 Proceed::Until(until)

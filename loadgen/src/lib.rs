@@ -1,9 +1,9 @@
-//! Load for a tidings server, with the checks that make the load worth something: what was lost, doubled or reordered.
+//! Load for a tidings server, with checks for lost, doubled and reordered messages.
 //!
-//! Purpose: open-loop and closed-loop load over STOMP on WebSockets and SockJS, REST reads of the histories, kills, and the server's
-//! cost in the kernel's accounting. Flows in: options. Flows out: a summary, one line of JSON, and the exit code: 0 when
-//! nothing was lost, doubled or reordered, 1 otherwise, 2 when the load could not be put on.
-//! Of the server's package it uses client, protocol and model, which build without the server.
+//! Purpose: open-loop and closed-loop load over STOMP on WebSockets and SockJS, REST reads of the histories, kills, and the
+//! server's cost in the kernel's accounting. Flows in: options. Flows out: a summary, one line of JSON, and the exit code: 0 when
+//! nothing was lost, doubled or reordered, 1 otherwise, 2 when the load could not be applied.
+//! It uses the rooms client, protocol and model of the server's package, which build without the server.
 
 pub mod clock;
 pub mod connection;

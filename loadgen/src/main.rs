@@ -15,7 +15,7 @@ use loadgen::{cost, crash, generate, guide, idle, pages, pairs, run, tables, tar
 struct Args {
     #[command(subcommand)]
     scenario: Option<Scenario>,
-    /// A load that is fixed by name.
+    /// A load with fixed settings.
     #[arg(long, value_enum)]
     profile: Option<Profile>,
     #[command(flatten)]
@@ -26,27 +26,27 @@ struct Args {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Profile {
-    /// Ten connections a second for a minute, each sends "Test message" to conversation 1.
+    /// Ten connections a second for a minute; each sends "Test message" to conversation 1.
     Guide,
 }
 
 #[derive(Subcommand)]
 enum Scenario {
-    /// Users in pairs talk to each other.
+    /// Users in pairs send messages to each other.
     Pairs(pairs::PairsArgs),
-    /// One sender, all others subscribed to the conversation's topic.
+    /// One sender; all other users subscribe to the conversation's topic.
     Topic(topic::TopicArgs),
-    /// Connections that do nothing but stay.
+    /// Connections that only stay open.
     Idle(idle::IdleArgs),
-    /// Kills a server of its own under load, and looks for what was acknowledged.
+    /// Kills its own server under load, and checks that no acknowledged message is lost.
     Crash(crash::CrashArgs),
-    /// The CPU time of a server of its own for a delivery and for a message, in bare sends.
+    /// Measures the CPU time of its own server for a delivery and for a message, in bare sends.
     Cost(cost::CostArgs),
-    /// Writes a made-up history, for `tidings import`; --seed makes it the same again.
+    /// Writes a made-up history for `tidings import`; the same --seed reproduces it.
     Generate(generate::GenerateArgs),
-    /// Asks for pages of such a history and for lists, checks them, and reports how long they took.
+    /// Requests pages of such a history and lists, checks them, and reports their latency.
     Pages(pages::PagesArgs),
-    /// Imports histories of several sizes, each into a store of its own, and reports how long their pages take.
+    /// Imports histories of several sizes, each into its own store, and reports the latency of their pages.
     Tables(tables::TablesArgs),
 }
 

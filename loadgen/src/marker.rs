@@ -1,7 +1,7 @@
-//! The mark in a message's content: which run, sender and number it is, and when it was due.
+//! The marker in a message's content: its run, sender and number, and when it was due.
 //!
-//! `lg:` run `:` sender `:` number `:` due `:`, all in decimal. It is plain text to JSON and HTML, so it stands in the
-//! delivered body byte for byte and is found by a search: no JSON is parsed for a delivery.
+//! `lg:` run `:` sender `:` number `:` due `:`, all in decimal. It is plain text to JSON and HTML, so the delivered body
+//! contains it byte for byte. A search finds it, without parsing the JSON of a delivery.
 
 use std::io::Write;
 
@@ -9,7 +9,7 @@ use memchr::memmem;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Marker {
-    /// Tells this run's messages from an earlier run's in the same conversation.
+    /// Distinguishes this run's messages from an earlier run's in the same conversation.
     pub run: u32,
     /// Index of the sender within the run.
     pub sender: u32,
@@ -47,7 +47,7 @@ impl Marker {
     }
 }
 
-/// Writes the JSON body of a SEND of exactly `bytes` bytes, or as short as the marker allows: `{"content":"..."}`.
+/// Writes the JSON body of a SEND, `{"content":"..."}`, of exactly `bytes` bytes, or as short as the marker allows.
 pub fn write_body(marker: Marker, client_id: bool, bytes: usize, out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(b"{");
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_no_marker() {
+    fn other_text_is_no_marker() {
         for text in
             ["", "lg:", "lg:1:2:3:4", "lg:1:2:3", "lg::2:3:4:", "lg:4294967296:1:1:1:", "lg:1:2:3:99999999999999999999999:"]
         {

@@ -1,4 +1,4 @@
-//! What the server spent between two moments of a run, from the kernel's accounting.
+//! The server's CPU time between two moments of a run, from the kernel's accounting.
 
 use std::fs;
 use std::io;
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::clock;
 
-/// CPU and wall time of a process over a number of things done.
+/// CPU and wall time of a process for a number of items, such as messages.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spent {
     pub count: u64,
@@ -16,7 +16,7 @@ pub struct Spent {
 }
 
 impl Spent {
-    /// CPU time of one of the things, in microseconds.
+    /// CPU time of one item, in microseconds.
     pub fn cpu_us_each(self) -> f64 {
         if self.count == 0 { 0.0 } else { self.cpu_ns as f64 / self.count as f64 / 1_000.0 }
     }
@@ -27,7 +27,7 @@ impl Spent {
     }
 }
 
-/// Watches a count grow: the reading begins when the warm-up is over and ends with the last.
+/// Watches a count grow: the reading begins after the warm-up and ends with the last item.
 #[derive(Debug)]
 pub struct Meter {
     pid: u32,
@@ -59,13 +59,13 @@ impl Meter {
         }
     }
 
-    /// None when the process is gone.
+    /// `None` when the process has ended.
     fn read(&self, count: u64) -> Option<Reading> {
         let cpu_ns = clock::process_cpu_ns(self.pid).ok()?;
         Some(Reading { count, cpu_ns, wall_ns: clock::mono_ns() })
     }
 
-    /// What was spent from the end of the warm-up to the last.
+    /// The time spent from the end of the warm-up to the last item.
     pub fn spent(&self) -> Option<Spent> {
         let (begin, end) = (self.begin?, self.end?);
         Some(Spent {
@@ -86,14 +86,14 @@ pub struct Memory {
 }
 
 /// # Errors
-/// When the process is gone, or its files are not ours to read.
+/// When the process has ended, or its files may not be read.
 pub fn memory(pid: u32) -> io::Result<Memory> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     Ok(Memory { resident: kilobytes(&status, "VmRSS:"), anonymous: kilobytes(&rollup, "Anonymous:") })
 }
 
-/// The kernel's memory for TCP and its slabs, in bytes: of both ends, since both are on this machine.
+/// The kernel's memory for TCP and its slabs, in bytes: for both ends, as both are on this machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct KernelMemory {
     /// Buffers of TCP sockets: pages of `mem` in `/proc/net/sockstat`.
@@ -111,10 +111,10 @@ pub fn kernel_memory() -> io::Result<KernelMemory> {
     Ok(KernelMemory { tcp_buffers: pages * 4_096, slab: kilobytes(&meminfo, "Slab:") })
 }
 
-/// CPU time of each thread by name, in nanoseconds, threads of one name together. Threads that ended are not among them.
+/// CPU time of threads by name, in nanoseconds. Threads of one name are added up; threads that have ended are missing.
 ///
 /// # Errors
-/// When the process is gone.
+/// When the process has ended.
 pub fn threads(pid: u32) -> io::Result<Vec<(String, u64)>> {
     let mut named: Vec<(String, u64)> = Vec::new();
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -136,7 +136,7 @@ pub fn threads(pid: u32) -> io::Result<Vec<(String, u64)>> {
 /// Whether every thread of the process may run on `cpu` and on no other.
 ///
 /// # Errors
-/// When the process is gone.
+/// When the process has ended.
 pub fn is_pinned(pid: u32, cpu: usize) -> io::Result<bool> {
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let Ok(status) = fs::read_to_string(task?.path().join("status")) else { continue };

@@ -1,7 +1,7 @@
-//! `loadgen pages`: how long a page of a history takes, wherever in the history it is, and whether it is the right one.
+//! `loadgen pages`: the latency of a history's pages, at every place in the history, with a check of each page.
 //!
-//! The histories are those that `loadgen generate` wrote with the same options. One request is under way at a time, so a latency
-//! is a page's own, and kinds of pages take turns, so that what else happens on the machine happens to all.
+//! The histories are those that `loadgen generate` wrote with the same options. One request is under way at a time, so the
+//! latency is the page's own. Kinds of pages take turns, so that other load on the machine affects all of them.
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ pub struct PagesArgs {
     limit: u64,
 }
 
-/// Where a page is.
+/// The place of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -36,7 +36,7 @@ pub enum Kind {
     Newest,
     /// In the tenth around the middle.
     Middle,
-    /// The last page that there is.
+    /// The last page.
     Oldest,
     /// Anywhere, going back.
     Back,
@@ -50,13 +50,13 @@ impl Kind {
     pub const ALL: [Self; 6] = [Self::Newest, Self::Middle, Self::Oldest, Self::Back, Self::Forward, Self::List];
 }
 
-/// Of the requests, one in so many more is asked first and not counted.
+/// One additional request for this many is sent first, and does not count.
 const WARM_UP: u64 = 10;
 
-/// Faults that are told, at most.
-const TOLD_MAX: u64 = 10;
+/// Faults that are printed, at most.
+const PRINTED_MAX: u64 = 10;
 
-/// What pages of one kind took.
+/// The latency of pages of one kind.
 #[derive(Debug, Serialize)]
 pub struct Row {
     pub kind: Kind,
@@ -73,7 +73,7 @@ struct Report {
     faults: u64,
 }
 
-/// A page to ask for, and what must be on it.
+/// A page to request, and its expected content.
 struct Wanted {
     path: String,
     user: u64,
@@ -123,7 +123,7 @@ struct Summary<'a> {
     unread_count: u64,
 }
 
-/// Asks for pages and prints what they took; true when all were the right ones.
+/// Requests pages and prints their latency; true when all were the right ones.
 ///
 /// # Errors
 /// When the server does not answer.
@@ -139,10 +139,10 @@ pub fn run(args: &PagesArgs, run: &RunArgs, target: &Target) -> Result<bool, Str
     Ok(faults == 0)
 }
 
-/// What pages of each kind took, and how many were not the right ones.
+/// Returns the latency of pages of each kind, and how many pages were wrong.
 ///
 /// # Errors
-/// When the server does not answer, or the deadline comes first.
+/// When the server does not answer, or the deadline passes.
 pub fn measure(
     history: &GeneratedHistory,
     limit: u64,
@@ -157,14 +157,14 @@ pub fn measure(
     let mut faults = 0;
     for round in 0..requests + requests / WARM_UP {
         if clock::mono_ns() > deadline {
-            return Err("the time limit came first".into());
+            return Err("the time limit was reached".into());
         }
         for (kind, latencies) in Kind::ALL.into_iter().zip(&mut latencies) {
             let wanted = pages.want(kind);
             let (took, outcome) = pages.ask(kind, &wanted, &mut client, target)?;
             if let Err(fault) = outcome {
                 faults += 1;
-                if faults <= TOLD_MAX {
+                if faults <= PRINTED_MAX {
                     println!("  GET {} of user {}: {fault}", wanted.path, wanted.user);
                 }
             }
@@ -184,7 +184,7 @@ struct Pages<'a> {
 }
 
 impl Pages<'_> {
-    /// Nanoseconds that a page took, and whether it was the right one.
+    /// Returns the nanoseconds that a page took, and whether it was the right one.
     fn ask(
         &self,
         kind: Kind,
@@ -276,14 +276,14 @@ impl Pages<'_> {
 
     fn check_message(&self, message: &Message<'_>, conversation: u64, number: u64) -> Result<(), String> {
         let said = self.history.said(conversation, number);
-        let id: MessageId = message.id.parse().map_err(|_| format!("`{}` is no message id", message.id))?;
+        let id: MessageId = message.id.parse().map_err(|_| format!("`{}` is not a message id", message.id))?;
         let is_right = message.conversation_id == self.history.id(conversation)
             && message.sender_id == said.sender
             && message.content == said.content
             && id.at() == said.at
             && message.created_at == said.at.to_string()
             && message.prev.is_some() == (number > 1);
-        if is_right { Ok(()) } else { Err(format!("message {number} is not the one that was said: {}", message.id)) }
+        if is_right { Ok(()) } else { Err(format!("message {number} is not the generated one: {}", message.id)) }
     }
 
     fn check_list(&self, wanted: &Wanted, body: &mut [u8]) -> Result<(), String> {
@@ -297,7 +297,7 @@ impl Pages<'_> {
             self.check_message(&summary.last_message, *conversation, self.history.messages_each)?;
             let unread = self.history.unread(*conversation, wanted.user);
             if summary.unread_count != unread {
-                return Err(format!("{} unread in {} where there are {unread}", summary.unread_count, summary.id));
+                return Err(format!("{} unread in {}, not {unread}", summary.unread_count, summary.id));
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Seeded randomness (SplitMix64): seeds of clients, victims of the churn, moments of a kill. Not for secrets.
+//! Seeded randomness (SplitMix64) for clients' seeds, the churn's victims and the times of kills. Not for secrets.
 
 #[derive(Clone, Debug)]
 pub struct Random(u64);
@@ -16,7 +16,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`, which is not zero. The bias of the multiplication is below 2^-32 for the bounds used here.
+    /// A number below `bound`, which must not be zero. The multiplication's bias is below 2^-32 for the bounds used here.
     pub fn below(&mut self, bound: u64) -> u64 {
         assert!(bound > 0);
         ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64

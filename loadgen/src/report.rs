@@ -1,4 +1,4 @@
-//! What a run found, for people and for `--json`.
+//! The results of a run, for readers and for `--json`.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -9,10 +9,10 @@ use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-/// The longest latency told apart, in nanoseconds: an hour.
+/// The longest latency recorded, in nanoseconds: an hour.
 const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
 
-/// Of nanoseconds, to three digits: a percentile is good to a thousandth.
+/// A histogram of nanoseconds to three digits: percentiles are exact to a thousandth.
 pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1_000, LATENCY_NS_MAX, 3).expect("the bounds are in the crate's range")
 }
@@ -49,12 +49,12 @@ impl std::fmt::Display for Latency {
     }
 }
 
-/// Why connections ended, and how often.
+/// Lists why connections ended, and how often.
 pub fn describe_reasons(reasons: &BTreeMap<Box<str>, u64>) -> String {
     reasons.iter().map(|(why, count)| format!("{count} x {why}")).collect::<Vec<_>>().join("; ")
 }
 
-/// The middle one and the extremes of a few measurements.
+/// The median and the extremes of a few measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
     pub median: f64,
@@ -72,7 +72,7 @@ impl Spread {
     }
 }
 
-/// A bar on a terminal, nothing elsewhere.
+/// A progress bar on a terminal, nothing elsewhere.
 pub fn progress(total: u64, what: &'static str) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_is_the_middle_one() {
+    fn the_median_is_the_middle_value() {
         let check = |values: &[f64], expect| assert_eq!(Spread::of(values).map(|spread| spread.median), expect);
         check(&[], None);
         check(&[3.0], Some(3.0));
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_told_in_microseconds() {
+    fn percentiles_are_in_microseconds() {
         let mut nanoseconds = histogram();
         for value in 1..=1_000 {
             nanoseconds.saturating_record(value * 1_000);

@@ -14,7 +14,7 @@ pub const PIPELINED_MAX: usize = 8;
 pub struct Request<'a> {
     pub method: &'a str,
     pub path: String,
-    /// Empty for the routes that need none.
+    /// Empty for routes that need none.
     pub token: &'a str,
     pub body: String,
 }
@@ -44,7 +44,7 @@ impl RestClient {
         Self { address, stream: None, responses: http::Responses::default(), ahead: Vec::new() }
     }
 
-    /// One request; a kept-alive connection that had ended is opened again once.
+    /// Sends one request. Reconnects once if the kept-alive connection has ended.
     ///
     /// # Errors
     /// When the server cannot be reached, or its answer is not HTTP.
@@ -53,7 +53,7 @@ impl RestClient {
         responses.pop().ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
-    /// Several requests in one write, answered in their order. They must bear being sent twice.
+    /// Sends several requests in one write and returns the responses in order. The requests must be safe to send twice.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -115,7 +115,7 @@ fn encode(address: SocketAddrV4, request: &Request<'_>, out: &mut Vec<u8>) {
     http::Request { method, target: path, host: &host, token, content_type, body, headers: "" }.encode(out);
 }
 
-/// The connection's next response; bytes behind it stay in `ahead`.
+/// Reads the connection's next response. Bytes after it stay in `ahead`.
 fn read_response(stream: &mut impl Read, responses: &mut http::Responses, ahead: &mut Vec<u8>) -> io::Result<http::Response> {
     loop {
         let mut rest = ahead.as_slice();
@@ -138,7 +138,7 @@ fn read_response(stream: &mut impl Read, responses: &mut http::Responses, ahead:
 mod tests {
     use super::*;
 
-    /// Gives one byte a time.
+    /// Returns one byte a read.
     struct Trickle<'a>(&'a [u8]);
 
     impl Read for Trickle<'_> {
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn responses_are_read_one_after_the_other() {
+    fn responses_are_read_one_after_another() {
         let text = b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
         let (mut stream, mut responses, mut ahead) = (Trickle(text), http::Responses::default(), Vec::new());
         let first = read_response(&mut stream, &mut responses, &mut ahead).unwrap();

@@ -1,4 +1,4 @@
-//! What every scenario's run has in common: bounds, threads, seeds, and where the result goes.
+//! Options common to all scenarios: bounds, threads, seeds, and where the result goes.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::rest::{PIPELINED_MAX, Request, RestClient};
 use crate::socket;
 use crate::target::Target;
 
-/// The greatest user id there is asks for the conversations to be made: nobody's own.
+/// The user that creates conversations: the greatest user id, which no client has.
 const ADMIN: u64 = tidings::model::ids::ID_MAX;
 
 #[derive(Args, Clone, Debug)]
@@ -30,13 +30,13 @@ pub struct RunArgs {
     /// CPUs that the load generator may run on: 1 or 1,3 (cost: the server's one CPU).
     #[arg(long, global = true, value_delimiter = ',')]
     pub cpu: Vec<usize>,
-    /// End of the run, whatever it has reached, in seconds.
+    /// Time limit of the run, in seconds.
     #[arg(long, global = true, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
     /// Append the result to this file as one line of JSON.
     #[arg(long, global = true)]
     pub json: Option<PathBuf>,
-    /// Seed of what is left to chance; printed, so that a run can be repeated.
+    /// Seed of all random choices; printed, so that a run can be repeated.
     #[arg(long, global = true)]
     pub seed: Option<u64>,
     /// Process id of the server: its CPU time and memory are read from /proc.
@@ -53,10 +53,10 @@ impl RunArgs {
         self.seed.unwrap_or_else(|| Random::new(clock::mono_ns() ^ u64::from(std::process::id())).next_u64() >> 32)
     }
 
-    /// Keeps this thread, and those it starts, on the CPUs that were named.
+    /// Pins this thread, and the threads it starts, to the CPUs of `--cpu`.
     ///
     /// # Errors
-    /// When there is no such CPU.
+    /// When a CPU does not exist.
     pub fn pin(&self) -> Result<(), String> {
         if self.cpu.is_empty() {
             return Ok(());
@@ -82,10 +82,10 @@ struct Participant {
     user_id: u64,
 }
 
-/// Makes conversations under their ids, as an import does; those that exist stay as they are.
+/// Creates conversations under their ids, as an import does. Existing ones stay as they are.
 ///
 /// # Errors
-/// When the server does not answer 200 or 201, or has a conversation of others under such an id.
+/// When the server does not answer 200 or 201, or has a conversation of other users under such an id.
 pub fn put_conversations(
     target: &Target,
     kind: &str,
@@ -102,7 +102,7 @@ pub fn put_conversations(
     while requests.peek().is_some() {
         let (users, batch): (Vec<_>, Vec<_>) = requests.by_ref().take(PIPELINED_MAX).unzip();
         let responses =
-            client.pipeline(&batch).map_err(|error| format!("making conversations at {}: {error}", target.address))?;
+            client.pipeline(&batch).map_err(|error| format!("creating conversations at {}: {error}", target.address))?;
         if let Some((request, refused)) = batch.iter().zip(&responses).find(|(_, response)| !matches!(response.status, 200 | 201))
         {
             return Err(format!("PUT {}: {} {}", request.path, refused.status, refused.excerpt()));
@@ -111,10 +111,7 @@ pub fn put_conversations(
             let there: Conversation = simd_json::from_slice(&mut response.body)
                 .map_err(|error| format!("PUT {}: not a conversation: {error}", request.path))?;
             if there.participants.iter().map(|participant| participant.user_id).ne(users) {
-                return Err(format!(
-                    "{} is there already, with others in it: begin at another --first-conversation",
-                    request.path
-                ));
+                return Err(format!("{} already exists with other users: choose another --first-conversation", request.path));
             }
         }
     }

@@ -1,5 +1,5 @@
-//! What arrived of one sender's sequence 1, 2, 3, ...: lost, doubled and reordered, told apart at the price of one comparison
-//! as long as everything comes in order.
+//! Tracks one sender's sequence 1, 2, 3, ...: detects lost, doubled and reordered numbers, with one comparison as long as all
+//! arrive in order.
 
 use std::collections::BTreeSet;
 
@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
     InOrder,
-    /// Numbers before it have not come yet.
+    /// Earlier numbers have not arrived yet.
     Ahead,
-    /// It had been skipped, and came after later ones.
+    /// It arrived after later numbers.
     Late,
     Duplicate,
 }
@@ -17,7 +17,7 @@ pub enum Arrival {
 /// The numbers that arrived. Memory grows with gaps only.
 #[derive(Clone, Debug)]
 pub struct Track {
-    /// One more than the greatest that arrived; zero until the first, when the track takes up anywhere.
+    /// One more than the greatest that arrived; zero before the first if the track begins anywhere.
     next: u64,
     missing: BTreeSet<u64>,
 }
@@ -28,7 +28,7 @@ impl Track {
         Self { next: 1, missing: BTreeSet::new() }
     }
 
-    /// Takes the first that arrives as the beginning: what one connection sees.
+    /// Begins with the first number that arrives, as one connection does.
     pub fn from_anywhere() -> Self {
         Self { next: 0, missing: BTreeSet::new() }
     }
@@ -68,7 +68,7 @@ pub struct Bits {
 }
 
 impl Bits {
-    /// False when it was there already.
+    /// False when the set already has it.
     pub fn insert(&mut self, number: u64) -> bool {
         let (word, bit) = ((number / 64) as usize, 1 << (number % 64));
         if word >= self.words.len() {
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn arrivals_are_told_apart() {
+    fn arrivals_are_distinguished() {
         use Arrival::{Ahead, Duplicate, InOrder, Late};
         check(Track::from_one(), &[(1, InOrder), (2, InOrder), (3, InOrder)], &[]);
         check(Track::from_one(), &[(2, Ahead), (3, InOrder)], &[1]);

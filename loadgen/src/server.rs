@@ -1,4 +1,4 @@
-//! A server of our own: started as a child on a data directory and a port that nobody else has, killed at will.
+//! Our own server: a child process with its own data directory and port, which a scenario may kill.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -15,7 +15,7 @@ use crate::clock;
 use crate::rest::{Request, RestClient};
 use crate::socket;
 
-/// From the start to the first `/readyz` that says yes.
+/// From the start to the first success of `/readyz`.
 const READY_NS_MAX: u64 = 60_000_000_000;
 const POLL: Duration = Duration::from_millis(20);
 
@@ -24,10 +24,10 @@ pub struct ServerArgs {
     /// The server's binary.
     #[arg(long)]
     pub server: PathBuf,
-    /// Where data directories are made; on the disk that is meant.
+    /// Where to create data directories; this chooses the disk.
     #[arg(long, default_value = "./data")]
     pub data: PathBuf,
-    /// Leave the data directory behind.
+    /// Keep the data directory.
     #[arg(long)]
     pub keep: bool,
     /// Further settings for the server: KEY=VALUE.
@@ -46,11 +46,11 @@ pub struct ServerSetup {
 }
 
 impl ServerSetup {
-    /// A fresh directory, a free port, and settings under which the rate limit does not stand in the load's way: it is
-    /// in the code's path all the same.
+    /// A fresh directory, a free port, and settings whose rate limits never slow the load, although the server still checks
+    /// them.
     ///
     /// # Errors
-    /// When the directory cannot be made or no port is free.
+    /// When the directory cannot be created or no port is free.
     pub fn new(args: &ServerArgs, settings: &[&str], seed: u64) -> Result<Self, String> {
         let folder = args.data.join(format!("loadgen-{}-{seed:x}", std::process::id()));
         fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
@@ -68,7 +68,7 @@ impl ServerSetup {
         Ok(Self { binary: args.server.clone(), folder, keep: args.keep, address, secret, flags })
     }
 
-    /// The command line, for the reader.
+    /// The command line, to be printed.
     pub fn command(&self) -> String {
         format!("{} {}", self.binary.display(), self.flags.join(" "))
     }
@@ -77,10 +77,10 @@ impl ServerSetup {
         self.folder.join("server.log")
     }
 
-    /// Fills the store by the server's own command, with the lines that `write` writes.
+    /// Fills the store through the server's own command, with the lines that `write` writes.
     ///
     /// # Errors
-    /// When the command cannot be started, or refuses; the message says where its log is.
+    /// When the command cannot be started or fails; the message names its log.
     pub fn import(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), String> {
         let mut command = Command::new(&self.binary);
         command
@@ -93,17 +93,17 @@ impl ServerSetup {
         let mut child = command.spawn().map_err(|error| format!("cannot start {}: {error}", self.binary.display()))?;
         let written = child.stdin.take().map_or(Ok(()), |mut stdin| write(&mut stdin));
         let status = child.wait().map_err(|error| error.to_string())?;
-        // Where the command has ended before its input did, its status tells more.
+        // If the command ended before its input did, its status explains more.
         if !status.success() {
             return Err(format!("the import ended with {status}: see {}", self.log().display()));
         }
         written.map_err(|error| format!("cannot write to the import: {error}"))
     }
 
-    /// Starts the server, on one CPU alone if `cpu` says so, and waits until it is ready.
+    /// Starts the server, on one CPU only if `cpu` names one, and waits until it is ready.
     ///
     /// # Errors
-    /// When it cannot be started, ends, or is not ready in time; the message says where its log is.
+    /// When it cannot be started, ends, or is not ready in time; the message names its log.
     pub fn start(&self, cpu: Option<usize>) -> Result<Server, String> {
         let mut command = Command::new(&self.binary);
         command.args(&self.flags).env("TIDINGS_AUTH_SECRET", &self.secret);
@@ -132,7 +132,7 @@ impl ServerSetup {
         let log = self.log();
         loop {
             if let Ok(Some(status)) = server.child.try_wait() {
-                return Err(format!("the server ended at its start with {status}: see {}", log.display()));
+                return Err(format!("the server did not start and ended with {status}: see {}", log.display()));
             }
             let request = Request { method: "GET", path: "/readyz".to_owned(), token: "", body: String::new() };
             if RestClient::new(self.address).call(&request).is_ok_and(|response| response.status == 200) {
@@ -145,7 +145,7 @@ impl ServerSetup {
         }
     }
 
-    /// Removes the data, unless it is to be kept.
+    /// Removes the data, unless asked to keep it.
     pub fn remove(self) {
         if self.keep {
             println!("  data kept in {}", self.folder.display());
@@ -180,7 +180,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The server may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

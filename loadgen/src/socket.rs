@@ -1,10 +1,10 @@
-//! The few calls on sockets, epoll and CPUs that std does not offer.
+//! Calls on sockets, epoll and CPUs that std lacks.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-/// A non-blocking TCP socket on its way to `address`, without Nagle's delay.
+/// Starts to connect a non-blocking TCP socket to `address`, without Nagle's delay.
 ///
 /// # Errors
 /// Those of the system calls.
@@ -16,7 +16,7 @@ pub fn connect(address: SocketAddrV4, source: Option<Ipv4Addr>) -> io::Result<Ow
     };
     set_option(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, &1i32)?;
     if let Some(source) = source {
-        // The port is chosen at connect, when the peer is known: one port can then serve several peers.
+        // Choose the port at connect, when the peer is known, so that one port can serve several peers.
         set_option(fd.as_raw_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &1i32)?;
         let name = to_sockaddr(SocketAddrV4::new(source, 0));
         // SAFETY: `name` is a sockaddr_in of the length given.
@@ -41,7 +41,7 @@ pub fn take_error(fd: RawFd) -> io::Result<()> {
     if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) }
 }
 
-/// Makes the close that follows a reset, not a clean end.
+/// Makes the next close reset the connection.
 ///
 /// # Errors
 /// Those of `setsockopt`.
@@ -50,7 +50,7 @@ pub fn reset_on_close(fd: RawFd) -> io::Result<()> {
 }
 
 /// # Errors
-/// Those of `recv`; `WouldBlock` when there is nothing.
+/// Those of `recv`; `WouldBlock` when no bytes wait.
 pub fn receive(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the pointer and the length are those of `into`.
     let count = unsafe { libc::recv(fd, into.as_mut_ptr().cast(), into.len(), 0) };
@@ -75,7 +75,7 @@ impl Epoll {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) }))
     }
 
-    /// Watches for what can be read, and for room to write when `writable`.
+    /// Watches for bytes to read, and for room to write if `writable`.
     ///
     /// # Errors
     /// Those of `epoll_ctl`.
@@ -96,7 +96,7 @@ impl Epoll {
         check(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), what, fd, &raw mut event) }).map(drop)
     }
 
-    /// Fills `events` and returns how many; none after `timeout_ms`.
+    /// Fills `events` and returns their number; 0 after `timeout_ms`.
     ///
     /// # Errors
     /// Those of `epoll_wait`; an interruption counts as no events.
@@ -125,10 +125,10 @@ pub fn raise_file_limit() -> u64 {
     limit.rlim_cur
 }
 
-/// Lets the calling thread run on these CPUs only; threads and processes it starts inherit that.
+/// Pins the calling thread to these CPUs; the threads and processes that it starts inherit that.
 ///
 /// # Errors
-/// When there is no such CPU.
+/// When a CPU does not exist.
 pub fn pin(cpus: &[usize]) -> io::Result<()> {
     // SAFETY: an all-zero cpu_set_t is the empty set; the size is that of the set.
     unsafe {
@@ -143,7 +143,7 @@ pub fn pin(cpus: &[usize]) -> io::Result<()> {
     }
 }
 
-/// The CPUs that the calling thread may run on.
+/// The CPUs on which the calling thread may run.
 pub fn allowed_cpus() -> Vec<usize> {
     // SAFETY: an all-zero cpu_set_t is the empty set; the size is that of the set.
     unsafe {

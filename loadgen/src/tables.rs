@@ -1,7 +1,7 @@
-//! `loadgen tables`: whether a page takes as long in a long history as in a short one, and among many as among few.
+//! `loadgen tables`: compares the latency of pages in long and short histories, and among many and few conversations.
 //!
-//! Each history is made up, imported into an empty store by the server's own command, served, and asked for pages. The
-//! medians of the largest are held against those of the smallest: what grew with the history would be far off.
+//! Each history is generated, imported into an empty store by the server's own command, served, and read in pages. The
+//! medians of the largest are compared with those of the smallest: latency that grew with the history would differ widely.
 
 use clap::Args;
 use serde::Serialize;
@@ -20,7 +20,7 @@ pub struct TablesArgs {
     /// Messages in the one conversation of a history, ascending.
     #[arg(long, value_delimiter = ',', default_value = "1000,30000,1000000")]
     messages: Vec<u64>,
-    /// Days that such a conversation lasts.
+    /// Days that this conversation lasts.
     #[arg(long, default_value_t = 1_400, value_parser = clap::value_parser!(u64).range(1..=1_400))]
     lasting_days: u64,
     /// Conversations of ten messages in a history, ascending.
@@ -37,9 +37,9 @@ const MESSAGES_EACH: u64 = 10;
 const SHORT_DAYS: u64 = 2;
 const SPREAD_DAYS: u64 = 1_000;
 
-/// The median of the largest may be so many times that of the smallest. Of few conversations all are in the shards' memory, and
-/// their rows in the store's; of a million none is: a page then takes one read more, a list some dozens that are not at
-/// hand. What grew with the history would be off by hundreds.
+/// The median of the largest may be this many times that of the smallest. A few conversations all stay in the shards' memory,
+/// and their rows in the store's. Of a million none does: a page then takes one more read, a list some dozens of uncached
+/// ones. Latency that grew with the history would differ by a factor of hundreds.
 const TIMES_MAX: f64 = 8.0;
 
 #[derive(Debug, Serialize)]
@@ -95,7 +95,7 @@ pub fn run(args: &TablesArgs, run: &RunArgs, target: &TargetArgs) -> Result<bool
     for steep in &report.steep {
         println!("NOT FLAT: {steep}");
     }
-    println!("{} pages were not the right ones", report.faults);
+    println!("{} pages were wrong", report.faults);
     run.write_json(&report)?;
     Ok(report.faults == 0 && report.steep.is_empty())
 }
@@ -108,7 +108,7 @@ fn measure(
     seed: u64,
 ) -> Result<(Line, u64), String> {
     let history = GeneratedHistory::new(history, seed, run.first_user, run.first_conversation)?;
-    // In a database, a keyspace of its own stands for the directory.
+    // In a database, a separate keyspace replaces the directory.
     let keyspace = format!("scylla.keyspace=tables_{seed}");
     let site = ServerSetup::new(&args.server, &["shards=2", &keyspace], seed)?;
     let began = clock::mono_ns();
@@ -123,12 +123,12 @@ fn measure(
     Ok((Line { conversations: history.conversations, messages_each: history.messages_each, import_seconds, rows }, faults))
 }
 
-/// Where the last of these takes far longer than the first.
+/// Describes the kinds of pages that take far longer in the last line than in the first.
 fn steep(lines: &[Line]) -> Vec<String> {
     let (Some(first), Some(last)) = (lines.first(), lines.last()) else { return Vec::new() };
     let both = first.rows.iter().zip(&last.rows);
     let grown = both.filter(|(small, large)| large.latency.p50_us > small.latency.p50_us * TIMES_MAX);
-    let tell = |(small, large): (&Row, &Row)| {
+    let describe = |(small, large): (&Row, &Row)| {
         format!(
             "{:?}: median of {:.0} us with {} x {}, {:.0} us with {} x {}",
             small.kind,
@@ -140,7 +140,7 @@ fn steep(lines: &[Line]) -> Vec<String> {
             last.messages_each
         )
     };
-    grown.map(tell).collect()
+    grown.map(describe).collect()
 }
 
 fn print_head() {
@@ -163,7 +163,7 @@ mod tests {
     use crate::report::Latency;
 
     #[test]
-    fn what_grows_with_the_history_is_steep() {
+    fn growth_with_the_history_is_steep() {
         let line = |conversations, p50_us| {
             let rows = Kind::ALL.map(|kind| Row { kind, latency: Latency { p50_us, ..Latency::default() } }).into();
             Line { conversations, messages_each: 10, import_seconds: 1.0, rows }

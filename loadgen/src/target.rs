@@ -1,4 +1,4 @@
-//! The server under load: where it listens, and the tokens it will believe.
+//! The server under load: its address, and the tokens that it accepts.
 
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::clock;
 /// Tokens outlive every bounded run.
 const TOKEN_SECONDS: u64 = 6 * 3_600;
 
-/// Where a session's token travels.
+/// Where a session's token is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Auth {
     /// In the URL of the upgrade: `/ws?token=...`
@@ -34,7 +34,7 @@ pub struct TargetArgs {
     /// IPv4 address and port of the server.
     #[arg(long, global = true, default_value = "127.0.0.1:8080")]
     target: SocketAddrV4,
-    /// Put load on an address that is not a loopback one. Only on machines that are yours.
+    /// Allow an address that is not loopback. Use this only on your own machines.
     #[arg(long, global = true)]
     allow_remote: bool,
     /// The server's HS256 secret.
@@ -43,7 +43,7 @@ pub struct TargetArgs {
     /// File that holds the secret.
     #[arg(long, global = true, default_value = "./data/auth.secret")]
     secret_file: PathBuf,
-    /// Where the token travels.
+    /// Where the token is sent.
     #[arg(long, global = true, value_enum, default_value = "query")]
     auth: Auth,
     /// CONNECT's heart-beat: milliseconds out,in.
@@ -51,7 +51,7 @@ pub struct TargetArgs {
     heart_beat: HeartBeat,
 }
 
-/// One server, and how to log in there.
+/// One server, and how to log in to it.
 #[derive(Clone)]
 pub struct Target {
     pub address: SocketAddrV4,
@@ -71,10 +71,10 @@ struct Claims<'a> {
 
 impl TargetArgs {
     /// # Errors
-    /// An address that is not loopback and was not allowed, or a secret that cannot be read.
+    /// When the address is neither loopback nor allowed, or the secret cannot be read.
     pub fn resolve(&self) -> Result<Target, String> {
         if !self.target.ip().is_loopback() && !self.allow_remote {
-            return Err(format!("{} is not a loopback address; --allow-remote puts load on it all the same", self.target));
+            return Err(format!("{} is not a loopback address; --allow-remote allows it", self.target));
         }
         let secret = match &self.secret {
             Some(secret) => secret.clone(),
@@ -83,7 +83,7 @@ impl TargetArgs {
         Ok(self.resolve_at(self.target, &secret))
     }
 
-    /// The same options for a server that was started here.
+    /// The same options for a server that this process started.
     pub fn resolve_at(&self, address: SocketAddrV4, secret: &str) -> Target {
         let key = EncodingKey::from_secret(secret.as_bytes());
         Target { address, auth: self.auth, heart_beat: self.heart_beat, key }

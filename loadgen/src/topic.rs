@@ -1,4 +1,4 @@
-//! `loadgen topic`: one conversation, one sender, all others subscribed to its topic: the price of a delivery.
+//! `loadgen topic`: one conversation, one sender, all other users subscribed to its topic: the cost of a delivery.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ pub struct TopicArgs {
     /// Users subscribed to the topic; the sender is one more.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     subscribers: u32,
-    /// Messages that have not reached every subscriber at any time.
+    /// Messages in flight at any time: sent, but not yet at every subscriber.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     inflight: u64,
     /// Messages in all.
@@ -34,7 +34,7 @@ pub struct TopicArgs {
     /// Bytes of a SEND's JSON body.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(..=4_000))]
     bytes: u16,
-    /// The conversation; made with these users if it is not there.
+    /// The conversation; created with these users if it does not exist.
     #[arg(long)]
     conversation: u64,
 }
@@ -73,7 +73,7 @@ pub struct Outcome {
     pub finished: bool,
     pub counts: Counts,
     pub seconds: f64,
-    /// To each subscriber, and to the last one of each message, nanoseconds from the SEND.
+    /// Nanoseconds from the SEND to each subscriber, and to the last one of each message.
     pub delivery: Histogram<u64>,
     pub last_delivery: Histogram<u64>,
     pub spent: Option<Spent>,
@@ -103,7 +103,7 @@ struct Report {
 /// Runs the load and prints its counts and times; true when nothing was lost, doubled or reordered.
 ///
 /// # Errors
-/// When the load could not be put on.
+/// When the load could not be applied.
 pub fn run(args: &TopicArgs, run: &RunArgs, target: &Target) -> Result<bool, String> {
     run.pin()?;
     socket::raise_file_limit();
@@ -140,7 +140,7 @@ pub fn run(args: &TopicArgs, run: &RunArgs, target: &Target) -> Result<bool, Str
     Ok(report.finished && report.counts.faults() == 0)
 }
 
-/// Makes the conversation: the sender and the subscribers behind it.
+/// Creates the conversation of the sender and the subscribers after it.
 ///
 /// # Errors
 /// When the server refuses.
@@ -203,7 +203,7 @@ struct TopicLoad {
     body: Vec<u8>,
 }
 
-/// No progress for this long is the end: something was lost.
+/// The run ends after this long without progress, as something was lost.
 const STALL_NS: u64 = 10_000_000_000;
 const SENDER: usize = 0;
 
@@ -291,7 +291,7 @@ impl Scenario for TopicLoad {
     fn frame(&mut self, slot: usize, frame: &Frame<'_>, now: u64) {
         match frame.command {
             Command::Message if slot != SENDER => self.handle_delivery(slot, frame, now),
-            // One refusal is the end of the run's use: its number will reach nobody.
+            // One refusal makes the run useless: its number will reach no subscriber.
             Command::Message => self.counts.refused += 1,
             Command::Receipt => self.counts.acknowledged += 1,
             _ => self.counts.misdelivered += 1,
@@ -346,13 +346,13 @@ fn print(report: &Report) {
     }
 }
 
-/// The first whole MESSAGE among raw bytes of a server, with its WebSocket header: the bytes of one delivery on the wire.
+/// The first whole MESSAGE among raw bytes of a server, with its WebSocket header: one delivery on the wire.
 fn first_message(mut bytes: &[u8]) -> Option<&[u8]> {
     loop {
         let (header, payload) = match *bytes {
             [_, short @ 0..=125, ..] => (2, usize::from(short)),
             [_, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([high, low]))),
-            // Longer than any delivery measured here, or not whole.
+            // Incomplete, or longer than any delivery measured here.
             _ => return None,
         };
         let frame = bytes.get(..header + payload)?;

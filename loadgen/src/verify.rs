@@ -1,4 +1,4 @@
-//! A conversation's log over REST: pages forward from a position, and the check that everything acknowledged is there once.
+//! Reads a conversation's log over REST, forward from a position, and checks that it has every acknowledged message once.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use crate::rest::{Request, RestClient};
 /// `limits.page_max`.
 const PAGE: usize = 100;
 
-/// One message of the log: whose it was, if it is one of a load generator's.
+/// One message of the log, with its marker if a load generator sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub id: MessageId,
@@ -54,7 +54,7 @@ pub fn read_after(client: &mut RestClient, token: &str, conversation: u64, after
         let (mut page, has_more) =
             parse_page(&mut response.body).map_err(|error| format!("history of {conversation}: {error}"))?;
         if has_more && page.is_empty() {
-            return Err(format!("history of {conversation}: an empty page says that there is more"));
+            return Err(format!("history of {conversation}: an empty page promises more"));
         }
         entries.append(&mut page);
         if !has_more {
@@ -65,7 +65,7 @@ pub fn read_after(client: &mut RestClient, token: &str, conversation: u64, after
 
 fn parse_page(body: &mut [u8]) -> Result<(Vec<Entry>, bool), String> {
     let page: Page<'_> = simd_json::from_slice(body).map_err(|error| format!("not a page: {error}"))?;
-    let parse = |text: &str| text.parse::<MessageId>().map_err(|_| format!("`{text}` is no message id"));
+    let parse = |text: &str| text.parse::<MessageId>().map_err(|_| format!("`{text}` is not a message id"));
     let entry = |row: &Row<'_>| {
         let prev = row.prev.as_deref().map(parse).transpose()?;
         Ok(Entry { id: parse(&row.id)?, prev, marker: Marker::find(row.content.as_bytes()) })
@@ -77,13 +77,13 @@ fn parse_page(body: &mut [u8]) -> Result<(Vec<Entry>, bool), String> {
 /// Faults of one conversation's log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LogFaults {
-    /// Acknowledged, and not in the log.
+    /// Acknowledged, but not in the log.
     pub missing: u64,
     /// In the log more than once.
     pub doubled: u64,
-    /// Not in the order in which their sender sent them.
+    /// Not in the order in which the sender sent them.
     pub reordered: u64,
-    /// `prev` that does not name the message before, or ids that do not increase.
+    /// The `prev` does not name the message before, or the ids do not increase.
     pub broken_chain: u64,
 }
 
@@ -100,7 +100,7 @@ impl LogFaults {
     }
 }
 
-/// Checks a whole log, read from before its beginning: `acknowledged` says of each sender which numbers must be there.
+/// Checks a whole log from its beginning. `acknowledged` lists, for each sender, the numbers that the log must have.
 pub fn check(entries: &[Entry], run: u32, acknowledged: &[(u32, &crate::sequence::Bits)]) -> LogFaults {
     use crate::sequence::{Arrival, Track};
 
@@ -114,7 +114,7 @@ pub fn check(entries: &[Entry], run: u32, acknowledged: &[(u32, &crate::sequence
         let Some(marker) = entry.marker.filter(|marker| marker.run == run) else { continue };
         let Some((_, track)) = tracks.iter_mut().find(|(sender, _)| *sender == marker.sender) else { continue };
         match track.take(marker.number) {
-            // What is never filled in and was acknowledged is missing below; what was refused may be skipped.
+            // Acknowledged numbers that never arrive count as missing below. Refused ones may be skipped.
             Arrival::InOrder | Arrival::Ahead => {}
             Arrival::Late => faults.reordered += 1,
             Arrival::Duplicate => faults.doubled += 1,
@@ -154,10 +154,10 @@ mod tests {
     }
 
     #[test]
-    fn faults_of_a_log_are_told_apart() {
+    fn faults_of_a_log_are_distinguished() {
         let none = LogFaults::default();
         check_log(&log(&[1, 2, 3]), none);
-        // One more may be there without an acknowledgement.
+        // The log may have one more message without an acknowledgement.
         check_log(&log(&[1, 2, 3, 4]), none);
         check_log(&log(&[1, 3]), LogFaults { missing: 1, ..none });
         check_log(&log(&[1, 2]), LogFaults { missing: 1, ..none });

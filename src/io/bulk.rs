@@ -1,4 +1,4 @@
-//! A store without a server around it: for commands that carry many requests out, and wait for them.
+//! A store without a server, for commands that carry out many requests and wait for them.
 
 use std::error::Error;
 use std::path::Path;
@@ -14,11 +14,11 @@ use crate::store::embedded::{self, Embedded};
 use crate::store::scylla::{Options, Scylla};
 use crate::store::{Call, Failure, Reply, Request};
 
-/// Chains that a database carries out side by side: enough to hide its answers' way, few enough that each is soon done.
+/// Chains that a database carries out concurrently: enough to hide the round trips, few enough that each ends soon.
 const CHAINS_MAX: usize = 128;
 
-/// How long one request may take, and how long one that failed is tried again. Nobody waits for an answer: a database
-/// that is busy with what it was given needs time more than it needs repetitions.
+/// How long one request may take, and how long a failed one is repeated. No user waits for the reply, and a busy database
+/// needs time more than repetitions.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(60);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -31,20 +31,20 @@ pub enum Bulk {
 
 impl Bulk {
     /// # Errors
-    /// [`embedded::OpenError`]: a server that uses the directory, for one.
+    /// [`embedded::OpenError`], for example because a server uses the directory.
     pub fn open_embedded(directory: &Path, options: &embedded::Options) -> Result<Self, embedded::OpenError> {
         Embedded::open(directory, options).map(|store| Self::Embedded(Box::new(store)))
     }
 
-    /// Reaches the database; `migrates`: after its schema was brought up to date. A request may take longer than a server
-    /// would wait.
+    /// Connects to the database, and updates its schema first if `migrates`. A request may take longer than a server would
+    /// wait.
     ///
     /// # Errors
     /// When the system refuses a runtime, or the database cannot be reached or refuses.
     pub fn open_database(options: Options, migrates: bool) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let runtime = scylla::runtime()?;
         let request_timeout = options.request_timeout.max(REQUEST_TIMEOUT);
-        // A second try of a read beside the first would only add to the work.
+        // A speculative read would only add work.
         let options = Options { request_timeout, speculative_delay: request_timeout, ..options };
         let connected = runtime.block_on(scylla::reach(&options, migrates))?;
         let store = Rc::new(Scylla::new(options, connected));
@@ -54,17 +54,17 @@ impl Bulk {
     /// Carries one request out.
     ///
     /// # Errors
-    /// The last failure, when the store could not.
+    /// The last failure, when no try succeeded.
     pub fn ask<C: Call>(&mut self, call: C) -> Result<C::Answer, Failure> {
         let replies = self.carry_out(vec![vec![call.into()]]).pop();
         C::answer(replies.and_then(|mut replies| replies.pop()).expect("a request has a reply"))
     }
 
-    /// Makes sure that no file of the embedded store has rows any more that were removed or replaced. False: the store is
-    /// none of files, and sees to that itself.
+    /// Clears removed and replaced rows from every file of the embedded store. Returns false for a database, which does that
+    /// itself.
     ///
     /// # Errors
-    /// What the engine or the disk says; nothing is lost by it.
+    /// Those of the engine or the disk; no data is lost.
     pub fn compact(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
         match self {
             Self::Embedded(store) => store.compact().map(|()| true),
@@ -72,8 +72,8 @@ impl Bulk {
         }
     }
 
-    /// Carries out chains of requests: those of a chain in their order, each after the outcome of the one before is known.
-    /// Gives the replies of each chain. One that fails for good is its last.
+    /// Carries out chains of requests. Within a chain, each request waits for the outcome of the one before. Returns the
+    /// replies of each chain, which ends at the first lasting failure.
     pub fn carry_out(&mut self, chains: Vec<Vec<Request>>) -> Vec<Vec<Reply>> {
         match self {
             Self::Embedded(store) => carry_out_embedded(store, chains),
@@ -85,7 +85,7 @@ impl Bulk {
     }
 }
 
-/// One commit for all of them.
+/// All chains in one commit.
 fn carry_out_embedded(store: &mut Embedded, chains: Vec<Vec<Request>>) -> Vec<Vec<Reply>> {
     let mut by_chain: Vec<Vec<Reply>> = chains.iter().map(|chain| Vec::with_capacity(chain.len())).collect();
     let requests = chains.into_iter().enumerate().flat_map(|(at, chain)| chain.into_iter().map(move |request| (at, request)));

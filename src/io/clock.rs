@@ -1,20 +1,20 @@
-//! The only reader of the clocks. Each turn of a shard reads them once and works with that.
+//! The only reader of the clocks. A turn of a shard reads them once and uses that reading throughout.
 
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::model::{Mono, Now, Wall};
 
-/// What monotonic time counts from: the first reading in this process, so that all threads share one scale.
+/// Origin of monotonic time: the first reading in this process, so that all threads share one scale.
 static START: OnceLock<Instant> = OnceLock::new();
 
-/// Both clocks, now. About 50 ns: no system call is made.
+/// Reads both clocks. Takes about 50 ns, without a system call.
 #[must_use]
 pub fn now() -> Now {
     Now { mono: mono(), wall: wall() }
 }
 
-/// Nanoseconds since the process first asked.
+/// Nanoseconds since the first reading in this process.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the place that the rule points to")]
 pub fn mono() -> Mono {
@@ -36,13 +36,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn monotonic_time_does_not_go_back() {
+    fn monotonic_time_never_goes_back() {
         let readings: Vec<Mono> = (0..1_000).map(|_| mono()).collect();
         assert!(readings.is_sorted());
     }
 
     #[test]
-    fn wall_time_is_of_this_century() {
+    fn wall_time_is_in_this_century() {
         assert!(wall() > Wall::from_unix_seconds(1_700_000_000));
         assert!(wall() < Wall::from_unix_seconds(4_102_444_800));
     }

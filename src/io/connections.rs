@@ -4,12 +4,12 @@ use std::os::fd::OwnedFd;
 
 use crate::model::ConnectionId;
 
-/// What the pump knows of a connection beside its descriptor.
+/// What the pump knows about a connection besides its descriptor.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct State {
-    /// The socket may have bytes that were not read.
+    /// The socket may have unread bytes.
     pub(super) readable: bool,
-    /// The peer has closed its writing half: a short read is not the last one.
+    /// The peer has closed its writing half: keep reading after a short read.
     pub(super) ending: bool,
     /// In the queue of connections to read.
     pub(super) queued: bool,
@@ -17,7 +17,7 @@ pub(super) struct State {
     pub(super) paused: bool,
     /// In the queue of connections to write.
     pub(super) dirty: bool,
-    /// The socket took no more: wait for it to be writable.
+    /// The socket's buffer is full: wait until it is writable.
     pub(super) blocked: bool,
 }
 
@@ -31,14 +31,14 @@ pub(super) struct Connection {
 #[derive(Debug)]
 enum SlotState {
     Taken(Connection),
-    /// The next free state, one more than its index; 0: none.
+    /// The next free slot's index plus one; 0: none.
     Free(u32),
 }
 
 #[derive(Debug)]
 struct Slot {
     state: SlotState,
-    /// Grows each time the state is freed, so that an event for an earlier tenant finds nobody.
+    /// Grows each time the slot is freed, so that an event for an earlier connection finds none.
     generation: u32,
 }
 
@@ -46,12 +46,12 @@ struct Slot {
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     slots: Vec<Slot>,
-    /// The first free state, one more than its index; 0: none.
+    /// The first free slot's index plus one; 0: none.
     free: u32,
     len: usize,
 }
 
-/// Indexes from here on name listeners.
+/// Indexes from here on belong to listeners.
 pub(super) const INDEX_MAX: u32 = u32::MAX - 1_024;
 
 impl Connections {
@@ -100,7 +100,7 @@ impl Connections {
     }
 }
 
-/// The number under which a connection is known to epoll.
+/// The number that identifies a connection to epoll.
 pub(super) fn key(id: ConnectionId) -> u64 {
     u64::from(id.index) << 32 | u64::from(id.generation)
 }
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_id_finds_nobody() {
+    fn a_stale_id_finds_no_connection() {
         let mut connections = Connections::default();
         let first = connections.insert(socket());
         let second = connections.insert(socket());
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn freed_places_are_used_again() {
+    fn freed_slots_are_reused() {
         let mut connections = Connections::default();
         for _ in 0..3 {
             let ids: Vec<_> = (0..10).map(|_| connections.insert(socket())).collect();

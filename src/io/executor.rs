@@ -1,4 +1,4 @@
-//! One executor: four tasks around a pump, from the start to the end of the node.
+//! One executor: four tasks share a pump from the start to the end of the node.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -16,10 +16,10 @@ use crate::io::watchdog::Progress;
 use crate::model::ShardId;
 use crate::shard::{Shard, ShardSettings};
 
-/// Connections written between two looks at whether the executor has something more urgent: about 60 us.
+/// Connections written before the executor may run something more urgent: about 60 us.
 const WRITES_BETWEEN_YIELDS: usize = 16;
 
-/// How far the node is. Only ever grows.
+/// The node's phase. It only ever grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(super) enum Phase {
@@ -50,7 +50,7 @@ impl Control {
         }
     }
 
-    /// Goes on to `phase`, unless the node is further already, and tells every shard.
+    /// Enters `phase`, unless the node is already in a later one, and wakes every shard.
     pub(super) fn advance(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
         for waker in &self.wakers {
@@ -59,11 +59,11 @@ impl Control {
     }
 }
 
-/// What an executor tells the thread that runs the node.
+/// An executor's report to the thread that runs the node.
 #[derive(Debug)]
 pub(super) enum Report {
     Up,
-    /// It ended. Before the node stops, that is a failure.
+    /// The executor ended. Before the node stops, that is a failure.
     Ended,
 }
 
@@ -76,12 +76,12 @@ pub(super) struct Start {
 }
 
 thread_local! {
-    /// Dropped at the end of the thread, whatever glommio does with the tasks of an executor that panicked.
+    /// Dropped when the thread ends, whatever glommio does with the tasks of an executor that panicked.
     static END: RefCell<Option<EndReport>> = const { RefCell::new(None) };
 }
 
-/// Says that the executor ended, however it ended. An executor that ends while the node runs takes the process with it:
-/// its users would wait for ever, and the other shards for its answers.
+/// Reports the end of the executor, whatever ended it. An executor that ends while the node runs ends the process:
+/// otherwise its users and the other shards would wait for it for ever.
 struct EndReport {
     shard: ShardId,
     control: Arc<Control>,
@@ -95,21 +95,21 @@ impl Drop for EndReport {
             eprintln!("tidings: the executor of shard {} ended, so the process ends", self.shard.0);
             std::process::abort();
         }
-        // Nobody listens any more when the start has failed.
-        let _unheard = self.reports.send(Report::Ended);
+        // The node has dropped the receiver if its start failed.
+        let _sent = self.reports.send(Report::Ended);
     }
 }
 
-/// Starts the executor's thread, pinned to `cpu` if there is one. It sends `Up` when it serves, or `Ended`.
+/// Starts the executor's thread, pinned to `cpu` if given. It sends `Up` when it serves, or `Ended`.
 ///
 /// # Errors
-/// When the system refuses a thread or a descriptor, or there is no such processor.
+/// When the system refuses a thread or a descriptor, or `cpu` does not exist.
 pub(super) fn spawn(start: Start, cpu: Option<usize>) -> std::io::Result<glommio::ExecutorJoinHandle<()>> {
     let shard = start.settings.id;
     let end = EndReport { shard, control: Arc::clone(&start.control), reports: start.reports.clone() };
     LocalExecutorBuilder::new(cpu.map_or(Placement::Unbound, Placement::Fixed))
         .name(&format!("shard-{}", shard.0))
-        // Only for registered buffers, which are not used; the default pins 30 MB an executor.
+        // For registered buffers, which we do not use; the default pins 30 MB an executor.
         .io_memory(0)
         .spawn(move || async move {
             END.set(Some(end));
@@ -120,7 +120,7 @@ pub(super) fn spawn(start: Start, cpu: Option<usize>) -> std::io::Result<glommio
         .map_err(Into::into)
 }
 
-/// What the tasks of an executor share. View: one shard.
+/// State that the tasks of an executor share. View: one shard.
 struct Tasks {
     pump: RefCell<Pump>,
     poller: Rc<Poller>,
@@ -132,21 +132,21 @@ struct Tasks {
 
 async fn run(start: Start) -> std::io::Result<()> {
     let Start { settings, parts, control, reports } = start;
-    let (shard, waker, progress) = (settings.id, parts.receiver.waker(), Arc::clone(&parts.progress));
+    let (shard, waker, progress) = (settings.id, parts.mesh_receiver.waker(), Arc::clone(&parts.progress));
     progress.begin();
     let poller = Rc::new(Poller::new()?);
     let pump = RefCell::new(Pump::new(parts, Shard::new(settings), Rc::clone(&poller))?);
     let tasks = Rc::new(Tasks { pump, poller, waker, progress, tick: Tick::default(), control });
     let readiness = spawn_local(Rc::clone(&tasks).readiness());
     let time = spawn_local(Rc::clone(&tasks).time());
-    let calls = spawn_local(Rc::clone(&tasks).calls());
-    let _unheard = reports.send(Report::Up);
+    let watched = spawn_local(Rc::clone(&tasks).watched());
+    let _sent = reports.send(Report::Up);
     tasks.mailbox().await;
     tasks.poller.nudge();
-    tasks.progress.call();
+    tasks.progress.wake();
     readiness.await;
     time.await;
-    calls.await;
+    watched.await;
     let (pumped, handled) = tasks.pump.borrow().counters();
     tracing::info!(shard = shard.0, ?pumped, ?handled, "shard ended");
     Ok(())
@@ -157,7 +157,7 @@ impl Tasks {
         self.control.phase() < Phase::Stopping
     }
 
-    /// Runs until the node stops: mail, replies, and what the node's thread says.
+    /// Handles mail, replies and changes of phase until the node stops.
     async fn mailbox(&self) {
         let mut seen = Phase::Running;
         while seen < Phase::Stopping {
@@ -171,10 +171,10 @@ impl Tasks {
         }
     }
 
-    /// Runs until the node stops: sockets.
+    /// Handles sockets until the node stops.
     ///
     /// # Panics
-    /// When io_uring no longer waits for the sockets: this shard would serve no client.
+    /// When io_uring fails to wait for the sockets: this shard would serve no client.
     async fn readiness(self: Rc<Self>) {
         while self.is_running() {
             self.turns().await;
@@ -184,7 +184,7 @@ impl Tasks {
         }
     }
 
-    /// Runs until the node stops: time. Its turn also finds what a wake-up should have told.
+    /// Handles deadlines until the node stops. Its turn also finds work whose wake-up was lost.
     async fn time(self: Rc<Self>) {
         while self.is_running() {
             self.tick.wait().await;
@@ -192,16 +192,16 @@ impl Tasks {
         }
     }
 
-    /// Runs until the node stops: what it is called for is that it runs at all.
-    async fn calls(self: Rc<Self>) {
+    /// Takes a turn after each wake-up by the watchdog, until the node stops.
+    async fn watched(self: Rc<Self>) {
         while self.is_running() {
-            self.progress.until_called().await;
+            self.progress.until_woken().await;
             self.turns().await;
         }
     }
 
     /// Takes turns until nothing happens any more. Every turn looks at all sources, whichever woke the task: under load
-    /// an executor goes long without returning to its reactor, and mail must not wait for that.
+    /// an executor seldom returns to its reactor, and mail must not wait for that.
     async fn turns(&self) {
         let mut happened = false;
         loop {
@@ -215,7 +215,7 @@ impl Tasks {
         }
     }
 
-    /// Writes every connection that has something to write, and lets others run in between.
+    /// Writes every connection that has output, and lets other tasks run in between.
     async fn flush(&self) {
         loop {
             let more = self.pump.borrow_mut().flush(WRITES_BETWEEN_YIELDS);

@@ -16,22 +16,22 @@ const BACKLOG: i32 = 4_096;
 #[derive(Debug)]
 pub(super) struct Listener {
     socket: OwnedFd,
-    /// What is spoken on its connections.
+    /// Which protocols its connections speak.
     pub(super) kind: ListenerKind,
-    /// Not watched: the shard has as many connections as it may, or the process as many descriptors.
+    /// Not watched: the shard has reached its limit of connections, or the process its limit of descriptors.
     pub(super) paused: bool,
 }
 
-/// What came of one attempt to accept.
+/// The outcome of one attempt to accept.
 #[derive(Debug)]
 pub(super) enum Accepted {
     Connection {
         socket: OwnedFd,
         peer: IpAddr,
     },
-    /// Nobody waits.
-    Nobody,
-    /// That one went away before it was accepted; others may wait.
+    /// No connection waits.
+    WouldBlock,
+    /// The connection ended before it was accepted; others may wait.
     Vanished,
     /// The process or the system is out of descriptors or memory.
     Exhausted(io::Error),
@@ -46,9 +46,9 @@ impl Listener {
                 let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip().to_canonical());
                 Accepted::Connection { socket, peer }
             }
-            Err(Errno::AGAIN) => Accepted::Nobody,
+            Err(Errno::AGAIN) => Accepted::WouldBlock,
             Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS)) => Accepted::Exhausted(error.into()),
-            // accept(2) passes on what happened to the connection while it waited: that is not the listener's fault.
+            // accept(2) reports errors of the connection that waited; the listener is sound.
             Err(
                 Errno::CONNABORTED
                 | Errno::INTR
@@ -66,7 +66,7 @@ impl Listener {
         }
     }
 
-    /// Starts to take connections into the backlog.
+    /// Starts to accept connections into the backlog.
     pub(super) fn listen(&self) -> io::Result<()> {
         Ok(listen(&self.socket, BACKLOG)?)
     }
@@ -82,19 +82,19 @@ impl AsFd for Listener {
     }
 }
 
-/// Whether the address is free: sharing a port between shards hides a second server on it, which a bind without
-/// sharing finds. Port 0 is always free.
+/// Checks that the address is free. Shards share a port, which hides a second server on it; a bind without sharing
+/// finds that server. Port 0 is always free.
 pub(super) fn probe(address: SocketAddr) -> io::Result<()> {
     if address.port() == 0 {
         return Ok(());
     }
     let socket = open(address)?;
-    // A connection of an earlier server may still wait for its last packets: that is no server.
+    // Allow for a connection of an earlier server in TIME_WAIT.
     sockopt::set_socket_reuseaddr(&socket, true)?;
     Ok(bind(&socket, &address)?)
 }
 
-/// One bound socket for each shard. With port 0, all of them on the port that the first was given.
+/// Binds one socket for each shard. With port 0, all use the port that the first one gets.
 pub(super) fn bind_all(address: SocketAddr, kind: ListenerKind, shards: u16) -> io::Result<Vec<Listener>> {
     let mut address = address;
     let mut listeners = Vec::new();
@@ -102,7 +102,7 @@ pub(super) fn bind_all(address: SocketAddr, kind: ListenerKind, shards: u16) -> 
         let socket = open(address)?;
         sockopt::set_socket_reuseaddr(&socket, true)?;
         sockopt::set_socket_reuseport(&socket, true)?;
-        // Linux copies this to the connections that are accepted.
+        // Accepted connections inherit this on Linux.
         sockopt::set_tcp_nodelay(&socket, true)?;
         bind(&socket, &address)?;
         let listener = Listener { socket, kind, paused: false };
@@ -144,9 +144,9 @@ mod tests {
     fn accepted_connections_send_at_once() {
         let listener = bind_all(loopback(), ListenerKind::Http, 1).unwrap().remove(0);
         listener.listen().unwrap();
-        assert!(matches!(listener.accept(), Accepted::Nobody));
+        assert!(matches!(listener.accept(), Accepted::WouldBlock));
         let _client = TcpStream::connect(listener.address().unwrap()).unwrap();
-        let Accepted::Connection { socket, peer } = listener.accept() else { panic!("nobody came") };
+        let Accepted::Connection { socket, peer } = listener.accept() else { panic!("no connection was accepted") };
         assert_eq!(peer, IpAddr::from([127, 0, 0, 1]));
         assert!(sockopt::tcp_nodelay(&socket).unwrap());
     }

@@ -1,7 +1,7 @@
 //! How shards talk: one bounded channel for each ordered pair, one waker for each destination.
 //!
-//! A sender never waits and never drops. What does not fit stays with the sender in the order of sending, and goes on
-//! as soon as the receiver has made room. The payload is opaque here, so that the mesh is tested without a shard.
+//! A sender never waits and never drops. A message that does not fit stays with the sender, in the order of sending,
+//! until the receiver makes room. The payload is opaque here, so that tests need no shard.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -16,22 +16,22 @@ use crate::model::ShardId;
 /// Messages that one channel holds before its sender keeps them back.
 pub const DEPTH: usize = 512;
 
-/// Messages that wait at one sender for one destination. A sender with anything waiting reads no socket, so only
-/// what was already under way adds to them; more than this is a destination that has stopped.
+/// Messages that wait at one sender for one destination. A sender that keeps messages back reads no socket, so only
+/// work already under way adds to them. Reaching this bound means that the destination has stopped.
 const OVERFLOW_MAX: usize = 1 << 20;
 
-/// Wakes one task of one executor, from any thread, once for any number of calls until it listens again.
-/// Lifetime: the node's. Owner: shared by all that have something for its shard. View: one shard.
+/// Wakes one task of one executor, from any thread: once for any number of calls until the task waits again.
+/// Lifetime: the node's. Owner: shared by all that send to its shard. View: one shard.
 #[derive(Debug, Default)]
 pub struct ShardWaker {
-    /// Set by the first wake-up; the others before the task runs have nothing to do.
+    /// Set by the first wake-up; further ones before the task runs do nothing.
     woken: AtomicBool,
     /// Set once: the waker of a glommio task stays the same for the task's life.
     task: OnceLock<Waker>,
 }
 
 impl ShardWaker {
-    /// Call after the message is where its receiver looks for it.
+    /// Call this after the message is in its channel.
     pub fn wake(&self) {
         if !self.woken.swap(true, Ordering::AcqRel)
             && let Some(waker) = self.task.get()
@@ -40,7 +40,7 @@ impl ShardWaker {
         }
     }
 
-    /// Resolves once `has_work` says so; it is asked again after every wake-up. Only one task may ever wait.
+    /// Resolves once `has_work` returns true; every wake-up calls it again. Only one task may ever wait.
     ///
     /// # Panics
     /// When another task has waited before.
@@ -48,7 +48,7 @@ impl ShardWaker {
         poll_fn(|context| {
             let waker = self.task.get_or_init(|| context.waker().clone());
             assert!(waker.will_wake(context.waker()), "two tasks wait for one waker");
-            // Lowered before looking: a message that comes after the look finds the waker lowered, and wakes the task.
+            // Clear the flag before looking: a message that arrives after the look finds it clear and wakes the task.
             self.woken.swap(false, Ordering::AcqRel);
             if has_work() { Poll::Ready(()) } else { Poll::Pending }
         })
@@ -56,48 +56,42 @@ impl ShardWaker {
     }
 }
 
-/// What two shards share of the channel between them.
-#[derive(Debug, Default)]
-struct Link {
-    /// The sender keeps messages back, and wants to hear of room.
-    starved: AtomicBool,
-}
-
 /// The receiving ends of one shard. Lifetime and owner: its executor. View: one shard.
 #[derive(Debug)]
 pub struct MeshReceiver<M> {
     waker: Arc<ShardWaker>,
     channels: Vec<Incoming<M>>,
-    /// The channel to begin with next, so that a loud neighbour does not silence a quiet one.
+    /// The channel to begin with next, so that a busy shard does not starve a quiet one.
     next: usize,
 }
 
 #[derive(Debug)]
 struct Incoming<M> {
     from: ShardId,
-    receiver: Receiver<M>,
-    link: Arc<Link>,
+    rx: Receiver<M>,
+    starved: Arc<AtomicBool>,
     sender_waker: Arc<ShardWaker>,
 }
 
 /// The sending ends of one shard. Lifetime and owner: its executor. View: one shard.
 #[derive(Debug)]
 pub struct MeshSender<M> {
-    /// By destination; `None` in this shard's own place.
+    /// By destination; `None` at this shard's own index.
     channels: Vec<Option<Outgoing<M>>>,
-    /// Messages kept back, over all destinations.
+    /// Messages kept back for all destinations.
     waiting: usize,
 }
 
 #[derive(Debug)]
 struct Outgoing<M> {
-    sender: Sender<M>,
-    link: Arc<Link>,
-    waker: Arc<ShardWaker>,
+    tx: Sender<M>,
+    /// Shared with the receiver: messages are kept back, and the sender wants a wake-up when the channel has room.
+    starved: Arc<AtomicBool>,
+    receiver_waker: Arc<ShardWaker>,
     overflow: VecDeque<M>,
 }
 
-/// Ends for `shards` shards, in their order; `depth` messages fit into each channel.
+/// The ends of `shards` shards, in their order; `depth` messages fit into each channel.
 #[must_use]
 pub fn mesh<M>(shards: u16, depth: usize) -> Vec<(MeshReceiver<M>, MeshSender<M>)> {
     let wakers: Vec<Arc<ShardWaker>> = (0..shards).map(|_| Arc::default()).collect();
@@ -115,19 +109,19 @@ pub fn mesh<M>(shards: u16, depth: usize) -> Vec<(MeshReceiver<M>, MeshSender<M>
                 ends[from.index()].1.channels.push(None);
                 continue;
             }
-            let (sender, receiver) = bounded(depth);
-            let link = Arc::<Link>::default();
-            let waker = Arc::clone(&wakers[to.index()]);
+            let (tx, rx) = bounded(depth);
+            let starved = Arc::<AtomicBool>::default();
+            let receiver_waker = Arc::clone(&wakers[to.index()]);
             let sender_waker = Arc::clone(&wakers[from.index()]);
-            ends[to.index()].0.channels.push(Incoming { from, receiver, link: Arc::clone(&link), sender_waker });
-            ends[from.index()].1.channels.push(Some(Outgoing { sender, link, waker, overflow: VecDeque::new() }));
+            ends[to.index()].0.channels.push(Incoming { from, rx, starved: Arc::clone(&starved), sender_waker });
+            ends[from.index()].1.channels.push(Some(Outgoing { tx, starved, receiver_waker, overflow: VecDeque::new() }));
         }
     }
     ends
 }
 
 impl<M> MeshReceiver<M> {
-    /// The waker of this shard, for those that bring it something by another way.
+    /// This shard's waker, for threads that reach it without the mesh.
     #[must_use]
     pub fn waker(&self) -> Arc<ShardWaker> {
         Arc::clone(&self.waker)
@@ -135,10 +129,10 @@ impl<M> MeshReceiver<M> {
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.channels.iter().all(|channel| channel.receiver.is_empty())
+        self.channels.iter().all(|channel| channel.rx.is_empty())
     }
 
-    /// Takes at most `count_max` messages, one from each channel in turn; those of one sender in the order of sending.
+    /// Takes at most `count_max` messages, one from each channel in turn. Those of one sender keep their order.
     pub fn take(&mut self, count_max: usize, taken: &mut Vec<(ShardId, M)>) {
         let channels = self.channels.len();
         let mut empty = 0;
@@ -146,7 +140,7 @@ impl<M> MeshReceiver<M> {
         while empty < channels && left > 0 {
             let channel = &self.channels[self.next];
             self.next = (self.next + 1) % channels;
-            match channel.receiver.try_recv() {
+            match channel.rx.try_recv() {
                 Ok(message) => {
                     taken.push((channel.from, message));
                     empty = 0;
@@ -160,8 +154,8 @@ impl<M> MeshReceiver<M> {
         }
         fence(Ordering::SeqCst);
         for channel in &self.channels {
-            if channel.link.starved.load(Ordering::Acquire) && !channel.receiver.is_full() {
-                channel.link.starved.store(false, Ordering::Release);
+            if channel.starved.load(Ordering::Acquire) && !channel.rx.is_full() {
+                channel.starved.store(false, Ordering::Release);
                 channel.sender_waker.wake();
             }
         }
@@ -172,18 +166,18 @@ impl<M> MeshSender<M> {
     /// Sends to another shard, or keeps the message back while that shard's channel is full.
     ///
     /// # Panics
-    /// When `to` is this shard, or no shard, or has not taken anything for `OVERFLOW_MAX` messages.
+    /// When `to` is this shard or does not exist, or when `OVERFLOW_MAX` messages already wait for it.
     pub fn send(&mut self, to: ShardId, message: M) {
-        let channel = self.channels[to.index()].as_mut().expect("a shard does not write to itself");
+        let channel = self.channels[to.index()].as_mut().expect("a shard does not send to itself");
         if channel.overflow.is_empty() {
-            match channel.sender.try_send(message) {
-                Ok(()) => channel.waker.wake(),
+            match channel.tx.try_send(message) {
+                Ok(()) => channel.receiver_waker.wake(),
                 Err(TrySendError::Full(message)) => {
                     channel.overflow.push_back(message);
                     self.waiting += 1;
                     self.retry();
                 }
-                // The receiver is gone only when the node ends, after every shard was done.
+                // The receiver is dropped only when the node ends, after every shard has finished.
                 Err(TrySendError::Disconnected(_)) => {}
             }
         } else {
@@ -193,50 +187,49 @@ impl<M> MeshSender<M> {
         }
     }
 
-    /// Messages kept back. While there are any, the shard must not take on new work from its sockets.
+    /// Messages kept back. Until they are sent, the shard must not read its sockets.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// Whether some of what was kept back could go on now.
+    /// Whether a channel has room for a message that was kept back.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.waiting > 0
-            && self.channels.iter().flatten().any(|channel| !channel.overflow.is_empty() && !channel.sender.is_full())
+        self.waiting > 0 && self.channels.iter().flatten().any(|channel| !channel.overflow.is_empty() && !channel.tx.is_full())
     }
 
-    /// Sends on what was kept back, as far as there is room. The receivers wake this shard when they made some.
+    /// Sends messages that were kept back, as far as the channels have room. A receiver that makes room wakes this shard.
     pub fn retry(&mut self) {
         if self.waiting == 0 {
             return;
         }
         for channel in self.channels.iter_mut().flatten() {
             let before = channel.overflow.len();
-            channel.send_on();
+            channel.send_overflow();
             self.waiting -= before - channel.overflow.len();
         }
     }
 }
 
 impl<M> Outgoing<M> {
-    fn send_on(&mut self) {
-        let mut asked = false;
+    fn send_overflow(&mut self) {
+        let mut asked_for_wake = false;
         while let Some(message) = self.overflow.pop_front() {
-            match self.sender.try_send(message) {
+            match self.tx.try_send(message) {
                 Ok(()) => {
-                    self.waker.wake();
-                    asked = false;
+                    self.receiver_waker.wake();
+                    asked_for_wake = false;
                 }
                 Err(TrySendError::Full(message)) => {
                     self.overflow.push_front(message);
-                    if asked {
+                    if asked_for_wake {
                         break;
                     }
-                    // Asked first, tried again after: room made in between is seen by one or the other.
-                    self.link.starved.store(true, Ordering::Release);
+                    // Set the flag, then try again: either the receiver sees the flag or this retry sees the room.
+                    self.starved.store(true, Ordering::Release);
                     fence(Ordering::SeqCst);
-                    asked = true;
+                    asked_for_wake = true;
                 }
                 Err(TrySendError::Disconnected(_)) => {}
             }
@@ -269,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn order_holds_across_the_overflow() {
+    fn the_overflow_keeps_the_order() {
         for (depth, at_once) in [(1, 1), (4, 3), (64, 64), (1_000, 7)] {
             let (mut sender, mut receiver) = pair(depth);
             for message in 0..500 {
@@ -283,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_starved_sender_hears_of_room_once() {
+    fn a_starved_sender_is_woken_once() {
         let (mut sender, mut receiver) = pair(1);
         sender.send(ShardId(1), 1);
         sender.send(ShardId(1), 2);
@@ -297,13 +290,13 @@ mod tests {
     }
 
     #[test]
-    fn lanes_take_turns() {
+    fn channels_take_turns() {
         let mut ends = mesh::<u32>(3, 8);
         let (mut receiver, _) = ends.pop().unwrap();
-        let (_, mut loud) = ends.remove(0);
+        let (_, mut busy) = ends.remove(0);
         let (_, mut quiet) = ends.remove(0);
         for message in 0..8 {
-            loud.send(ShardId(2), message);
+            busy.send(ShardId(2), message);
         }
         quiet.send(ShardId(2), 100);
         let mut taken = Vec::new();
@@ -314,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn one_shard_has_no_lanes() {
+    fn a_single_shard_has_no_channels() {
         let (mut receiver, sender) = mesh::<u32>(1, 8).pop().unwrap();
         let mut taken = Vec::new();
         receiver.take(64, &mut taken);

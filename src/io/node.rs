@@ -1,8 +1,8 @@
 //! A node: its threads from the first to the last.
 //!
 //! Start: probe the system and the port, open the store, bind, start the store's threads, start the executors.
-//! End: drain every shard, wait until each says that nothing is left, stop the executors, then the store, which has by
-//! then nothing more to do.
+//! End: drain every shard, wait until each reports that nothing is left, stop the executors, then the store, which has
+//! no requests left by then.
 
 use std::error::Error;
 use std::fmt;
@@ -29,22 +29,22 @@ use crate::model::ShardId;
 use crate::session::Policy;
 use crate::shard::{ListenerKind, ShardSettings};
 
-/// Opens the store; called once, after the port was found free.
+/// Opens the store; called once, after checking that the port is free.
 pub type OpenStore<S> = Box<dyn FnOnce() -> Result<S, Box<dyn Error + Send + Sync>>>;
 
 /// How to run a node.
 pub struct NodeOptions<S> {
-    /// Addresses to listen on, and what is spoken there; port 0 takes a free one.
+    /// Addresses to listen on, and the kind of each listener; port 0 takes a free port.
     pub listen: Vec<(SocketAddr, ListenerKind)>,
     /// Executors; at least 1.
     pub shards: u16,
-    /// Processors to pin the executors to, in turn; `None`: those that the process may use. Empty: not pinned.
+    /// Processors to pin the executors to, in turn. `None`: those that the process may use. Empty: not pinned.
     pub cpus: Option<Vec<usize>>,
     /// This node's number in the cluster.
     pub node: u16,
     pub policy: Arc<Policy>,
     pub store: OpenStore<S>,
-    /// Connections of the node; accepting pauses at this number, or where the file limit leaves no more.
+    /// Connections of the node; accepting pauses at this number, or at the one that the file limit allows.
     pub connections: usize,
     /// Sends one-time codes; runs on a thread of its own.
     pub send_otp: SendOtp,
@@ -52,13 +52,13 @@ pub struct NodeOptions<S> {
     pub on_ready: Box<dyn FnOnce(&Ready)>,
 }
 
-/// What was started.
+/// What the node started.
 #[derive(Clone, Debug)]
 pub struct Ready {
-    /// With the ports that were taken for port 0.
+    /// With the actual ports in place of port 0.
     pub addresses: Vec<SocketAddr>,
     pub shards: u16,
-    /// By shard; `None` when it is not pinned.
+    /// By shard; `None`: not pinned.
     pub cpus: Vec<Option<usize>>,
     /// Connections after which accepting pauses.
     pub connections_max: usize,
@@ -68,9 +68,9 @@ pub struct Ready {
 /// Why a node could not start.
 #[derive(Debug)]
 pub enum StartError {
-    /// The system lacks something; the check says what and how to mend it.
+    /// A check of the system failed; it contains the fix.
     System(Check),
-    /// No socket on the address, with the fix.
+    /// The address cannot be bound; with the fix.
     Listen {
         address: SocketAddr,
         error: io::Error,
@@ -82,7 +82,7 @@ pub enum StartError {
         what: &'static str,
         error: io::Error,
     },
-    /// An executor ended before it served; its reason is in the log.
+    /// An executor ended before it served; the log has the reason.
     Executor {
         reason: String,
     },
@@ -110,13 +110,13 @@ impl Error for StartError {
     }
 }
 
-/// Runs a node until it was drained after SIGTERM or SIGINT. Call it on the process's first thread, before any other
-/// thread is started: signals are held back from here on.
+/// Runs a node until SIGTERM or SIGINT has drained it. Call this on the process's first thread, before any other thread
+/// starts: it blocks signals from here on.
 ///
 /// # Errors
-/// When the node cannot start; nothing of it is left running then.
+/// When the node cannot start; no thread of it keeps running then.
 pub fn run<S: Backing>(options: NodeOptions<S>) -> Result<(), StartError> {
-    signals::block().map_err(|error| StartError::Resources { what: "signals cannot be held back", error })?;
+    signals::block().map_err(|error| StartError::Resources { what: "signals cannot be blocked", error })?;
     let node = Node::start(options)?;
     let control = Arc::clone(&node.control);
     signals::watch(move || control.advance(Phase::Draining))
@@ -132,13 +132,14 @@ pub struct Node {
     drained: Receiver<ShardId>,
     executors: Vec<ExecutorJoinHandle<()>>,
     store: StoreThreads,
-    codes: JoinHandle<()>,
-    watched: Vec<Arc<Progress>>,
+    otp_thread: JoinHandle<()>,
+    /// By shard.
+    progress: Vec<Arc<Progress>>,
     ready: Ready,
 }
 
 impl Node {
-    /// Starts a node, and returns when every shard serves. Leaves signals alone.
+    /// Starts a node and returns when every shard serves. Does not touch signals.
     ///
     /// # Errors
     /// When the node cannot start.
@@ -172,7 +173,7 @@ impl Node {
         });
         let node = Self::spawn(settings.collect(), listeners, store, options.send_otp, &options.policy, ready)?;
         if !node.is_up() {
-            let reason = node.stop().unwrap_or_else(|| "the reason is in the log".into());
+            let reason = node.stop().unwrap_or_else(|| "the log has the reason".into());
             return Err(StartError::Executor { reason });
         }
         node.control.advance(Phase::Running);
@@ -185,26 +186,26 @@ impl Node {
         &self.ready
     }
 
-    /// Asks every shard to finish. [`join`](Self::join) returns when all have.
+    /// Asks every shard to finish. [`join`](Self::join) returns when all have finished.
     pub fn drain(&self) {
         self.control.advance(Phase::Draining);
     }
 
-    /// Waits for a drain to be asked for and to end, then ends all threads. All that was written is on disk after it.
+    /// Waits for a drain to begin and to end, then ends all threads. Afterwards all writes are on disk.
     pub fn join(self) {
         let (end, is_ended) = bounded(0);
-        // Without the thread nobody looks, and the tick has to do.
-        let watching = watchdog::watch(self.watched.clone(), is_ended)
-            .inspect_err(|error| tracing::error!(%error, "nobody looks whether shards take turns"));
+        // Without the watchdog, shards rely on the tick alone.
+        let watchdog = watchdog::watch(self.progress.clone(), is_ended)
+            .inspect_err(|error| tracing::error!(%error, "the watchdog did not start"));
         for _ in 0..self.ready.shards {
-            // An executor that ends by itself now ends the process, so all of them report.
+            // An executor that ends by itself now ends the process, so every shard reports.
             if let Ok(shard) = self.drained.recv() {
                 tracing::debug!(shard = shard.0, "drained");
             }
         }
         drop(end);
-        if let Ok(watching) = watching {
-            let _ended = watching.join();
+        if let Ok(watchdog) = watchdog {
+            let _ended = watchdog.join();
         }
         self.stop();
     }
@@ -218,28 +219,28 @@ impl Node {
         ready: Ready,
     ) -> Result<Self, StartError> {
         let no_thread = |error| StartError::Resources { what: "a thread was refused", error };
-        let ends = mesh::mesh(ready.shards, mesh::DEPTH);
-        let wakers: Vec<_> = ends.iter().map(|(receiver, _)| receiver.waker()).collect();
-        let (store, handles) = store_bridge::start(store, &wakers, policy.limits.store_inflight).map_err(no_thread)?;
-        let (codes_thread, codes) = otp_sender::start(send_otp).map_err(no_thread)?;
+        let mesh_ends = mesh::mesh(ready.shards, mesh::DEPTH);
+        let wakers: Vec<_> = mesh_ends.iter().map(|(receiver, _)| receiver.waker()).collect();
+        let (store, store_handles) = store_bridge::start(store, &wakers, policy.limits.store_inflight).map_err(no_thread)?;
+        let (otp_thread, otp_sender) = otp_sender::start(send_otp).map_err(no_thread)?;
         let control = Arc::new(Control::new(wakers));
         let (reports_in, reports) = unbounded();
         let (drained_in, drained) = unbounded();
         let open = Arc::<AtomicUsize>::default();
-        let (mut executors, mut watched) = (Vec::new(), Vec::new());
-        for ((((settings, (receiver, sender)), store), listeners), cpu) in
-            settings.into_iter().zip(ends).zip(handles).zip(listeners).zip(&ready.cpus)
+        let (mut executors, mut progress_by_shard) = (Vec::new(), Vec::new());
+        for ((((settings, (mesh_receiver, mesh_sender)), store), listeners), cpu) in
+            settings.into_iter().zip(mesh_ends).zip(store_handles).zip(listeners).zip(&ready.cpus)
         {
             let progress = Arc::<Progress>::default();
-            watched.push(Arc::clone(&progress));
+            progress_by_shard.push(Arc::clone(&progress));
             let parts = Parts {
                 id: settings.id,
                 progress,
                 listeners,
-                receiver,
-                sender,
+                mesh_receiver,
+                mesh_sender,
                 store,
-                codes: codes.clone(),
+                otp_sender: otp_sender.clone(),
                 open: Arc::clone(&open),
                 open_max: ready.connections_max,
                 connections_max: policy.limits.connections_per_shard,
@@ -247,13 +248,13 @@ impl Node {
             };
             let start = Start { settings, parts, control: Arc::clone(&control), reports: reports_in.clone() };
             let executor = executor::spawn(start, *cpu).map_err(|error| {
-                // Those that run already end by themselves.
+                // The executors that already run end by themselves.
                 control.advance(Phase::Stopping);
                 StartError::Executor { reason: error.to_string() }
             })?;
             executors.push(executor);
         }
-        Ok(Self { control, reports, drained, executors, store, codes: codes_thread, watched, ready })
+        Ok(Self { control, reports, drained, executors, store, otp_thread, progress: progress_by_shard, ready })
     }
 
     /// Waits until all executors serve, or one has ended.
@@ -261,36 +262,36 @@ impl Node {
         (0..self.ready.shards).all(|_| matches!(self.reports.recv(), Ok(Report::Up)))
     }
 
-    /// Ends all threads. Returns why an executor ended badly, if one did.
+    /// Ends all threads. Returns the reason if an executor failed.
     fn stop(self) -> Option<String> {
         self.control.advance(Phase::Stopping);
         let mut reason = None;
         for executor in self.executors {
             if let Err(error) = executor.join() {
-                tracing::error!(%error, "an executor ended badly");
+                tracing::error!(%error, "an executor failed");
                 reason = Some(error.to_string());
             }
         }
-        // The handles ended with the executors, and with them, after its last batch, the store.
+        // The executors dropped the store's handles, so the store ends after its last batch.
         self.store.join();
-        let _ended = self.codes.join();
+        let _ended = self.otp_thread.join();
         reason
     }
 }
 
-/// For each shard, a listener on each address; and the addresses with their ports.
+/// Returns the listeners of each shard, one on each address, and the addresses with their actual ports.
 fn bind(listen: &[(SocketAddr, ListenerKind)], shards: u16) -> Result<(Vec<Vec<Listener>>, Vec<SocketAddr>), StartError> {
     let mut by_shard: Vec<Vec<Listener>> = (0..shards).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();
     for (address, kind) in listen {
         let failed = |error| listen_error(*address, error);
         let listeners = listener::bind_all(*address, *kind, shards).map_err(failed)?;
-        for (number, (listener, of_shard)) in listeners.into_iter().zip(&mut by_shard).enumerate() {
+        for (number, (listener, shard_listeners)) in listeners.into_iter().zip(&mut by_shard).enumerate() {
             listener.listen().map_err(failed)?;
             if number == 0 {
                 addresses.push(listener.address().map_err(failed)?);
             }
-            of_shard.push(listener);
+            shard_listeners.push(listener);
         }
     }
     Ok((by_shard, addresses))
@@ -301,14 +302,14 @@ fn listen_error(address: SocketAddr, error: io::Error) -> StartError {
     StartError::Listen { address, error, fix }
 }
 
-/// Where each shard runs: the processors in turn, so that more shards than processors share them.
+/// Assigns processors to shards in turn, so that more shards than processors share them.
 fn placements(shards: u16, cpus: Option<Vec<usize>>) -> Vec<Option<usize>> {
     let cpus = cpus.unwrap_or_else(allowed_cpus);
     let mut turn = cpus.iter().copied().cycle();
     (0..shards).map(|_| turn.next()).collect()
 }
 
-/// The processors that this process may run on, ascending; empty when the system does not tell.
+/// The processors that this process may run on, ascending; empty when the system does not report them.
 #[must_use]
 pub fn allowed_cpus() -> Vec<usize> {
     let Ok(set) = rustix::thread::sched_getaffinity(None) else { return Vec::new() };

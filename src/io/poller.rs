@@ -1,9 +1,9 @@
-//! One epoll descriptor for all sockets of a shard, and the way to wait for it under glommio.
+//! One epoll descriptor for all sockets of a shard, and how to wait for it under glommio.
 //!
-//! glommio has no public "wait until this descriptor is readable". Its streams do wait so before they read: the epoll
-//! descriptor is dressed as a stream, the wait arms one poll in the ring, and the read that follows fails with
-//! ENOTSOCK, which is the sign that the wait is over. A poll that is armed stays armed until it fires, also when
-//! the task was woken for another reason: cancelling it would leak its source.
+//! glommio has no public "wait until this descriptor is readable", but its streams wait like that before they read. So
+//! the poller wraps the epoll descriptor in a stream. The wait arms one poll in the ring, and the read that follows fails
+//! with ENOTSOCK, which means that the wait is over. An armed poll stays armed until it fires, even if the task wakes for
+//! another reason: cancelling it would leak its source.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -21,12 +21,12 @@ use rustix::event::{Timespec, epoll};
 pub(super) struct Poller {
     epoll: OwnedFd,
     armed: RefCell<Option<ManuallyDrop<UnixStream>>>,
-    /// Work that no descriptor tells of.
+    /// Work exists that no descriptor reports.
     nudged: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
-/// What happened to a descriptor, by the number under which it was added.
+/// What happened to a descriptor. `key` is the number under which it was added.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Event {
     pub(super) key: u64,
@@ -34,7 +34,7 @@ pub(super) struct Event {
     pub(super) writable: bool,
     /// The peer has closed its writing half: read until the end, even after a short read.
     pub(super) ending: bool,
-    /// Both halves are closed or the connection was reset: it is gone, whether or not it is being read.
+    /// Both halves are closed or the connection was reset: it is gone, whether or not the shard reads it.
     pub(super) gone: bool,
 }
 
@@ -49,13 +49,13 @@ impl Poller {
         Ok(Self { epoll, armed: RefCell::default(), nudged: Cell::default(), waker: RefCell::default() })
     }
 
-    /// Adds a connection, edge-triggered: what it can do already is told too, so nothing that came earlier is missed.
+    /// Adds a connection, edge-triggered. epoll also reports its present state, so no earlier bytes are missed.
     pub(super) fn add_connection(&self, socket: impl AsFd, key: u64) -> io::Result<()> {
         let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
         Ok(epoll::add(&self.epoll, socket, epoll::EventData::new_u64(key), flags)?)
     }
 
-    /// Adds a listener, level-triggered: it is told again as long as someone waits to be accepted.
+    /// Adds a listener, level-triggered: epoll reports it as long as a connection waits to be accepted.
     pub(super) fn add_listener(&self, socket: impl AsFd, key: u64) -> io::Result<()> {
         Ok(epoll::add(&self.epoll, socket, epoll::EventData::new_u64(key), epoll::EventFlags::IN)?)
     }
@@ -64,13 +64,13 @@ impl Poller {
         Ok(epoll::delete(&self.epoll, socket)?)
     }
 
-    /// What happened so far, without waiting: at most [`EVENTS_MAX`], appended to `events`.
+    /// Appends to `events` what has happened, at most [`EVENTS_MAX`] events. Does not wait.
     pub(super) fn poll(&self, events: &mut Vec<Event>) -> io::Result<()> {
         let nothing = epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
-        let mut told = [nothing; EVENTS_MAX];
+        let mut ready = [nothing; EVENTS_MAX];
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let count = epoll::wait(&self.epoll, &mut told, Some(&at_once))?;
-        for event in told.iter().take(count) {
+        let count = epoll::wait(&self.epoll, &mut ready, Some(&at_once))?;
+        for event in ready.iter().take(count) {
             let (flags, data) = (event.flags, event.data);
             let gone = flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP);
             events.push(Event {
@@ -92,7 +92,7 @@ impl Poller {
         }
     }
 
-    /// Waits until a descriptor has something to tell, or for a nudge. Only one task may wait.
+    /// Waits for an event of a descriptor or a nudge. Only one task may wait.
     pub(super) async fn wait(&self) -> io::Result<()> {
         poll_fn(|context| self.poll_wait(context)).await
     }
@@ -103,7 +103,7 @@ impl Poller {
             return Poll::Ready(Ok(()));
         }
         let mut armed = self.armed.borrow_mut();
-        let stream = armed.get_or_insert_with(|| self.dress());
+        let stream = armed.get_or_insert_with(|| self.epoll_stream());
         let waited = Pin::new(&mut **stream).poll_read(context, &mut [0; 1]);
         match waited {
             Poll::Pending => Poll::Pending,
@@ -118,9 +118,9 @@ impl Poller {
         }
     }
 
-    /// A stream over the epoll descriptor, with a poll for reading armed. It is forgotten when the poll has fired:
-    /// it then holds a copy of the descriptor's number, and one weak reference to the reactor, which is lost.
-    fn dress(&self) -> ManuallyDrop<UnixStream> {
+    /// A stream over the epoll descriptor, to arm a poll for reading. It is forgotten when the poll has fired. It then holds
+    /// only a copy of the descriptor's number and one weak reference to the reactor, which leaks.
+    fn epoll_stream(&self) -> ManuallyDrop<UnixStream> {
         // SAFETY: the number is that of an open descriptor, which `self` owns and closes. The stream never closes it,
         // since `ManuallyDrop` keeps it from being dropped, and does not outlive `self`, which holds it.
         ManuallyDrop::new(unsafe { UnixStream::from_raw_fd(self.epoll.as_raw_fd()) })
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_again_and_again() {
+    fn waits_repeatedly() {
         on_executor(|| async {
             let poller = Poller::new().unwrap();
             let (mut near, far) = Socket::pair().unwrap();
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_is_told_apart_from_a_half_close() {
+    fn a_half_close_is_not_a_reset() {
         on_executor(|| async {
             let poller = Poller::new().unwrap();
             let (near, far) = Socket::pair().unwrap();

@@ -1,5 +1,5 @@
-//! What the system must give before the server can run, each check with the way to mend it. Used at the start, where
-//! glommio would otherwise panic and blame the kernel, and by `tidings doctor`.
+//! Checks of what the server needs from the system, each with its fix. Used at the start, where glommio would otherwise
+//! panic and blame the kernel, and by `tidings doctor`.
 
 use std::fmt;
 use std::io;
@@ -19,10 +19,10 @@ const MEMLOCK_BYTES_PER_SHARD: u64 = 512 * 1024;
 const FILES_RESERVED: u64 = 256;
 /// Descriptors of one executor: three rings, epoll, eventfd, listeners.
 const FILES_PER_SHARD: u64 = 16;
-/// Below this the server would serve hardly anybody.
+/// With fewer connections than this the server would be of no use.
 const CONNECTIONS_MIN: u64 = 64;
 
-/// Kernel of the oldest system this is tested for: io_uring with the operations that glommio's rings use.
+/// The oldest kernel tested: its io_uring has the operations that glommio's rings use.
 const KERNEL_MIN: (u32, u32) = (5, 8);
 
 /// The outcome of one check.
@@ -30,9 +30,9 @@ const KERNEL_MIN: (u32, u32) = (5, 8);
 pub struct Check {
     pub name: &'static str,
     pub ok: bool,
-    /// What was found.
+    /// What the check found.
     pub detail: String,
-    /// What to do; empty when all is well.
+    /// How to fix it; empty when the check passed.
     pub fix: String,
 }
 
@@ -43,14 +43,14 @@ impl fmt::Display for Check {
     }
 }
 
-/// Everything but the port, for `shards` executors. Raises the soft limits of files and locked memory as far as the
-/// hard ones allow. Waits a tenth of a second at most.
+/// Checks everything but the port, for `shards` executors. Raises the soft limits of files and locked memory as far as
+/// the hard ones allow. Waits a tenth of a second at most.
 #[must_use]
 pub fn checks(shards: u16) -> Vec<Check> {
     vec![kernel(), memlock(shards), uring(), files(shards)]
 }
 
-/// Whether the address can be listened on.
+/// Checks that the server can listen on the address.
 #[must_use]
 pub fn port(address: SocketAddr) -> Check {
     let outcome = listener::probe(address);
@@ -75,7 +75,8 @@ pub(super) fn port_fix(address: SocketAddr, error: &io::Error) -> String {
         }
         io::ErrorKind::PermissionDenied => {
             format!(
-                "ports below 1024 need CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=): give it, or take a port above instead of {port}"
+                "ports below 1024 need CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=): \
+                 give it, or take a port above instead of {port}"
             )
         }
         io::ErrorKind::AddrNotAvailable => format!("{} is not an address of this machine: choose one that is", address.ip()),
@@ -83,7 +84,7 @@ pub(super) fn port_fix(address: SocketAddr, error: &io::Error) -> String {
     }
 }
 
-/// How many connections the process has descriptors for. Call after [`checks`], which raises the limit.
+/// The number of connections that the limit of descriptors allows. Call this after [`checks`], which raises the limit.
 #[must_use]
 pub fn connections_max(shards: u16) -> usize {
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -107,7 +108,7 @@ fn kernel() -> Check {
     }
 }
 
-/// Major and minor number; `None` when the text has another form.
+/// Major and minor number; `None` when `release` has another form.
 fn kernel_version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
@@ -116,7 +117,7 @@ fn kernel_version(release: &str) -> Option<(u32, u32)> {
 fn uring() -> Check {
     let mut outcome = uring_probe();
     if outcome.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ENOMEM)) {
-        // Memory that another process of this user had locked may still be charged just after its end.
+        // The kernel may still charge memory that another process of this user had locked just before it ended.
         pause();
         outcome = uring_probe();
     }
@@ -128,7 +129,7 @@ fn uring() -> Check {
     Check { name: "io_uring", ok, detail, fix }
 }
 
-/// Sets up a ring as an executor does, and asks for the operations it waits with.
+/// Sets up a ring as an executor does, and checks that the kernel supports the operations it waits with.
 fn uring_probe() -> io::Result<()> {
     let ring = IoUring::new(128)?;
     let mut probe = Probe::new();
@@ -146,11 +147,12 @@ fn uring_fix(error: &io::Error) -> String {
     uring_fix_for(error.raw_os_error(), disabled.trim()).into()
 }
 
-/// `disabled` is the content of `kernel.io_uring_disabled`: 0 allowed, 1 for privileged processes, 2 for none.
+/// `disabled` is the value of `kernel.io_uring_disabled`: 0 allows all processes, 1 privileged ones, 2 none.
 fn uring_fix_for(errno: Option<i32>, disabled: &str) -> &'static str {
     match (errno, disabled) {
         (Some(libc::EPERM), "1") => {
-            "io_uring is for privileged processes only: `sysctl kernel.io_uring_disabled=0`, or add the user's group to kernel.io_uring_group"
+            "only privileged processes may use io_uring: `sysctl kernel.io_uring_disabled=0`, \
+             or add the user's group to kernel.io_uring_group"
         }
         (Some(libc::EPERM), "2") => "io_uring is switched off: `sysctl kernel.io_uring_disabled=0`",
         (Some(libc::EPERM | libc::EACCES), _) => {
@@ -159,7 +161,7 @@ fn uring_fix_for(errno: Option<i32>, disabled: &str) -> &'static str {
         }
         (Some(libc::ENOSYS), _) => "this kernel has no io_uring: Linux 5.8 or newer is needed, built with CONFIG_IO_URING",
         (Some(libc::ENOMEM), _) => {
-            "too little memory may be locked: raise it (`ulimit -l`, systemd: LimitMEMLOCK=, Docker: --ulimit memlock=)"
+            "the limit of locked memory is too low: raise it (`ulimit -l`, systemd: LimitMEMLOCK=, Docker: --ulimit memlock=)"
         }
         (Some(libc::EMFILE | libc::ENFILE), _) => "no descriptor is left: raise the limit of open files (`ulimit -n`)",
         _ => "Linux 5.8 or newer is needed, with io_uring allowed",
@@ -180,7 +182,8 @@ fn memlock(shards: u16) -> Check {
             String::new()
         } else {
             format!(
-                "allow {kib} KiB to be locked (`ulimit -l {kib}`, systemd: LimitMEMLOCK={kib}K, Docker: --ulimit memlock={needed}), or run fewer shards"
+                "allow {kib} KiB to be locked (`ulimit -l {kib}`, systemd: LimitMEMLOCK={kib}K, \
+                 Docker: --ulimit memlock={needed}), or run fewer shards"
             )
         },
     }
@@ -200,7 +203,7 @@ fn files(shards: u16) -> Check {
     }
 }
 
-/// Raises the soft limit to `wanted` or as far as the hard one allows, and never lowers it. `None`: no limit.
+/// Raises the soft limit to `wanted` or as far as the hard one allows, and returns it. Never lowers it. `None`: no limit.
 fn raise(resource: Resource, wanted: u64) -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(resource);
     let soft = current?;
@@ -216,11 +219,11 @@ pub fn small_pages() {
     // SAFETY: sets one flag of this process; the other arguments must be zero (PR_SET_THP_DISABLE of prctl(2)).
     let outcome = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1_u64, 0_u64, 0_u64, 0_u64) };
     if outcome != 0 {
-        tracing::debug!(error = %io::Error::last_os_error(), "huge pages stay on");
+        tracing::debug!(error = %io::Error::last_os_error(), "huge pages stay enabled");
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the thread that starts the node, before there is an executor")]
+#[expect(clippy::disallowed_methods, reason = "runs on the thread that starts the node, before any executor")]
 fn pause() {
     thread::sleep(Duration::from_millis(100));
 }
@@ -269,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_port_is_named() {
+    fn the_check_names_a_taken_port() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
         let check = port(address);
@@ -279,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_are_kept_back_for_the_store() {
+    fn descriptors_are_reserved_for_the_store() {
         for (files, shards, expect) in [(1_024, 1, 752), (1_024, 16, 512), (100, 1, 64), (1_000_000, 2, 999_712)] {
             assert_eq!(connections_for(files, shards), expect, "{files} {shards}");
         }

@@ -1,7 +1,7 @@
-//! One shard and its world: turns what happened into inputs, and carries out the effects.
+//! Connects a shard to the system: turns events into inputs, and carries out the effects.
 //!
-//! A turn: take mail, replies and readable bytes, hand each to the shard, then write the connections that have something to
-//! write, each up to its share. Nothing here waits, and nothing is written from inside a handler.
+//! A turn: take mail, replies and readable bytes, hand each to the shard, then write the connections that have output, each
+//! up to its share. Nothing here waits, and no handler writes to a socket.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -28,28 +28,28 @@ use crate::io::watchdog::Progress;
 use crate::model::{ConnectionId, Mono, Now, Redacted, ShardId};
 use crate::shard::{Effect, Handover, Input, ListenerKind, Mail, Shard};
 
-/// What shards of a node send each other.
+/// A message between shards of a node.
 #[derive(Debug)]
 pub(super) enum Envelope {
     Mail(Mail),
     Connection { socket: OwnedFd, handover: Box<Handover> },
 }
 
-/// Bytes of one read, and of one connection in one turn.
+/// Bytes of one read, which is all that one connection reads in a turn.
 const SCRATCH_BYTES: usize = 64 * 1024;
-/// Messages of other shards, and replies of the store, in one turn.
+/// Messages from other shards in one turn, and replies from the store.
 const MAIL_MAX: usize = 64;
 /// Connections accepted in one turn.
 const ACCEPT_MAX: usize = 64;
-/// How long accepting is paused before it is tried again.
+/// Pause in accepting before the next try.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 /// Buffers of one write.
 const SLICES_MAX: usize = 64;
 /// Writes to one connection in one turn.
 const WRITES_MAX: usize = 16;
-/// Effects' room that is kept between turns.
+/// Capacity for effects that is kept between turns.
 const EFFECTS_KEPT: usize = 4_096;
-/// Panics in a row, without one input that went well in between, after which the shard counts as broken.
+/// Consecutive inputs that panic before the shard counts as broken.
 const PANICS_MAX: u32 = 8;
 
 /// Counts since the start. View: shard.
@@ -60,28 +60,28 @@ pub(super) struct Counters {
     /// Times that accepting was paused.
     pub(super) accept_pauses: u64,
     pub(super) panics: u64,
-    /// Turns in which no socket was read because mail was kept back.
+    /// Turns that read no socket because mail was kept back.
     pub(super) held_turns: u64,
     pub(super) writes: u64,
-    /// Writes that the socket refused for now.
+    /// Writes that found the socket's buffer full.
     pub(super) blocked: u64,
 }
 
-/// What a pump is made of. Owner: the executor that makes the pump.
+/// The parts of a pump. Owner: the executor that makes the pump.
 pub(super) struct Parts {
     pub(super) id: ShardId,
     pub(super) listeners: Vec<Listener>,
     pub(super) progress: Arc<Progress>,
-    pub(super) receiver: MeshReceiver<Envelope>,
-    pub(super) sender: MeshSender<Envelope>,
+    pub(super) mesh_receiver: MeshReceiver<Envelope>,
+    pub(super) mesh_sender: MeshSender<Envelope>,
     pub(super) store: StoreHandle,
-    pub(super) codes: OtpSender,
-    /// Connections of the whole node, and the most there may be.
+    pub(super) otp_sender: OtpSender,
+    /// Connections of the whole node, and their limit.
     pub(super) open: Arc<AtomicUsize>,
     pub(super) open_max: usize,
     /// Connections that this shard accepts at most.
     pub(super) connections_max: usize,
-    /// Told when this shard has nothing left after the drain.
+    /// Receives this shard's id when nothing is left after the drain.
     pub(super) drained: Sender<ShardId>,
 }
 
@@ -102,7 +102,7 @@ pub(super) struct Pump {
     /// Connections to write, each at most once.
     dirty: VecDeque<ConnectionId>,
     panics_in_a_row: u32,
-    /// When accepting was last paused, while it is.
+    /// When accepting was last paused; `None`: not paused.
     accept_paused: Option<Mono>,
     counters: Counters,
 }
@@ -132,27 +132,27 @@ impl Pump {
         })
     }
 
-    /// This pump's counts, and its shard's.
+    /// The counts of this pump and of its shard.
     pub(super) fn counters(&self) -> (Counters, crate::shard::Counters) {
         (self.counters, self.shard.counters())
     }
 
-    /// Whether another shard or the store has something for this one, or there is room for what waits.
+    /// Whether mail, a reply of the store, or room for mail that was kept back waits for this shard.
     pub(super) fn has_mail(&self) -> bool {
-        !self.parts.receiver.is_empty() || self.parts.store.has_replies() || self.parts.sender.has_room()
+        !self.parts.mesh_receiver.is_empty() || self.parts.store.has_replies() || self.parts.mesh_sender.has_room()
     }
 
-    /// How long after the last turn the shard's next deadline is.
+    /// Time from the last turn to the shard's next deadline.
     pub(super) fn due_in(&self) -> Option<Duration> {
         self.shard.next_deadline().map(|due| due.since(self.now.mono))
     }
 
-    /// The first half of a turn: everything but writing to sockets. Returns whether anything happened, so that
-    /// another turn is due.
+    /// The first half of a turn: everything but writing to sockets. Returns whether anything happened, which makes
+    /// another turn due.
     pub(super) fn take_turn(&mut self) -> bool {
         self.parts.progress.took_turn();
         self.now = clock::now();
-        self.parts.sender.retry();
+        self.parts.mesh_sender.retry();
         self.resume_accepting();
         let mailed = self.take_mail();
         let polled = self.take_events();
@@ -162,7 +162,7 @@ impl Pump {
         mailed || polled || read || self.has_mail()
     }
 
-    /// Writes at most `count_max` connections. Returns whether some are left.
+    /// Writes at most `count_max` connections. Returns whether any are left.
     pub(super) fn flush(&mut self, count_max: usize) -> bool {
         for _ in 0..count_max {
             let Some(connection) = self.dirty.pop_front() else { break };
@@ -172,8 +172,8 @@ impl Pump {
         !self.dirty.is_empty()
     }
 
-    /// Takes in everyone who waits to be accepted, closes the listeners and tells the shard: whoever connected before
-    /// is answered, and nobody's connection is reset in the backlog.
+    /// Accepts every waiting connection, closes the listeners and starts the shard's drain. So each client that connected
+    /// before gets an answer, and closing resets no connection in the backlog.
     pub(super) fn drain(&mut self) {
         self.now = clock::now();
         let listeners = std::mem::take(&mut self.parts.listeners);
@@ -186,7 +186,7 @@ impl Pump {
 
     fn take_mail(&mut self) -> bool {
         let mut mail = std::mem::take(&mut self.mail);
-        self.parts.receiver.take(MAIL_MAX, &mut mail);
+        self.parts.mesh_receiver.take(MAIL_MAX, &mut mail);
         let mut any = !mail.is_empty();
         for (from, envelope) in mail.drain(..) {
             match envelope {
@@ -209,7 +209,7 @@ impl Pump {
     fn take_events(&mut self) -> bool {
         let mut events = std::mem::take(&mut self.events);
         if let Err(error) = self.poller.poll(&mut events) {
-            // The descriptor is ours and open: only a lack of kernel memory is left, which may pass.
+            // The descriptor is ours and open, so the kernel lacks memory, which may pass.
             tracing::error!(shard = self.parts.id.0, %error, "epoll failed");
         }
         let any = !events.is_empty();
@@ -225,7 +225,7 @@ impl Pump {
         any
     }
 
-    /// Notes what a connection can do; the reading and the writing come later in the turn.
+    /// Notes what a connection is ready for; reads and writes follow later in the turn.
     fn mark(&mut self, id: ConnectionId, event: Event) {
         let Some(connection) = self.connections.find(id) else { return };
         let state = &mut connection.state;
@@ -238,7 +238,7 @@ impl Pump {
             }
         }
         if event.gone && state.paused {
-            // Nobody is going to read, so nobody would hear of it.
+            // A paused connection is not read, so no read would find its end.
             self.lose(id);
             return;
         }
@@ -253,10 +253,10 @@ impl Pump {
         }
     }
 
-    /// Reads each connection that was ready at the start once, unless mail is kept back: then what is read would only
-    /// make more.
+    /// Reads each connection that was ready at the start once. While mail is kept back it reads none, as their input would
+    /// only make more mail.
     fn read_ready(&mut self) -> bool {
-        if self.parts.sender.waiting() > 0 {
+        if self.parts.mesh_sender.waiting() > 0 {
             self.counters.held_turns += u64::from(!self.readable.is_empty());
             return false;
         }
@@ -279,8 +279,8 @@ impl Pump {
         match outcome {
             Ok((0, _)) => self.lose(id),
             Ok((count, _)) => {
-                // Less than was asked for: the socket is empty, and epoll tells when it is not any more. The end of
-                // the stream is told only once, so it must be looked for.
+                // A short read means that the socket is empty, and epoll reports new bytes. It reports the end of the
+                // stream only once, so keep reading for that.
                 connection.state.readable = count == scratch.len() || connection.state.ending;
                 self.handle(Some(id), Input::Received { connection: id, bytes: &mut scratch[..count] });
                 self.queue_reading(id);
@@ -292,13 +292,13 @@ impl Pump {
         self.scratch = scratch;
     }
 
-    /// Writes what waits for a connection, up to a share that leaves the others their turn.
+    /// Writes a connection's outbox, up to a share that leaves the others their turn.
     fn write(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.find(id) else { return };
         connection.state.dirty = false;
         for _ in 0..WRITES_MAX {
             let Some(connection) = self.connections.find(id) else { return };
-            // Dirty again: a handler has queued it anew. Blocked: epoll tells when it is writable.
+            // Dirty again: a handler has queued it anew. Blocked: epoll reports when it is writable.
             if connection.state.dirty || connection.state.blocked {
                 return;
             }
@@ -348,12 +348,12 @@ impl Pump {
         self.handle(Some(id), Input::Adopted { connection: id, handover });
     }
 
-    /// Enters a socket under a new id. What it received before is told by epoll after this.
+    /// Registers a socket under a new id. epoll then reports what the socket received before.
     fn register(&mut self, socket: OwnedFd) -> Option<ConnectionId> {
         let id = self.connections.insert(socket);
         let connection = self.connections.find(id)?;
         if let Err(error) = self.poller.add_connection(&connection.socket, connections::key(id)) {
-            // The limit of watches of this user (fs.epoll.max_user_watches), or no kernel memory.
+            // The user's limit of watches is reached (fs.epoll.max_user_watches), or the kernel lacks memory.
             tracing::warn!(shard = self.parts.id.0, %error, "a connection cannot be watched and is closed");
             self.close(id);
             return None;
@@ -378,7 +378,7 @@ impl Pump {
         self.parts.listeners = listeners;
     }
 
-    /// False when nobody waits. `Err` says why no more can be accepted.
+    /// Returns false when no connection waits, and the reason as an error when no more can be accepted.
     fn accept_one(&mut self, listener: &Listener) -> Result<bool, String> {
         if self.is_full() {
             return Err("the limit of connections is reached".into());
@@ -388,7 +388,7 @@ impl Pump {
                 self.open(socket, peer, listener.kind);
                 Ok(true)
             }
-            Accepted::Nobody => Ok(false),
+            Accepted::WouldBlock => Ok(false),
             Accepted::Vanished => Ok(true),
             Accepted::Exhausted(error) | Accepted::Failed(error) => Err(error.to_string()),
         }
@@ -405,19 +405,19 @@ impl Pump {
         self.connections.len() >= self.parts.connections_max || self.parts.open.load(Ordering::Relaxed) >= self.parts.open_max
     }
 
-    /// Who waits goes on waiting in the backlog until a turn finds room.
+    /// Pauses a listener. Its connections wait in the backlog until a turn finds room.
     fn pause_accepting(&mut self, listener: &mut Listener, reason: &str) {
         if !std::mem::replace(&mut listener.paused, true) {
             let _unwatched = self.poller.remove(&*listener);
             if self.counters.accept_pauses == 0 {
-                tracing::warn!(shard = self.parts.id.0, reason, "accepting is paused until connections end; told once");
+                tracing::warn!(shard = self.parts.id.0, reason, "accepting is paused until connections end; logged once");
             }
             self.counters.accept_pauses += 1;
             self.accept_paused = Some(self.now.mono);
         }
     }
 
-    /// Watches the listeners again when there is room.
+    /// Watches the listeners again when connections have ended.
     fn resume_accepting(&mut self) {
         let is_over = |paused: Mono| paused.after(ACCEPT_PAUSE) <= self.now.mono;
         if !self.accept_paused.is_some_and(is_over) || self.is_full() {
@@ -433,24 +433,24 @@ impl Pump {
         }
     }
 
-    /// The peer is gone: the descriptor is closed, and the shard told.
+    /// The peer is gone: closes the descriptor and reports it to the shard.
     fn lose(&mut self, id: ConnectionId) {
         self.close(id);
         self.handle(None, Input::Lost { connection: id });
     }
 
     fn close(&mut self, id: ConnectionId) {
-        // Closing removes it from epoll: nobody else has the descriptor.
+        // Closing removes it from epoll, as no other copy of the descriptor exists.
         if self.connections.remove(id).is_some() {
             self.parts.open.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// Hands one input to the shard and carries out what it asks for. `about` is the connection to blame for a panic.
+    /// Hands one input to the shard and carries out its effects. `about` is the connection to blame for a panic.
     fn handle(&mut self, about: Option<ConnectionId>, input: Input<'_>) {
         let (shard, effects, now) = (&mut self.shard, &mut self.effects, self.now);
         let outcome = catch_unwind(AssertUnwindSafe(|| shard.handle(now, input, effects)));
-        // Also after a panic: what was asked for until then goes with what was changed until then.
+        // After a panic too: the effects up to then belong to the changes up to then.
         let mut effects = std::mem::take(&mut self.effects);
         for effect in effects.drain(..) {
             self.carry_out(effect);
@@ -463,9 +463,9 @@ impl Pump {
         }
     }
 
-    /// A handler has panicked. The connection at fault is closed and the shard told, so that it forgets what it may
-    /// hold half-done of it; the shard's other state was changed one step at a time, and stays. A shard that panics
-    /// again and again is broken, and with it the process.
+    /// A handler has panicked. Closes the connection at fault and reports it to the shard, which then drops any half-done
+    /// state of it. The shard's other state changed one step at a time, and stays. A shard that keeps panicking is broken,
+    /// which ends the process.
     fn contain(&mut self, about: Option<ConnectionId>) {
         self.counters.panics += 1;
         self.panics_in_a_row += 1;
@@ -487,18 +487,18 @@ impl Pump {
             Effect::Resume { connection } => self.resume(connection),
             Effect::Shutdown { connection } => {
                 if let Some(connection) = self.connections.find(connection) {
-                    // Fails only when the peer is gone already, which the next read tells.
+                    // Fails only when the peer is already gone, which the next read reports.
                     let _gone = rustix::net::shutdown(&connection.socket, Shutdown::Write);
                 }
             }
             Effect::Close { connection } => self.close(connection),
             Effect::HandOver { connection, to, handover } => self.hand_over(connection, to, handover),
-            Effect::Mail { to, mail } => self.parts.sender.send(to, Envelope::Mail(mail)),
+            Effect::Mail { to, mail } => self.parts.mesh_sender.send(to, Envelope::Mail(mail)),
             Effect::Store { ticket, request } => self.parts.store.submit(ticket, request),
-            Effect::SendOtp { phone, code } => self.parts.codes.send(phone, code),
+            Effect::SendOtp { phone, code } => self.parts.otp_sender.send(phone, code),
             Effect::Drained => {
-                // Nobody listens when the start of another shard has failed.
-                let _unheard = self.parts.drained.send(self.parts.id);
+                // The node has dropped the receiver if the start of another shard failed.
+                let _sent = self.parts.drained.send(self.parts.id);
             }
         }
     }
@@ -507,7 +507,7 @@ impl Pump {
         let Some(connection) = self.connections.find(id) else { return };
         connection.state.paused = false;
         self.queue_reading(id);
-        // This may be a turn of mail or of a timer: the bytes are there, and no descriptor tells of them again.
+        // This may be a turn of mail or of a timer. The bytes are already there, and epoll does not report them again.
         if !self.readable.is_empty() {
             self.poller.nudge();
         }
@@ -516,12 +516,12 @@ impl Pump {
     fn hand_over(&mut self, id: ConnectionId, to: ShardId, handover: Box<Handover>) {
         let Some(connection) = self.connections.remove(id) else { return };
         if let Err(error) = self.poller.remove(&connection.socket) {
-            // It would be told to two shards.
+            // Both shards would get its events.
             tracing::error!(shard = self.parts.id.0, %error, "a connection could not be handed over and is closed");
             self.parts.open.fetch_sub(1, Ordering::Relaxed);
             return;
         }
-        self.parts.sender.send(to, Envelope::Connection { socket: connection.socket, handover });
+        self.parts.mesh_sender.send(to, Envelope::Connection { socket: connection.socket, handover });
     }
 }
 

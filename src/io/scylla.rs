@@ -1,7 +1,7 @@
 //! The database on a thread of its own, with a tokio runtime that only this thread drives.
 //!
-//! Requests are carried out side by side, bounded by each shard's handle. A watch asks the database for a sign of life: when
-//! there is none, all that is under way is answered at once, and what comes is refused until there is a session again.
+//! Requests run concurrently, bounded by each shard's handle. A watch pings the database. When no answer comes, all requests
+//! under way fail at once, and new ones are refused until a session exists again.
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -20,32 +20,32 @@ use crate::io::store_bridge::{Backing, Ends, Origin, guarded};
 use crate::store::scylla::{Connected, Latencies, OpenError, Options, Scylla, migrate};
 use crate::store::{Failure, Reply, Request};
 
-/// Pause between two questions for a sign of life, and between two tries to reach the database.
+/// Pause between two pings, and between two tries to reach the database.
 const WATCH_EVERY: Duration = Duration::from_millis(100);
 const CONNECT_EVERY: Duration = Duration::from_millis(250);
 
 /// The longest pause between two tries at the start.
 const BACK_OFF_MAX: Duration = Duration::from_secs(5);
 
-/// How a database is watched while it is used.
+/// How to watch a database while it is used.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
-    /// After this long without any answer it counts as lost.
+    /// After this long without any answer the database counts as lost.
     pub lost_after: Duration,
-    /// Between two reports of how long statements took; zero: only one, at the end.
+    /// Between two reports of statement latency; zero: only one, at the end.
     pub report_every: Duration,
 }
 
-/// What to do when the database is not there at the start.
+/// What to do when the database is unreachable at the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// Bring the schema up to date, and end when the database is not there.
+    /// Update the schema, and end when the database is unreachable.
     Once,
     /// Wait for it.
     Wait,
 }
 
-/// The database, reached. Owner: the thread that starts the node, then the bridge's.
+/// A connected database. Owner: the thread that starts the node, then the bridge's.
 pub struct Database {
     runtime: Runtime,
     options: Options,
@@ -54,7 +54,7 @@ pub struct Database {
     times: Times,
 }
 
-/// Brings the schema up to date: from and to which version.
+/// Updates the schema, and returns the versions before and after.
 ///
 /// # Errors
 /// When the system refuses a runtime, or the database cannot be reached or refuses.
@@ -66,7 +66,7 @@ pub(super) fn runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// A session; `migrates`: after the schema was brought up to date.
+/// Opens a session, and updates the schema first if `migrates`.
 pub(super) async fn reach(options: &Options, migrates: bool) -> Result<Connected, OpenError> {
     if migrates {
         migrate(options).await?;
@@ -75,7 +75,7 @@ pub(super) async fn reach(options: &Options, migrates: bool) -> Result<Connected
 }
 
 impl Database {
-    /// Reaches the database and takes the node's next epoch.
+    /// Connects to the database and takes the node's next epoch.
     ///
     /// # Errors
     /// When it cannot be reached ([`Start::Once`]), refuses, or its schema is too old; when a signal ends the wait.
@@ -118,13 +118,14 @@ impl Backing for Database {
     }
 }
 
-/// Until every handle is gone and every request answered.
+/// Serves until every handle is dropped and every request answered.
 async fn serve(store: Rc<Scylla>, ends: Ends, times: Times) {
     let Ends { writes, reads, answers, wake, .. } = ends;
     let (lost, is_lost) = watch::channel(false);
     let (under_way, idle) = (Rc::new(RefCell::new(0_usize)), Rc::new(Notify::new()));
-    let wakers = answers.clone();
-    let watching = tokio::task::spawn_local(watch_over(Rc::clone(&store), lost, times.lost_after, move |up| wakers.tell(up)));
+    let reachable = answers.clone();
+    let watching =
+        tokio::task::spawn_local(watch_over(Rc::clone(&store), lost, times.lost_after, move |up| reachable.set_reachable(up)));
     let reporting = tokio::task::spawn_local(report_every(Rc::clone(&store), times.report_every));
     let begin = |origin: Origin, request: Request| {
         if *is_lost.borrow() {
@@ -170,7 +171,7 @@ async fn serve(store: Rc<Scylla>, ends: Ends, times: Times) {
     report("statement latency since the session was made, in powers of two", store.latencies());
 }
 
-/// Tells every so often how long statements took meanwhile; never when there is no time in between.
+/// Logs statement latency at each interval; never when `every` is zero.
 async fn report_every(store: Rc<Scylla>, every: Duration) {
     if every.is_zero() {
         return;
@@ -195,8 +196,8 @@ fn report(what: &'static str, latencies: Vec<Latencies>) {
     }
 }
 
-/// Tells when the database is lost and when it is back.
-async fn watch_over(store: Rc<Scylla>, lost: watch::Sender<bool>, lost_after: Duration, tell: impl Fn(bool)) {
+/// Reports when the database is lost and when it is back.
+async fn watch_over(store: Rc<Scylla>, lost: watch::Sender<bool>, lost_after: Duration, set_reachable: impl Fn(bool)) {
     loop {
         sleep(WATCH_EVERY).await;
         if store.silence() < WATCH_EVERY || is_alive(&store, lost_after).await {
@@ -204,18 +205,18 @@ async fn watch_over(store: Rc<Scylla>, lost: watch::Sender<bool>, lost_after: Du
         }
         tracing::error!(silent_for_ms = store.silence().as_millis(), "the database is lost: requests are refused");
         lost.send_replace(true);
-        tell(false);
+        set_reachable(false);
         if let Some(connected) = reach_again(&store).await {
             store.replace(connected);
         }
         tracing::info!("the database is back");
         lost.send_replace(false);
-        tell(true);
+        set_reachable(true);
     }
 }
 
-/// Asks until there was no answer to anything for `patience`; more than once, so that one lost connection is not taken for
-/// a lost database.
+/// Pings until the database has not answered anything for `patience`: more than once, so that one lost connection does not
+/// count as a lost database.
 async fn is_alive(store: &Scylla, patience: Duration) -> bool {
     while store.silence() < patience {
         let left = patience.saturating_sub(store.silence());
@@ -227,8 +228,8 @@ async fn is_alive(store: &Scylla, patience: Duration) -> bool {
     false
 }
 
-/// Waits until the database answers: on the session that is there, which may have outlived a pause, or on a new one, as the
-/// driver takes seconds to try again.
+/// Waits until the database answers: on the old session, which may have outlived a pause, or on a new one, as the driver
+/// takes seconds to reconnect.
 async fn reach_again(store: &Scylla) -> Option<Connected> {
     let old = async {
         while !store.ping(Duration::from_secs(1)).await {

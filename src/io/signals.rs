@@ -1,25 +1,25 @@
-//! SIGTERM and SIGINT, taken by one plain thread.
+//! SIGTERM and SIGINT, handled by one plain thread.
 //!
-//! They are blocked before any other thread starts, which inherits that, so no system call of an executor is ever
-//! interrupted by them. The first asks for a drain; the second ends the process at once.
+//! They are blocked before any other thread starts, and threads inherit that, so they never interrupt a system call of an
+//! executor. The first signal starts a drain; the second ends the process at once.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::thread::Builder;
 use std::time::Duration;
 
-/// Holds SIGTERM and SIGINT back in this thread and those that it starts from now on.
+/// Blocks SIGTERM and SIGINT in this thread and the threads that it starts from now on.
 ///
 /// # Errors
 /// Never on Linux, in practice: the set is valid.
 pub(super) fn block() -> io::Result<()> {
     let set = set();
-    // SAFETY: `set` is an initialised signal set; the old mask is not asked for.
+    // SAFETY: `set` is an initialised signal set; the null pointer asks for no old mask.
     check(unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) })
 }
 
-/// Calls `drain` at the first signal and ends the process at the second, with 128 and the signal's number, as shells
-/// report it. [`block`] must have been called in the first thread.
+/// Calls `drain` at the first signal, and ends the process at the second with 128 plus the signal's number, as shells
+/// report it. Call [`block`] in the first thread before.
 ///
 /// # Errors
 /// When the system refuses a thread.
@@ -30,23 +30,23 @@ pub(super) fn watch(drain: impl FnOnce() + Send + 'static) -> io::Result<()> {
         drain();
         let second = wait();
         tracing::warn!(signal = second, "ending at once");
-        // SAFETY: ends the process without running anything of it, which is what was asked for: handlers at exit
-        // could wait for the very threads that hang.
+        // SAFETY: ends the process without running any of its code, as intended: handlers at exit could wait for the
+        // very threads that hang.
         unsafe { libc::_exit(128 + second) }
     };
     Builder::new().name("signals".into()).spawn(watch).map(drop)
 }
 
-/// Waits for at most `patience`, and whether a signal came meanwhile. [`block`] must have been called in this thread.
+/// Waits for at most `patience`; returns whether a signal came meanwhile. Call [`block`] in this thread before.
 pub(super) fn came_within(patience: Duration) -> bool {
     let set = set();
     let seconds = libc::time_t::try_from(patience.as_secs()).unwrap_or(libc::time_t::MAX);
     let patience = libc::timespec { tv_sec: seconds, tv_nsec: patience.subsec_nanos().into() };
-    // SAFETY: the set and the time outlive the call; what the signal carries is not asked for.
+    // SAFETY: the set and the time outlive the call; the null pointer asks for no details of the signal.
     unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const patience) > 0 }
 }
 
-/// The next signal's number.
+/// Waits for the next signal and returns its number.
 fn wait() -> libc::c_int {
     let set = set();
     let mut signal = 0;

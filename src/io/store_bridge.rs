@@ -1,9 +1,9 @@
-//! The store's threads, and the handles that shards reach them by.
+//! The store's threads, and the handles through which shards reach them.
 //!
-//! What stands behind the handles is up to the store ([`Backing`]). One that lives on one thread ([`Store`]) is served
-//! like this: one thread writes: it takes all that has come, hands it to the store as one group commit, and answers. While it
-//! waits for the disk the next batch gathers, so batches grow under load and a lone write is not held back.
-//! A few threads read. Every request is answered exactly once, with its ticket, through the shard's waker.
+//! The store decides which threads it needs ([`Backing`]). A [`Store`] lives on one thread, which writes: it takes all waiting
+//! requests, hands them to the store as one group commit, and replies. While it waits for the disk the next batch gathers, so
+//! batches grow under load and a lone write is not delayed. A few threads read. Every request gets exactly one reply, with its
+//! ticket, and a wake-up of its shard.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,33 +21,33 @@ use crate::store::{Failure, Read, Reply, Request, Ticket, Write};
 /// Requests of one group commit.
 const BATCH_MAX: usize = 1_024;
 
-/// Requests of a commit after which the next one waits for company, and the longest such wait.
+/// A commit of this many requests makes the next one wait for more; and the longest such wait.
 const CROWD: usize = 4;
 const PAUSE_MAX: Duration = Duration::from_millis(1);
 
-/// Threads that read. Two keep one slow read from standing before all others.
+/// Threads that read. With two, one slow read does not block all others.
 const READERS: usize = 2;
 
-/// The writer looks for what has expired this often: while there are writes, and while there are none.
+/// How often the writer looks for expired rows: under writes, and when idle.
 const PURGE_EVERY: Duration = Duration::from_secs(1);
 const PURGE_IDLE: Duration = Duration::from_secs(60);
-/// Rows it looks at, at least and at most, so that writes wait only briefly for it.
+/// Rows of one look, at least and at most, so that writes wait only briefly for it.
 const PURGE_ROWS_MIN: usize = 1_000;
 const PURGE_ROWS_MAX: usize = 20_000;
 
-/// Who asked.
+/// Where a request came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
     pub shard: ShardId,
     pub ticket: Ticket,
 }
 
-/// A store, opened, that knows which threads it needs.
+/// An open store that starts its own threads.
 pub trait Backing: Send + 'static {
     /// Grows with every start on the same data.
     fn epoch(&self) -> u64;
 
-    /// Starts the threads, which end when every handle is gone and all that was given to them is answered.
+    /// Starts the threads, which end when every handle is dropped and every request answered.
     ///
     /// # Errors
     /// When the system refuses a thread.
@@ -59,35 +59,35 @@ pub struct Ends {
     pub(super) writes: Receiver<Batch>,
     pub(super) reads: Receiver<(Origin, Read)>,
     pub(super) answers: Answers,
-    /// Told after each request, and when a handle ends: for who waits without a thread of its own.
+    /// Notified after each request and when a handle is dropped, for a store that does not block on the channels.
     pub(super) wake: Arc<Notify>,
 }
 
-/// What the bridge needs of a store that lives on one thread. Owner: the writing thread.
+/// A store that lives on one thread. Owner: the writing thread.
 pub trait Store: Send + 'static {
     type Reader: StoreReader;
 
     /// Grows with every start on the same data.
     fn epoch(&self) -> u64;
 
-    /// Carries the writes out in their order, durably, and appends one reply for each.
+    /// Carries out the writes in order, durably, and appends one reply for each.
     fn apply(&mut self, writes: Vec<(Origin, Write)>, replies: &mut Vec<(Origin, Reply)>);
 
     fn reader(&self) -> Self::Reader;
 
-    /// Removes what has expired by `now` of the next `rows_max` rows, round and round; returns how many.
+    /// Looks at the next `rows_max` rows, round and round, and removes those expired by `now`; returns how many.
     fn purge(&mut self, now: Wall, rows_max: usize) -> usize;
 }
 
-/// Answers reads beside the writer. Owner: a reading thread.
+/// Answers reads while the writer works. Owner: a reading thread.
 pub trait StoreReader: Clone + Send + 'static {
     fn read(&self, read: &Read) -> Reply;
 }
 
-/// Writes of one shard that one turn made.
+/// The writes of one turn of one shard.
 pub(super) type Batch = Vec<(Origin, Write)>;
 
-/// A shard's way to the store. Lifetime and owner: the shard's executor. View: one shard.
+/// A shard's handle to the store. Lifetime and owner: the shard's executor. View: one shard.
 #[derive(Debug)]
 pub(super) struct StoreHandle {
     shard: ShardId,
@@ -96,14 +96,14 @@ pub(super) struct StoreHandle {
     replies: Receiver<(Ticket, Reply)>,
     /// Writes of this turn.
     gathered: Batch,
-    /// Refused here, to be answered like all others.
+    /// Requests that this handle refused, and that still need a reply.
     refused: Vec<Ticket>,
     inflight: usize,
     inflight_max: usize,
     wake: Arc<Notify>,
-    /// Whether the store can be reached, and what of that the shard knows.
+    /// Whether the store can be reached, and the last state reported to the shard.
     up: Arc<AtomicBool>,
-    told_up: bool,
+    reported_up: bool,
 }
 
 /// The store's threads. Lifetime: the node's. Owner: the thread that runs the node.
@@ -112,7 +112,7 @@ pub(super) struct StoreThreads {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Starts the threads. They end when the last handle is dropped, after all that was given to them is done.
+/// Starts the threads. They end when the last handle is dropped and every request is done.
 ///
 /// # Errors
 /// When the system refuses a thread.
@@ -127,8 +127,8 @@ pub(super) fn start<S: Backing>(
     let mut handles = Vec::new();
     let mut shards = Vec::new();
     for (shard, waker) in (0..).map(ShardId).zip(wakers) {
-        let (answer, replies) = unbounded();
-        shards.push(Answer { replies: answer, waker: Arc::clone(waker) });
+        let (replies_in, replies) = unbounded();
+        shards.push(Answer { replies: replies_in, waker: Arc::clone(waker) });
         handles.push(StoreHandle {
             shard,
             writes: writes_in.clone(),
@@ -140,7 +140,7 @@ pub(super) fn start<S: Backing>(
             inflight_max,
             wake: Arc::clone(&wake),
             up: Arc::clone(&up),
-            told_up: true,
+            reported_up: true,
         });
     }
     let threads = store.start(Ends { writes, reads, answers: Answers { shards, up }, wake })?;
@@ -167,7 +167,7 @@ impl<S: Store> Backing for S {
 }
 
 impl StoreThreads {
-    /// Waits until everything given to the store is done and the store is closed. All handles must be gone.
+    /// Waits until every request is done and the store is closed. All handles must be dropped before.
     pub(super) fn join(self) {
         for thread in self.threads {
             // A thread that panicked has ended the process.
@@ -177,7 +177,7 @@ impl StoreThreads {
 }
 
 impl StoreHandle {
-    /// Takes a request of this turn. Beyond the bound it is refused, which the shard hears as a reply.
+    /// Takes a request of this turn. Beyond the bound it refuses the request, which the shard receives as a reply.
     pub(super) fn submit(&mut self, ticket: Ticket, request: Request) {
         if self.inflight >= self.inflight_max {
             self.refused.push(ticket);
@@ -194,7 +194,7 @@ impl StoreHandle {
         }
     }
 
-    /// Gives the writer what this turn gathered, in one piece: one wake-up, and one commit if the writer is idle.
+    /// Sends the writer the writes of this turn as one batch: one wake-up, and one commit if the writer is idle.
     pub(super) fn commit(&mut self) {
         if !self.gathered.is_empty() {
             let batch = std::mem::take(&mut self.gathered);
@@ -209,19 +209,19 @@ impl StoreHandle {
             return Some((ticket, Reply::Failed(Failure::Busy)));
         }
         let reply = self.replies.try_recv().ok()?;
-        assert!(self.inflight > 0, "a reply that nobody waits for");
+        assert!(self.inflight > 0, "a reply without a request");
         self.inflight -= 1;
         Some(reply)
     }
 
-    /// Whether the store can be reached now, when that has changed since the last time. Told after the replies that came
-    /// before, so that none of them says otherwise.
+    /// Whether the store can be reached, if that has changed since the last call. Earlier replies go first, so that none of
+    /// them contradicts it.
     pub(super) fn next_change(&mut self) -> Option<bool> {
         if self.has_replies() {
             return None;
         }
         let up = self.up.load(Ordering::Acquire);
-        (std::mem::replace(&mut self.told_up, up) != up).then_some(up)
+        (std::mem::replace(&mut self.reported_up, up) != up).then_some(up)
     }
 
     pub(super) fn has_replies(&self) -> bool {
@@ -231,7 +231,7 @@ impl StoreHandle {
 
 impl Drop for StoreHandle {
     fn drop(&mut self) {
-        // The channels close only after this: whoever waits looks once more when the last of them has.
+        // Close the channels before the wake-up, so that a waiting store sees them closed.
         let (closed, _) = unbounded();
         self.writes = closed;
         let (closed, _) = unbounded();
@@ -255,7 +255,7 @@ struct Answer {
 
 impl Answers {
     pub(super) fn give(&self, origin: Origin, reply: Reply) {
-        // A shard that is gone has been drained: it waits for nothing.
+        // A shard that has ended was drained before, so it waits for no reply.
         let _gone = self.shards[origin.shard.index()].replies.send((origin.ticket, reply));
     }
 
@@ -263,8 +263,8 @@ impl Answers {
         self.shards[shard.index()].waker.wake();
     }
 
-    /// Tells every shard whether the store can be reached.
-    pub(super) fn tell(&self, up: bool) {
+    /// Sets whether the store can be reached, and wakes every shard.
+    pub(super) fn set_reachable(&self, up: bool) {
         self.up.store(up, Ordering::Release);
         for answer in &self.shards {
             answer.waker.wake();
@@ -321,9 +321,9 @@ fn write_all<S: Store>(mut store: S, channel: &Receiver<Batch>, answers: &Answer
     }
 }
 
-/// A sync costs the same for one request and for a hundred. Where many came together, more are on their way, and a pause
-/// as long as the last commit took lets them into the next one; the sleep, unlike a wait on the channel, is not woken
-/// by each of them. A request that came alone is followed by no pause, so a lone one is never held back.
+/// A sync costs the same for one request and for a hundred. When many came together, more are on their way, and a pause
+/// as long as the last commit lets them into the next one. Each of them would end a wait on the channel, but not this
+/// sleep. A request that came alone causes no pause, so a lone one is never delayed.
 fn gather(pause: Duration) {
     if !pause.is_zero() {
         #[expect(clippy::disallowed_methods, reason = "the writer's own thread, not an executor's")]
@@ -331,15 +331,15 @@ fn gather(pause: Duration) {
     }
 }
 
-/// Looks at more rows than were written since the last time, to keep up. Returns when to look again.
+/// Looks at more rows than were written since the last purge, to keep up. Returns the time of the next one.
 fn purge<S: Store>(store: &mut S, writes: usize) -> Mono {
     let rows = writes.saturating_mul(4).clamp(PURGE_ROWS_MIN, PURGE_ROWS_MAX);
     let removed = store.purge(clock::wall(), rows);
     clock::mono().after(if writes == 0 && removed == 0 { PURGE_IDLE } else { PURGE_EVERY })
 }
 
-/// Runs a thread that the node cannot do without: when it panics, nothing more would be acknowledged, and shards would
-/// wait for ever. The process ends instead, and what was acknowledged is on disk.
+/// Runs a thread that the node needs: after its panic the store would acknowledge nothing more, and shards would wait for
+/// ever. The process ends instead; everything acknowledged is on disk.
 pub(super) fn guarded(thread: impl FnOnce()) {
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(thread));
     if outcome.is_err() {
@@ -356,7 +356,7 @@ mod tests {
     use crate::store::conversations::RemoveParticipant;
     use crate::store::{Call, Done};
 
-    /// Answers with how many requests each commit had, and what it was asked.
+    /// Reports the size of each commit, which waits for a permit in `open`.
     #[derive(Clone)]
     struct Fake {
         commits: Sender<usize>,
@@ -409,14 +409,14 @@ mod tests {
     }
 
     #[test]
-    fn what_came_during_a_commit_is_the_next_one() {
+    fn writes_during_a_commit_form_the_next_one() {
         let (commits, counted) = unbounded();
         let (go, open) = unbounded();
         let wakers = [Arc::<ShardWaker>::default(), Arc::default()];
         let (threads, mut handles) = start(Fake { commits, open }, &wakers, 100).unwrap();
         handles[0].submit(Ticket(0), write().into());
         handles[0].commit();
-        // The writer has the first batch once the channel is empty; the rest comes while it waits for the disk.
+        // Once the channel is empty, the writer has the first batch. The others come while it waits for the disk.
         while !handles[0].writes.is_empty() {
             std::thread::yield_now();
         }
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_pass_a_commit_that_waits() {
+    fn reads_do_not_wait_for_a_commit() {
         let (commits, _counted) = unbounded();
         let (go, open) = unbounded();
         let (threads, mut handles) = start(Fake { commits, open }, &[Arc::default()], 100).unwrap();
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_bound_the_store_is_busy() {
+    fn requests_beyond_the_bound_are_refused() {
         let (commits, _counted) = unbounded();
         let (go, open) = unbounded();
         let (threads, mut handles) = start(Fake { commits, open }, &[Arc::default()], 2).unwrap();

@@ -1,8 +1,8 @@
-//! The permanent tick of an executor: the precision of deadlines, and the longest that the executor sleeps.
+//! The permanent tick of an executor: it sets the precision of deadlines and the longest sleep of the executor.
 //!
-//! It must be there even when there is nothing to time: glommio 0.9.0 may park with a task that could run, when its
-//! preemption flag is up before anything ran, and only a timer ends that. To wake an executor costs several times what a
-//! turn does, so whoever has taken one puts the tick off, and the quieter a shard is, the longer it may sleep.
+//! An executor needs it even without deadlines. glommio 0.9.0 may park with a task that could run, when its preemption flag
+//! is set before any task ran, and only a timer ends that. Waking an executor costs several times as much as a turn, so every
+//! turn puts the tick off, and a quiet shard sleeps longer.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use glommio::timer::Timer;
 
-/// After the last turn in which something happened.
+/// The tick after a turn in which something happened.
 pub const SHORTEST: Duration = Duration::from_millis(10);
-/// After turns in which nothing did: each doubles the tick.
+/// The longest tick after turns in which nothing happened; each of them doubles it.
 pub const LONGEST: Duration = Duration::from_millis(40);
 
 /// Lifetime and owner: a shard's executor, on which it must be made. View: one executor.
@@ -30,15 +30,15 @@ impl Default for Tick {
 }
 
 impl Tick {
-    /// Begins the tick anew after a turn. `due`: how long until the next deadline, which is met, but no sooner than
-    /// after [`SHORTEST`].
+    /// Restarts the tick after a turn. `due` is the time until the next deadline, which shortens the tick, but not below
+    /// [`SHORTEST`].
     pub fn put_off(&self, happened: bool, due: Option<Duration>) {
         self.length.set(if happened { SHORTEST } else { (self.length.get() * 2).min(LONGEST) });
         let due = due.unwrap_or(LONGEST).max(SHORTEST);
         self.timer.borrow_mut().reset(due.min(self.length.get()));
     }
 
-    /// Until a tick has passed in which nobody put it off. Only one task may wait.
+    /// Waits until a tick passes without being put off. Only one task may wait.
     pub async fn wait(&self) {
         poll_fn(|context| Pin::new(&mut *self.timer.borrow_mut()).poll(context)).await;
     }
@@ -52,7 +52,7 @@ mod tests {
     use crate::io::clock;
 
     #[test]
-    fn is_put_off_while_somebody_waits_and_ticks_again() {
+    fn is_put_off_while_a_task_waits_and_ticks_again() {
         let executor = glommio::LocalExecutorBuilder::default().io_memory(0).spawn(|| async {
             let tick = Tick::default();
             for _ in 0..3 {

@@ -1,7 +1,7 @@
-//! A look from outside at every executor: one that has stopped taking turns is woken.
+//! Watches every executor from a thread of its own, and wakes one that has stopped taking turns.
 //!
-//! The tick bounds how long glommio 0.9.0 sleeps with a task that could run, unless the tick is that task. Then no timer
-//! is left, and only a wake-up of yet another task, from another thread, ends the sleep.
+//! The tick bounds how long glommio 0.9.0 sleeps with a task that could run, unless that task is the tick's own. Then no
+//! timer is left, and only another thread that wakes another task ends the sleep.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,32 +15,32 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use crate::io::mesh::ShardWaker;
 use crate::io::tick;
 
-/// Several ticks: who took no turn in all that time sleeps for no reason, or works on something long.
+/// Several ticks: an executor without a turn in all that time sleeps for no reason, or works on something long.
 const LOOK_EVERY: Duration = tick::LONGEST.saturating_mul(5);
 
-/// One executor's. Lifetime: the node's. Owner: shared by the executor and who looks at it. View: one shard.
+/// One executor's progress. Lifetime: the node's. Owner: shared by the executor and the watchdog. View: one shard.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     turns: AtomicU64,
-    called: AtomicBool,
+    wake_requested: AtomicBool,
     waker: ShardWaker,
-    /// The file in which the kernel tells of its thread.
+    /// The kernel's `stat` file of its thread.
     stat: OnceLock<PathBuf>,
 }
 
 impl Progress {
-    /// The executor is on this thread.
+    /// Call this on the executor's thread.
     pub(super) fn begin(&self) {
         let thread = std::fs::read_link("/proc/thread-self").unwrap_or_default();
-        // Without it the watch has less to say, and that is all.
+        // Without it the watchdog only logs less.
         _ = self.stat.set(PathBuf::from("/proc").join(thread).join("stat"));
     }
 
-    /// `R` when the thread is on a CPU or waits for one that others have, `S` when it sleeps, and the other letters of
-    /// `proc_pid_stat(5)`. `None` when it has not begun or the kernel does not tell.
+    /// `R` when the thread runs or waits for a CPU, `S` when it sleeps, and the other letters of `proc_pid_stat(5)`. `None`
+    /// when it has not begun or the kernel does not report it.
     fn state(&self) -> Option<char> {
         let text = std::fs::read_to_string(self.stat.get()?).ok()?;
-        // The name before it may hold anything.
+        // The name before it may contain anything.
         text.rsplit_once(") ")?.1.chars().next()
     }
 
@@ -50,18 +50,18 @@ impl Progress {
     }
 
     /// Wakes the executor.
-    pub(super) fn call(&self) {
-        self.called.store(true, Ordering::Release);
+    pub(super) fn wake(&self) {
+        self.wake_requested.store(true, Ordering::Release);
         self.waker.wake();
     }
 
-    /// Until it was called. Only one task may ever wait.
-    pub(super) async fn until_called(&self) {
-        self.waker.wait(|| self.called.swap(false, Ordering::AcqRel)).await;
+    /// Waits for a call of [`wake`](Self::wake). Only one task may ever wait.
+    pub(super) async fn until_woken(&self) {
+        self.waker.wait(|| self.wake_requested.swap(false, Ordering::AcqRel)).await;
     }
 }
 
-/// Looks at executors until the other end of `end` is dropped.
+/// Starts the thread that looks at the executors until the other end of `end` is dropped.
 ///
 /// # Errors
 /// When the system refuses a thread.
@@ -71,20 +71,20 @@ pub(super) fn watch(executors: Vec<Arc<Progress>>, end: Receiver<()>) -> io::Res
         while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(LOOK_EVERY) {
             for shard in stalled(&executors, &mut seen) {
                 let state = executors[shard].state().unwrap_or('?');
-                executors[shard].call();
+                executors[shard].wake();
                 stalls += 1;
-                // On a machine with too little time for its threads this is usual, and told seldom.
+                // This is usual on a machine with too little CPU time, so log it seldom.
                 if stalls.is_power_of_two() {
                     let for_ms = LOOK_EVERY.as_millis();
-                    tracing::warn!(shard, stalls, for_ms, %state, "a shard took no turn and was called");
+                    tracing::warn!(shard, stalls, for_ms, %state, "a shard took no turn and was woken");
                 }
             }
         }
     };
-    Builder::new().name("progress".into()).spawn(look)
+    Builder::new().name("watchdog".into()).spawn(look)
 }
 
-/// Who has taken no turn since the last look.
+/// The executors that took no turn since the last look.
 fn stalled(executors: &[Arc<Progress>], seen: &mut [Option<u64>]) -> Vec<usize> {
     let turns = executors.iter().map(|progress| Some(progress.turns.load(Ordering::Relaxed)));
     let looks = turns.zip(seen).map(|(turns, seen)| std::mem::replace(seen, turns) == turns);
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_took_no_turn_since_the_last_look_is_stalled() {
+    fn an_executor_without_a_turn_since_the_last_look_is_stalled() {
         let executors = [Arc::<Progress>::default(), Arc::default()];
         let mut seen = [None; 2];
         assert!(stalled(&executors, &mut seen).is_empty(), "the first look has nothing to compare with");
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_tells_threads_that_run_from_those_that_sleep() {
+    fn the_kernel_distinguishes_running_from_sleeping_threads() {
         let progress = Arc::<Progress>::default();
         assert_eq!(progress.state(), None);
         progress.begin();
@@ -127,19 +127,19 @@ mod tests {
         thread.join().unwrap().unwrap_err();
     }
 
-    /// Nothing in the executor has a timer: without the calls it would sleep for ever.
+    /// Nothing in the executor has a timer: without the watchdog it would sleep for ever.
     #[test]
-    fn an_executor_that_sleeps_is_called_again_and_again() {
+    fn a_sleeping_executor_is_woken_repeatedly() {
         let progress = Arc::<Progress>::default();
         let (end, is_ended) = crossbeam_channel::bounded(0);
-        let watching = watch(vec![Arc::clone(&progress)], is_ended).unwrap();
+        let watchdog = watch(vec![Arc::clone(&progress)], is_ended).unwrap();
         let executor = glommio::LocalExecutorBuilder::default().io_memory(0).spawn(move || async move {
             for _ in 0..3 {
-                progress.until_called().await;
+                progress.until_woken().await;
             }
         });
         executor.unwrap().join().unwrap();
         drop(end);
-        watching.join().unwrap();
+        watchdog.join().unwrap();
     }
 }

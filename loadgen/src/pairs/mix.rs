@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tidings::client::Transport;
 
-/// So many users of each transport. The first half of them, in the order given, is in pairs with the second half.
+/// The number of users of each transport. In the order given, the first half is in pairs with the second half.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mix(Vec<(Transport, u32)>);
 
@@ -17,7 +17,7 @@ impl Mix {
         self.0.iter().map(|(_, users)| users).sum()
     }
 
-    /// The transport of a sender; of one beyond the mix, WebSocket. Senders 0 and 1 are a pair, 2 and 3, and so on.
+    /// The transport of a sender; WebSocket beyond the mix. Senders 0 and 1 are a pair, 2 and 3, and so on.
     pub fn of(&self, sender: u32) -> Transport {
         let mut place = sender / 2 + sender % 2 * (self.users() / 2);
         for (transport, users) in &self.0 {
@@ -38,10 +38,10 @@ impl Mix {
     }
 }
 
-/// A transport that a target's one address serves: all but TCP, which has a listener of its own.
+/// A transport that the target's address serves: all but TCP, which has a listener of its own.
 pub fn parse_transport(name: &str) -> Result<Transport, String> {
     match name.parse()? {
-        Transport::Tcp => Err("a load does not travel by tcp".into()),
+        Transport::Tcp => Err("a load cannot use tcp".into()),
         transport => Ok(transport),
     }
 }
@@ -53,7 +53,7 @@ impl std::str::FromStr for Mix {
         let parse = |part: &str| {
             let (name, users) = part.split_once('=').ok_or_else(|| format!("`{part}` is not TRANSPORT=USERS"))?;
             let transport = parse_transport(name.trim())?;
-            let users = users.trim().parse().map_err(|_| format!("`{users}` is no number of users"))?;
+            let users = users.trim().parse().map_err(|_| format!("`{users}` is not a number of users"))?;
             Ok::<_, String>((transport, users))
         };
         let shares = text.split(',').map(parse).collect::<Result<Vec<_>, _>>()?;
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn mixes_that_are_none() {
+    fn bad_mixes_are_refused() {
         for text in [
             "",
             "websocket",

@@ -1,4 +1,4 @@
-//! `loadgen pairs`: users in pairs talk to each other; every message durable, acknowledged, delivered, in the history.
+//! `loadgen pairs`: users in pairs send each other messages, each durable, acknowledged, delivered and in the history.
 
 pub mod catch_up;
 pub mod mix;
@@ -36,14 +36,14 @@ pub struct PairsArgs {
     /// The transport of all users: websocket, sockjs-websocket, xhr-streaming, xhr-polling or eventsource.
     #[arg(long, value_parser = mix::parse_transport, default_value = "websocket")]
     transport: Transport,
-    /// Users by transport, such as websocket=2000,xhr-streaming=1000,xhr-polling=1000; the first half of them, in this order,
-    /// is in pairs with the second half.
+    /// Users by transport, such as websocket=2000,xhr-streaming=1000,xhr-polling=1000. In this order, the first half is in
+    /// pairs with the second half.
     #[arg(long, conflicts_with_all = ["users", "transport"])]
     mix: Option<Mix>,
     /// Messages in all.
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     messages: u64,
-    /// Open loop: messages a second in all, latency counted from when each was due.
+    /// Open loop: messages a second in all, with latency from when each was due.
     #[arg(long, conflicts_with = "inflight")]
     rate: Option<f64>,
     /// Closed loop: messages in all that wait for their receipt at any time (default 64).
@@ -52,16 +52,16 @@ pub struct PairsArgs {
     /// Bytes of a SEND's JSON body, or as few as its marker needs.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(..=4_000))]
     bytes: u16,
-    /// Send without client message ids, as the guide's clients do; what is dropped cannot be repeated then.
+    /// Send without client message ids, as the guide's clients do. Dropped messages cannot be repeated then.
     #[arg(long, conflicts_with = "churn")]
     no_client_ids: bool,
     /// Connections dropped a second, half of them by a reset; each comes back within 200 ms.
     #[arg(long, default_value_t = 0.0)]
     churn: f64,
-    /// At the end, read every history and check that what was acknowledged is there once, in order.
+    /// At the end, read every history and check that it has each acknowledged message once, in order.
     #[arg(long)]
     verify_history: bool,
-    /// Seconds to wait at the end for what was acknowledged.
+    /// Seconds to wait at the end for acknowledged messages.
     #[arg(long, default_value_t = 10)]
     drain: u64,
 }
@@ -87,7 +87,7 @@ struct Report {
     reasons: BTreeMap<Box<str>, u64>,
 }
 
-/// How a plan is driven.
+/// How to drive a plan.
 pub struct Drive {
     pub verify_history: bool,
     pub server_pid: Option<u32>,
@@ -108,11 +108,11 @@ pub struct Share {
     reasons: BTreeMap<Box<str>, u64>,
 }
 
-/// Runs the load and prints its counts and times; true when nothing was lost, doubled or reordered, and no
-/// connection or session ended that the churn did not end.
+/// Runs the load and prints its counts and times; true when nothing was lost, doubled or reordered, and only the churn
+/// ended connections or sessions.
 ///
 /// # Errors
-/// When the load could not be put on.
+/// When the load could not be applied.
 pub fn run(args: &PairsArgs, run: &RunArgs, target: &Target) -> Result<bool, String> {
     run.pin()?;
     socket::raise_file_limit();
@@ -131,7 +131,7 @@ pub fn run(args: &PairsArgs, run: &RunArgs, target: &Target) -> Result<bool, Str
         put_conversations(target, "direct", conversations(plan))?;
     }
     let mut shares = Vec::new();
-    // With several threads their counts would have to be added up at one moment; the server's CPU is read with one.
+    // Reading the server's CPU needs the count of one moment, which several threads do not have.
     let options = Drive {
         verify_history: args.verify_history,
         server_pid: run.server_pid.filter(|_| run.threads == 1),
@@ -211,7 +211,7 @@ fn split(args: &PairsArgs, mix: &Mix, run: &RunArgs, pace: Pace, run_id: u32) ->
 /// Connects all users, sends all messages, and returns the counts and times.
 ///
 /// # Errors
-/// Those of epoll, and of the histories when they are to be read.
+/// Those of epoll, and of the histories if they are read.
 pub fn drive(plan: Plan, options: &Drive, target: &Target, random: &mut Random) -> Result<Share, String> {
     let mut engine = Engine::new(target.clone(), Random::new(random.next_u64())).map_err(|error| error.to_string())?;
     for login in logins(&plan) {
@@ -307,7 +307,7 @@ fn merge(
 fn print(report: &Report) {
     let Report { counts, seconds, messages_per_second, .. } = report;
     println!("  {} acknowledged in {seconds:.2} s: {messages_per_second:.0}/s", counts.acknowledged);
-    println!("  delivered {}, by the history {}, refused {:?}", counts.delivered, counts.caught_up, counts.refused);
+    println!("  delivered {}, {} by the history, refused {:?}", counts.delivered, counts.caught_up, counts.refused);
     println!("  receipt   {}", report.receipt);
     println!("  delivery  {}", report.delivery);
     if let Some(spent) = report.server {
@@ -325,6 +325,6 @@ fn print(report: &Report) {
         println!("  reasons: {}", report::describe_reasons(&report.reasons));
     }
     if !report.finished {
-        println!("  NOT FINISHED: the time limit came first");
+        println!("  NOT FINISHED: the time limit was reached");
     }
 }

@@ -1,4 +1,4 @@
-//! Users in pairs, each sending to the other: the load itself, as frames in and frames out.
+//! Users in pairs who send to each other: the load itself, as frames in and frames out.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -22,9 +22,9 @@ use crate::sequence::Arrival;
 /// How messages are paced.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub enum Pace {
-    /// So many a second, whether or not the server keeps up.
+    /// Messages a second, whether or not the server keeps up.
     Rate(f64),
-    /// So many without their receipt at any time.
+    /// Messages without their receipt at any time.
     Inflight(u64),
 }
 
@@ -32,7 +32,7 @@ pub enum Pace {
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub run: u32,
-    /// Of this thread's first user: an even number, counted over the whole run.
+    /// Index of this thread's first user over the whole run; even.
     pub first_sender: u32,
     pub users: u32,
     pub first_user: u64,
@@ -40,15 +40,15 @@ pub struct Plan {
     pub messages: u64,
     /// Length of a SEND's JSON body, or as short as its marker allows.
     pub bytes: usize,
-    /// Each message carries a client id: needed to repeat one whose receipt was lost.
+    /// Each message has a client id, which allows repeating one whose receipt was lost.
     pub client_ids: bool,
     pub pace: Pace,
     /// Connections dropped a second.
     pub churn: f64,
-    /// Open again what ended.
+    /// Open ended connections again.
     pub reconnect: bool,
     pub mix: Mix,
-    /// How long to wait at the end for what was acknowledged, nanoseconds.
+    /// Nanoseconds to wait at the end for acknowledged messages.
     pub drain_ns: u64,
 }
 
@@ -66,31 +66,31 @@ impl Plan {
     }
 }
 
-/// What happened, counted.
+/// Counts of events.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Counts {
     pub assigned: u64,
     pub acknowledged: u64,
     pub delivered: u64,
     pub caught_up: u64,
-    /// Refused by the server, by its code.
+    /// Refused by the server, by code.
     pub refused: BTreeMap<String, u64>,
     /// Twice on one connection.
     pub doubled: u64,
     /// After a later one of the same conversation, on one connection.
     pub reordered: u64,
-    /// To someone it was not for, or never sent.
+    /// Delivered to the wrong user, or never sent.
     pub misdelivered: u64,
-    /// Acknowledged, and come by no way.
+    /// Acknowledged, but neither delivered nor in the history.
     pub lost: u64,
-    /// Acknowledged, and skipped by a connection that was subscribed.
+    /// Acknowledged, but skipped by a subscribed connection.
     pub skipped: u64,
     /// Neither acknowledged nor refused at the end.
     pub unsettled: u64,
-    /// Connections dropped by the churn, and those that ended otherwise.
+    /// Connections dropped by the churn, and connections that ended otherwise.
     pub churned: u64,
     pub disconnected: u64,
-    /// Reads of the history that failed, and were tried again.
+    /// Reads of the history that failed and were repeated.
     pub history_failed: u64,
 }
 
@@ -123,20 +123,20 @@ pub struct Pairs {
     pub plan: Plan,
     pub users: Vec<PairedUser>,
     pub counts: Counts,
-    /// From when a message was due to its delivery, and to its RECEIPT, nanoseconds.
+    /// Nanoseconds from when a message was due to its delivery, and to its RECEIPT.
     pub delivery: Histogram<u64>,
     pub receipt: Histogram<u64>,
     pub meter: Option<Meter>,
-    /// From the first message due to the last settled.
+    /// From the first message due to the last one settled.
     pub started_at: Option<u64>,
     pub settled_at: u64,
     up: Vec<bool>,
     up_count: usize,
-    /// Clients that have something to be written.
+    /// Users with messages to write.
     writable: Vec<usize>,
     reopen: BinaryHeap<Reverse<(u64, usize)>>,
     settled: u64,
-    /// Given out by earlier sets of connections.
+    /// Messages assigned to earlier sets of connections.
     assigned_before: u64,
     next_slot: usize,
     churn_at: u64,
@@ -153,9 +153,9 @@ const MESSAGES: &str = "0";
 const ERRORS: &str = "1";
 pub const DESTINATIONS: [&str; 2] = ["/user/queue/messages", "/user/queue/errors"];
 
-/// A dropped connection comes back within this, nanoseconds.
+/// A dropped connection is opened again within this many nanoseconds.
 const REOPEN_NS: u64 = 200_000_000;
-/// How often to look for what another thread brings, nanoseconds.
+/// Nanoseconds between looks for pages from the other thread.
 const POLL_NS: u64 = 5_000_000;
 
 impl Pairs {
@@ -189,7 +189,7 @@ impl Pairs {
         }
     }
 
-    /// A new set of connections goes on where the last one ended, up to so many messages in all.
+    /// A new set of connections continues where the last one ended, up to `messages` in all.
     pub fn resume(&mut self, messages: u64) {
         assert!(messages >= self.counts.assigned);
         self.plan.messages = messages;
@@ -236,7 +236,7 @@ impl Pairs {
         let Some(marker) = Marker::find(frame.body).filter(|marker| marker.run == self.plan.run) else { return };
         let id = frame.header("message-id").and_then(|id| id.parse::<MessageId>().ok());
         let peer = slot ^ 1;
-        if marker.sender == self.plan.sender(slot) && self.users[slot].may_hear(marker.number) {
+        if marker.sender == self.plan.sender(slot) && self.users[slot].may_receive(marker.number) {
             return;
         }
         let ours = marker.sender == self.plan.sender(peer) && marker.number < self.users[peer].next();
@@ -314,7 +314,7 @@ impl Pairs {
                     }
                     self.users[slot].caught_up(page.epoch);
                 }
-                // Asked again by the connection that is open then; one that never answers runs into the time limit.
+                // The connection open then asks again. If no answer ever arrives, the run hits its time limit.
                 Err(_) => {
                     self.counts.history_failed += 1;
                     self.ask_history(slot);
@@ -329,7 +329,7 @@ impl Pairs {
         }
     }
 
-    /// Gives out what is due; returns when the next one is.
+    /// Assigns the messages that are due; returns when the next one is due.
     fn assign(&mut self, now: u64) -> u64 {
         let Some(started_at) = self.started_at else { return now + POLL_NS };
         while self.counts.assigned < self.plan.messages {
@@ -352,7 +352,7 @@ impl Pairs {
         u64::MAX
     }
 
-    /// In turn; in a closed loop those who are away are passed over.
+    /// The users in turn. A closed loop skips those that are not connected.
     fn next_sender(&mut self) -> Option<usize> {
         let users = self.users.len();
         let any = matches!(self.plan.pace, Pace::Rate(_));
@@ -386,13 +386,13 @@ impl Pairs {
         }
     }
 
-    /// Whether there is nothing more to wait for.
+    /// Whether the run has nothing more to wait for.
     fn is_drained(&mut self, now: u64) -> bool {
         if self.counts.assigned < self.plan.messages || self.users.iter().any(|client| client.unsettled() > 0) {
             return false;
         }
         let drained_at = *self.drained_at.get_or_insert(now + self.plan.drain_ns);
-        // Nothing is lost before the history has been read; one that never answers runs into the time limit.
+        // Nothing counts as lost before the history was read. If no answer ever arrives, the run hits its time limit.
         if self.catch_up.is_busy() {
             return false;
         }

@@ -1,4 +1,4 @@
-//! One user of a pair: the messages sent with their outcomes, the messages received with their order. No sockets, no time.
+//! One user of a pair: messages sent with their outcomes, messages received with their order. No sockets, no time.
 
 use std::collections::VecDeque;
 
@@ -6,34 +6,34 @@ use tidings::model::MessageId;
 
 use crate::sequence::{Arrival, Bits, Track};
 
-/// A message on its way: sent again, under the same client message id, until it is acknowledged or refused.
+/// An unsettled message: sent again under the same client message id until it is acknowledged or refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pending {
     pub number: u64,
-    /// When it should have been sent, monotonic nanoseconds.
+    /// When to send it, in monotonic nanoseconds.
     pub due: u64,
 }
 
 #[derive(Debug)]
 pub struct PairedUser {
-    /// One more than the last number given out.
+    /// One more than the last number assigned.
     next: u64,
-    /// In their order; the first `on_wire` of them were written to the connection that is open now.
+    /// In order; the first `on_wire` were written to the connection that is open now.
     pending: VecDeque<Pending>,
     on_wire: usize,
-    /// One more than the greatest number written to any connection, and to one that has ended.
+    /// One more than the greatest number written to any connection, and to any that has ended.
     written: u64,
     written_before: u64,
     pub acknowledged: Bits,
     pub refused: Bits,
-    /// The peer's messages, by whatever way they came.
+    /// The peer's messages, live or from the history.
     inbound: Track,
-    /// The same as this connection saw them.
+    /// The peer's messages on this connection.
     live: Track,
     /// The newest message delivered on this connection, and on any.
     live_newest: Option<MessageId>,
     newest: Option<MessageId>,
-    /// From where the history must be read: set when a connection ended, and void when that was done.
+    /// Where reading the history must begin; set when a connection ends, cleared after reading.
     behind: Option<Position>,
     /// Connections so far.
     epoch: u32,
@@ -41,14 +41,14 @@ pub struct PairedUser {
     skipped: Vec<u64>,
 }
 
-/// The place in the conversation's log up to which everything came, and the connection that asks for what follows.
+/// The last message in the conversation's log before any gap, and the connection that asks for the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     pub after: MessageId,
     pub epoch: u32,
 }
 
-/// How one delivery stands to those before it on this connection.
+/// One delivery compared to the earlier ones on this connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
     pub arrival: Arrival,
@@ -78,13 +78,13 @@ impl Default for PairedUser {
 }
 
 impl PairedUser {
-    /// Takes up one more message that is due.
+    /// Adds one message that is due.
     pub fn assign(&mut self, due: u64) {
         self.pending.push_back(Pending { number: self.next, due });
         self.next += 1;
     }
 
-    /// The next message to be written to the open connection; those of an earlier one come first.
+    /// The next message to write to the open connection; those of an earlier connection go first.
     pub fn next_to_write(&mut self) -> Option<Pending> {
         let pending = self.pending.get(self.on_wire).copied()?;
         self.on_wire += 1;
@@ -92,14 +92,14 @@ impl PairedUser {
         Some(pending)
     }
 
-    /// The RECEIPT of `number`; gives when it was due, and `None` when it was not waited for.
+    /// Handles the RECEIPT of `number`. Returns when it was due, or `None` when it was not pending.
     pub fn acknowledge(&mut self, number: u64) -> Option<u64> {
         let due = self.settle(number)?;
         self.acknowledged.insert(number);
         Some(due)
     }
 
-    /// The refusal of `number`; false when it was not waited for.
+    /// Handles the refusal of `number`; false when it was not pending.
     pub fn refuse(&mut self, number: u64) -> bool {
         let settled = self.settle(number).is_some();
         if settled {
@@ -109,7 +109,7 @@ impl PairedUser {
     }
 
     fn settle(&mut self, number: u64) -> Option<u64> {
-        // Receipts come nearly in order: it is nearly always the first.
+        // Receipts arrive nearly in order, so it is nearly always the first.
         let at = self.pending.iter().position(|pending| pending.number == number)?;
         let pending = self.pending.remove(at)?;
         if at < self.on_wire {
@@ -118,7 +118,7 @@ impl PairedUser {
         Some(pending.due)
     }
 
-    /// A MESSAGE of the peer's on the open connection.
+    /// Handles a MESSAGE of the peer on the open connection.
     pub fn deliver(&mut self, number: u64, id: MessageId) -> Delivery {
         self.inbound.take(number);
         let arrival = self.live.take(number);
@@ -128,21 +128,21 @@ impl PairedUser {
         Delivery { arrival, id_increases }
     }
 
-    /// A message of the peer's that the history returned.
+    /// Handles a message of the peer from the history.
     pub fn catch_up(&mut self, number: u64, id: MessageId) {
         self.inbound.take(number);
         self.newest = self.newest.max(Some(id));
     }
 
-    /// The history was read to its end by the connection of this epoch. One that ended since proves nothing about what
-    /// came between it and the present one.
+    /// The connection of this epoch has read the history to its end. If that connection has ended since, the gap up to the
+    /// present one is still open.
     pub fn caught_up(&mut self, epoch: u32) {
         if epoch == self.epoch {
             self.behind = None;
         }
     }
 
-    /// The connection ended: the next one begins anew, and must carry what was not settled.
+    /// The connection ended. The next one begins anew, and must send the unsettled messages.
     pub fn disconnect(&mut self) {
         self.on_wire = 0;
         self.written_before = self.written;
@@ -150,23 +150,23 @@ impl PairedUser {
         let live = std::mem::replace(&mut self.live, Track::from_anywhere());
         self.skipped.extend(live.missing());
         self.live_newest = None;
-        // What this connection saw live counts only if the gap before it was closed.
+        // Messages that this connection received count only if the gap before it was closed.
         let after = self.behind.map_or_else(|| self.newest.unwrap_or(MessageId::MIN), |behind| behind.after);
         self.behind = Some(Position { after, epoch: self.epoch });
     }
 
-    /// Whether a message of one's own may arrive: a session hears what another of its user sent, and one that has ended was
-    /// another.
-    pub fn may_hear(&self, own: u64) -> bool {
+    /// Whether the user's own message may arrive: a session receives what another session of its user sent, here one that has
+    /// ended.
+    pub fn may_receive(&self, own: u64) -> bool {
         own < self.written_before
     }
 
-    /// What is to be read from the history once subscribed.
+    /// Where to begin reading the history once subscribed.
     pub fn behind(&self) -> Option<Position> {
         self.behind
     }
 
-    /// One more than the greatest number given out.
+    /// One more than the greatest number assigned.
     pub fn next(&self) -> u64 {
         self.next
     }
@@ -176,21 +176,21 @@ impl PairedUser {
         self.pending.len()
     }
 
-    /// Whether everything that the peer's receipts promise has come.
+    /// Whether all of the peer's acknowledged messages have arrived.
     pub fn has_all_of(&self, peer: &Self) -> bool {
         self.lost_of(peer) == 0
     }
 
-    /// How many of the peer's acknowledged messages came by no way.
+    /// The number of the peer's acknowledged messages that never arrived.
     pub fn lost_of(&self, peer: &Self) -> u64 {
-        // The common case, everything in order, costs no walk over the numbers.
+        // In the common case, everything in order, skip the walk over the numbers.
         if self.inbound.next() == peer.next && self.inbound.missing().next().is_none() {
             return 0;
         }
         peer.acknowledged.iter().filter(|number| !self.inbound.has(*number)).count() as u64
     }
 
-    /// How many of the peer's acknowledged messages a subscribed connection skipped.
+    /// The number of the peer's acknowledged messages that a subscribed connection skipped.
     pub fn skipped_of(&self, peer: &Self) -> u64 {
         let skipped = self.skipped.iter().copied().chain(self.live.missing());
         skipped.filter(|number| peer.acknowledged.has(*number)).count() as u64
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_settled_is_written_again_first() {
+    fn unsettled_messages_are_written_again_first() {
         let mut client = PairedUser::default();
         for due in 10..14 {
             client.assign(due);
@@ -228,17 +228,17 @@ mod tests {
     }
 
     #[test]
-    fn only_what_an_earlier_connection_sent_comes_back() {
+    fn only_messages_of_an_earlier_connection_come_back() {
         let mut client = PairedUser::default();
         for due in 1..=3 {
             client.assign(due);
         }
         client.next_to_write();
         client.next_to_write();
-        assert!(!client.may_hear(1), "the connection that sent it is open");
+        assert!(!client.may_receive(1), "the connection that sent it is open");
         client.disconnect();
         assert_eq!(numbers_written(&mut client), [1, 2, 3]);
-        assert!(client.may_hear(2) && !client.may_hear(3));
+        assert!(client.may_receive(2) && !client.may_receive(3));
     }
 
     #[test]
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_within_a_connection_are_seen() {
+    fn faults_within_a_connection_are_counted() {
         let (mut sender, mut receiver) = (PairedUser::default(), PairedUser::default());
         for number in 1..=3 {
             sender.assign(0);
@@ -275,7 +275,7 @@ mod tests {
         receiver.disconnect();
         assert_eq!(receiver.skipped_of(&sender), 1);
         receiver.catch_up(2, id(2));
-        // It came by the history, but a connection that was subscribed skipped it all the same.
+        // It arrived by the history, but a subscribed connection still skipped it.
         assert_eq!((receiver.lost_of(&sender), receiver.skipped_of(&sender)), (0, 1));
     }
 }
