@@ -12,8 +12,7 @@ use crate::shard::ListenerKind;
 use crate::sim::facts::{Dto, Kind, LoginNo, SendNo, SessionNo};
 use crate::sim::link::{Link, News, Stage, is_certain};
 use crate::sim::network::Line;
-use crate::sim::oracle::{Moment, Oracle};
-use crate::sim::pages::Asked;
+use crate::sim::oracle::{Answered, Asked, Moment, Oracle};
 use crate::sim::plan::{CODE, Plan};
 use crate::sim::random::Random;
 use crate::sim::rest::{Answer, Question, Rest, query};
@@ -60,6 +59,8 @@ struct Token {
 pub(super) struct Device {
     pub(super) number: usize,
     pub(super) user: UserId,
+    /// The node that the device connects to.
+    pub(super) node: usize,
     token: Option<Token>,
     logging_in: bool,
     pub(super) link: Option<Link>,
@@ -96,10 +97,11 @@ struct Refused {
 }
 
 impl Device {
-    pub(super) fn new(number: usize, user: UserId) -> Self {
+    pub(super) fn new(number: usize, user: UserId, node: usize) -> Self {
         Self {
             number,
             user,
+            node,
             token: None,
             logging_in: false,
             link: None,
@@ -311,10 +313,12 @@ impl Device {
             Question::History { asked, catching } => self.history(ctx, asked, catching, status, &mut body),
             Question::Change { conversation, user, adding, version } => {
                 let done = matches!((adding, status), (true, 200..300) | (false, 204 | 404));
-                ctx.oracle.changed(ctx.moment, (conversation, user), adding, done, version);
+                let answered = Answered { node: self.node, version, asked: adding, done };
+                ctx.oracle.changed(ctx.moment, answered, conversation, user);
             }
             Question::Block { user, blocked, version } => {
-                ctx.oracle.blocked(ctx.moment, (self.user, user), blocked, status == 204, version);
+                let answered = Answered { node: self.node, version, asked: blocked, done: status == 204 };
+                ctx.oracle.blocked(ctx.moment, answered, self.user, user);
             }
             Question::Other => {}
         }
@@ -333,12 +337,8 @@ impl Device {
     fn sent(&mut self, ctx: &mut Ctx<'_>, send: SendNo, status: u16, code: &str, body: &mut [u8]) {
         match status {
             200 | 201 => {
-                ctx.oracle.acknowledged(send);
                 let dto = simd_json::serde::from_slice::<Dto>(body);
-                let stored = ctx.oracle.sends[send].stored.map(|id| id.to_string());
-                if dto.map(|dto| dto.id).ok() != stored {
-                    ctx.oracle.violate(format!("send {send} is stored as {stored:?}, and was answered otherwise"));
-                }
+                ctx.oracle.sent(send, dto.map(|dto| dto.id).ok());
             }
             _ => {
                 ctx.oracle.refused(send, status == 401 || is_certain(code) == Some(true));
@@ -354,7 +354,7 @@ impl Device {
         if let Some(page) = &page {
             ctx.oracle.check_page(asked, &page.messages, page.has_more);
         } else if status == 200 {
-            ctx.oracle.violate(format!("{asked:?} was answered with no page"));
+            ctx.oracle.no_page(asked);
         }
         let Some(session) = catching else { return };
         self.fetching = false;

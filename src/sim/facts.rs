@@ -49,10 +49,8 @@ pub(super) struct Send {
     pub(super) attempts: Vec<Attempt>,
     pub(super) stored: Option<MessageId>,
     pub(super) acknowledged: bool,
-    /// No attempt can be carried out any more: each was refused for certain.
+    /// Attempts that were refused for certain: they cannot be carried out any more.
     pub(super) refused: usize,
-    /// An attempt was refused, and may have been carried out.
-    pub(super) doubtful: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -69,9 +67,12 @@ pub(super) struct Entry {
     pub(super) message: std::sync::Arc<Message>,
     pub(super) send: SendNo,
     pub(super) at: Mono,
-    pub(super) wall: Wall,
-    /// How often the wall clock had jumped.
+    /// How often a wall clock had jumped.
     pub(super) jumps: u32,
+    /// It took effect after the node was gone that had asked for it.
+    pub(super) orphaned: bool,
+    /// The store has answered that it is stored.
+    pub(super) answered: bool,
     pub(super) delivered: bool,
 }
 
@@ -84,9 +85,7 @@ pub(super) struct Member {
     pub(super) inside_since: Option<Mono>,
     /// Not a participant, and a removal was answered, without a change since then.
     pub(super) outside_since: Option<Mono>,
-    /// Requests under way, and a count of their beginnings and ends: one that saw no other knows what it has done.
-    pub(super) changing: u32,
-    pub(super) version: u64,
+    pub(super) requests: Requests,
 }
 
 /// One user's block of another.
@@ -95,8 +94,43 @@ pub(super) struct Block {
     pub(super) stored: bool,
     /// In force since an answer said so.
     pub(super) since: Option<Mono>,
-    pub(super) changing: u32,
-    pub(super) version: u64,
+    pub(super) requests: Requests,
+}
+
+/// Requests under way that change one thing, and a count of their beginnings and ends: a request that saw no other knows
+/// what it has done.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    /// By the node that was asked.
+    under_way: BTreeMap<usize, u32>,
+    version: u64,
+}
+
+impl Requests {
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub(super) fn begin(&mut self, node: usize) {
+        *self.under_way.entry(node).or_default() += 1;
+        self.version += 1;
+    }
+
+    /// A request is answered that began at `version`. Returns whether it saw no other.
+    pub(super) fn end(&mut self, node: usize, version: u64) -> bool {
+        let alone = self.under_way.values().sum::<u32>() == 1 && self.version == version;
+        if let Some(count) = self.under_way.get_mut(&node) {
+            *count = count.saturating_sub(1);
+        }
+        self.version += 1;
+        alone
+    }
+
+    /// The node is gone, and what it was asked with it.
+    pub(super) fn forget(&mut self, node: usize) {
+        self.under_way.remove(&node);
+        self.version += 1;
+    }
 }
 
 /// What a subscription is for.

@@ -9,13 +9,14 @@
 //! as io drives them.
 
 mod carrier;
+mod database;
 mod device;
-mod disk;
 mod facts;
+mod late;
 mod link;
 mod network;
+mod node;
 mod oracle;
-mod pages;
 mod plan;
 mod random;
 mod rest;
@@ -27,6 +28,8 @@ mod world;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub use oracle::Promise;
 
 use world::World;
 
@@ -41,17 +44,20 @@ pub enum InjectedBug {
     DropDelivery,
     /// Mail between two shards overtakes other mail.
     ReorderMesh,
-    /// A user's shard is never told that the user was removed from a conversation.
+    /// The mail is lost by which a user's shard learns that the user was removed from a conversation.
     DropExpulsion,
+    /// A message that a late write had stored is delivered once more when its sender repeats it.
+    RedeliverLate,
 }
 
 impl InjectedBug {
-    pub const ALL: [(&'static str, Self); 5] = [
+    pub const ALL: [(&'static str, Self); 6] = [
         ("ack-before-durable", Self::AckBeforeDurable),
         ("lying-disk", Self::LyingDisk),
         ("drop-delivery", Self::DropDelivery),
         ("reorder-mesh", Self::ReorderMesh),
         ("drop-expulsion", Self::DropExpulsion),
+        ("redeliver-late", Self::RedeliverLate),
     ];
 }
 
@@ -79,16 +85,22 @@ pub struct Report {
     pub crashes: u32,
 }
 
-/// What must not be.
+/// A run that went wrong.
 #[derive(Clone, Debug)]
 pub struct Violation {
     pub seed: u64,
+    /// The promise that was broken; `None`: a panic.
+    pub promise: Option<Promise>,
     pub what: String,
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "seed {}: {}", self.seed, self.what)
+        write!(f, "seed {}: ", self.seed)?;
+        if let Some(promise) = self.promise {
+            write!(f, "{promise:?} ({promise}): ")?;
+        }
+        f.write_str(&self.what)
     }
 }
 
@@ -99,7 +111,7 @@ impl std::error::Error for Violation {}
 /// # Errors
 /// The first violation, a panic of a shard included.
 pub fn run(options: Options) -> Result<Report, Violation> {
-    let violation = |what| Violation { seed: options.seed, what };
+    let violation = |promise, what| Violation { seed: options.seed, promise, what };
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let mut world = World::new(&options);
         let steps = world.run(options.steps);
@@ -108,10 +120,11 @@ pub fn run(options: Options) -> Result<Report, Violation> {
     let (world, steps) = outcome.map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        violation(format!("panic: {}", text.unwrap_or_default()))
+        violation(None, format!("panic: {}", text.unwrap_or_default()))
     })?;
-    if let Some(what) = world.oracle.broken() {
-        return Err(violation(format!("after {steps} steps, {:.3} s: {what}", world.now.0 as f64 / 1e9)));
+    if let Some(broken) = world.oracle.broken() {
+        let what = format!("after {steps} steps, {:.3} s: {}", world.now.0 as f64 / 1e9, broken.what);
+        return Err(violation(Some(broken.promise), what));
     }
     Ok(Report {
         hash: world.trace.hash(),

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use crate::model::{ConnectionId, Mono};
 use crate::shard::ListenerKind;
+use crate::sim::node::ShardAddress;
 use crate::sim::random::Random;
 
 /// A stream for the whole run. Never used again.
@@ -15,20 +16,20 @@ pub(super) struct WireId(pub(super) u64);
 pub(super) enum Line {
     /// STOMP, or the packets of SockJS.
     Socket,
-    /// What SockJS brings.
+    /// The requests that bring messages over SockJS.
     Bring,
     Rest,
 }
 
 /// Where the server's end of a stream is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// In the listener's queue.
-    Waiting,
-    At(usize, ConnectionId),
-    /// Between two shards.
-    Moving,
-    Gone,
+pub(super) enum ServerEnd {
+    /// In the queue of its node's listener.
+    Unaccepted,
+    At(ShardAddress, ConnectionId),
+    /// On its way from one shard to another.
+    HandedOver,
+    Closed,
 }
 
 /// One TCP connection.
@@ -37,7 +38,9 @@ pub(super) struct Wire {
     pub(super) device: usize,
     pub(super) line: Line,
     pub(super) kind: ListenerKind,
-    pub(super) place: Place,
+    /// The node that the client connects to.
+    pub(super) node: usize,
+    pub(super) server_end: ServerEnd,
     /// From the client, not yet read by the server.
     pub(super) up: VecDeque<u8>,
     /// The client sends nothing after `up`.
@@ -49,7 +52,7 @@ pub(super) struct Wire {
     /// Bytes of one read or write at most.
     chunk: usize,
     pub(super) reset: bool,
-    /// The client's end is closed: who writes to it is told so by a reset.
+    /// The client's end is closed: a write to it is answered with a reset.
     pub(super) client_gone: bool,
     pub(super) paused: bool,
     /// A flush is under way, as the boundary has it.
@@ -63,12 +66,13 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(random: &mut Random, device: usize, line: Line, kind: ListenerKind) -> Self {
+    pub(super) fn new(random: &mut Random, (device, node): (usize, usize), line: Line, kind: ListenerKind) -> Self {
         Self {
             device,
             line,
             kind,
-            place: Place::Waiting,
+            node,
+            server_end: ServerEnd::Unaccepted,
             up: VecDeque::new(),
             up_ends: false,
             down: VecDeque::new(),
@@ -108,14 +112,14 @@ impl Wire {
     }
 }
 
-/// Ids of connections on one shard: a free index, and a generation that was never there.
+/// Ids of connections on one shard: a free index, and a generation that was never used with it.
 #[derive(Debug, Default)]
-pub(super) struct Ids {
+pub(super) struct ConnectionIds {
     generations: Vec<u32>,
     free: Vec<u32>,
 }
 
-impl Ids {
+impl ConnectionIds {
     pub(super) fn take(&mut self) -> ConnectionId {
         let index = self.free.pop().unwrap_or_else(|| {
             self.generations.push(0);

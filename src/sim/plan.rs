@@ -22,6 +22,8 @@ pub(super) struct StoreFaults {
     pub(super) unknown_done: u32,
     /// The reply is lost, and the write did not happen.
     pub(super) unknown_undone: u32,
+    /// The reply is lost, and the write may take effect later.
+    pub(super) unknown_late: u32,
     pub(super) reads: u32,
 }
 
@@ -44,6 +46,8 @@ pub(super) struct Group {
 }
 
 pub(super) struct Plan {
+    pub(super) nodes: u16,
+    /// Shards of each node.
     pub(super) shards: u16,
     pub(super) users: Vec<UserId>,
     /// Devices of each user.
@@ -77,6 +81,7 @@ impl Plan {
             busy: rate(random, 40),
             unknown_done: rate(random, 80),
             unknown_undone: rate(random, 80),
+            unknown_late: 0,
             reads: rate(random, 60),
         };
         let troubles = Troubles {
@@ -87,6 +92,7 @@ impl Plan {
             outage: rate(random, 40),
         };
         Self {
+            nodes: 1,
             shards,
             conversations: conversations(random, &users),
             users,

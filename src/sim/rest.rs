@@ -8,7 +8,7 @@ use crate::shard::ListenerKind;
 use crate::sim::device::{Ctx, Do};
 use crate::sim::facts::{LoginNo, SendNo, SessionNo};
 use crate::sim::network::Line;
-use crate::sim::pages::Asked;
+use crate::sim::oracle::Asked;
 
 /// What was asked, for the answer to be understood.
 #[derive(Clone, Debug)]

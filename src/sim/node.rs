@@ -1,0 +1,283 @@
+//! One node of the world: its shards, the mail between them, its clock and its requests to the store. It plays the part of
+//! io for them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+
+use crate::model::{ConnectionId, Mono, Now, ShardId, Wall};
+use crate::shard::{Effect, Handover, Input, Mail, Shard, ShardSettings};
+use crate::sim::InjectedBug;
+use crate::sim::network::{ConnectionIds, ServerEnd, WireId};
+use crate::sim::oracle::Moment;
+use crate::sim::storage::StoreAccess;
+use crate::sim::world::{Event, START, World};
+
+/// One shard of one node, by their indices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ShardAddress {
+    pub(super) node: usize,
+    pub(super) shard: usize,
+}
+
+impl fmt::Display for ShardAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "shard {}", self.shard)
+    }
+}
+
+/// What one shard of a node sends to another.
+pub(super) enum Envelope {
+    Mail(Box<Mail>),
+    Connection { wire: WireId, handover: Box<Handover> },
+}
+
+impl Envelope {
+    fn mail(&self) -> Option<&Mail> {
+        match self {
+            Self::Mail(mail) => Some(mail),
+            Self::Connection { .. } => None,
+        }
+    }
+}
+
+/// One shard, and what io keeps for it. Lifetime: from a start of its node to its end.
+pub(super) struct SimShard {
+    pub(super) shard: Shard,
+    pub(super) connection_ids: ConnectionIds,
+    pub(super) wires: BTreeMap<ConnectionId, WireId>,
+    /// The deadline for which an event is in the queue.
+    armed: Option<Mono>,
+    drained: bool,
+}
+
+/// Mail from one shard to another, in order.
+#[derive(Default)]
+struct Lane {
+    envelopes: VecDeque<Envelope>,
+    /// When the last of them arrives: none overtakes it.
+    last: Mono,
+}
+
+/// Lifetime: the run's. The shards and their mail last from a start to the next end.
+pub(super) struct Node {
+    pub(super) number: u16,
+    /// Empty while the node is down.
+    pub(super) shards: Vec<SimShard>,
+    /// Grows at every start and at every end: events of another epoch mean nothing.
+    pub(super) epoch: u64,
+    pub(super) draining: bool,
+    /// Ticks that the node's wall clock is ahead of its start, beside the time that has passed.
+    pub(super) wall_offset: i64,
+    pub(super) store: StoreAccess,
+    lanes: BTreeMap<(usize, usize), Lane>,
+}
+
+impl Node {
+    pub(super) fn new(number: u16) -> Self {
+        Self {
+            number,
+            shards: Vec::new(),
+            epoch: 0,
+            draining: false,
+            wall_offset: 0,
+            store: StoreAccess::default(),
+            lanes: BTreeMap::new(),
+        }
+    }
+
+    /// Whether its listener takes connections.
+    pub(super) fn is_listening(&self) -> bool {
+        !self.shards.is_empty() && !self.draining
+    }
+
+    pub(super) fn wall(&self, mono: Mono) -> Wall {
+        Wall(START.0.saturating_add(mono.0 / 100).saturating_add_signed(self.wall_offset))
+    }
+
+    /// Whether nothing is under way between the shards and the store.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.store.is_idle() && self.lanes.values().all(|lane| lane.envelopes.is_empty())
+    }
+}
+
+impl World {
+    pub(super) fn start_node(&mut self, number: usize) {
+        self.settle_late_writes(number);
+        let node = &mut self.nodes[number];
+        assert!(node.shards.is_empty(), "a node starts when it is down");
+        node.epoch += 1;
+        node.draining = false;
+        for id in 0..self.plan.shards {
+            let mut seed = [0; 32];
+            for part in seed.chunks_mut(8) {
+                part.copy_from_slice(&self.random.bits().to_le_bytes());
+            }
+            let settings = ShardSettings {
+                id: ShardId(id),
+                shards: self.plan.shards,
+                node: node.number,
+                epoch: node.epoch,
+                seed,
+                policy: self.plan.policy.clone(),
+            };
+            node.shards.push(SimShard {
+                shard: Shard::new(settings),
+                connection_ids: ConnectionIds::default(),
+                wires: BTreeMap::new(),
+                armed: None,
+                drained: false,
+            });
+        }
+        let epoch = node.epoch;
+        for shard in 0..usize::from(self.plan.shards) {
+            self.arm(ShardAddress { node: number, shard });
+        }
+        self.trace.note(self.now, format_args!("start of epoch {epoch}"));
+    }
+
+    /// The node ends: drained, or in the middle of everything.
+    pub(super) fn stop_node(&mut self, number: usize, drained: bool) {
+        self.trace.note(self.now, format_args!("stop, drained: {drained}"));
+        self.lose_requests(number);
+        let node = &mut self.nodes[number];
+        node.shards.clear();
+        node.epoch += 1;
+        node.lanes.values_mut().for_each(|lane| lane.envelopes.clear());
+        self.check_survivors();
+        self.break_wires(number, !drained);
+        self.oracle.forget_requests(number);
+        self.oracle.forget_appends(number);
+        self.crashes += u32::from(!drained);
+        let pause = self.random.millis(1, 500);
+        self.later(pause, Event::Start(number));
+    }
+
+    /// Tells every shard of the node to drain.
+    pub(super) fn drain_node(&mut self, number: usize) {
+        self.nodes[number].draining = true;
+        for shard in 0..usize::from(self.plan.shards) {
+            let at = ShardAddress { node: number, shard };
+            self.trace.note(self.now, format_args!("{at} is to drain"));
+            self.handle(at, Input::Drain);
+        }
+    }
+
+    pub(super) fn shard(&mut self, at: ShardAddress) -> &mut SimShard {
+        &mut self.nodes[at.node].shards[at.shard]
+    }
+
+    pub(super) fn moment(&self, node: usize) -> Moment {
+        Moment { mono: self.now, wall: self.nodes[node].wall(self.now), jumps: self.jumps }
+    }
+
+    /// Gives an input to a shard, and carries out its effects.
+    pub(super) fn handle(&mut self, at: ShardAddress, input: Input<'_>) {
+        let now = Now { mono: self.now, wall: self.nodes[at.node].wall(self.now) };
+        let mut effects = Vec::new();
+        self.shard(at).shard.handle(now, input, &mut effects);
+        for effect in effects {
+            self.carry_out(at, effect);
+        }
+        // The last shard that has drained has ended its node.
+        if at.shard < self.nodes[at.node].shards.len() {
+            self.arm(at);
+        }
+    }
+
+    fn arm(&mut self, at: ShardAddress) {
+        let now = self.now;
+        let epoch = self.nodes[at.node].epoch;
+        let shard = self.shard(at);
+        let Some(deadline) = shard.shard.next_deadline() else { return };
+        let deadline = deadline.max(now);
+        if shard.armed.is_none_or(|armed| deadline < armed) {
+            shard.armed = Some(deadline);
+            self.at(deadline, Event::Deadline { at, epoch, deadline });
+        }
+    }
+
+    pub(super) fn deadline(&mut self, at: ShardAddress, deadline: Mono) {
+        let shard = self.shard(at);
+        // An earlier deadline has taken its place otherwise.
+        if shard.armed == Some(deadline) {
+            shard.armed = None;
+            self.trace.note(self.now, format_args!("{at} deadline"));
+            self.handle(at, Input::Deadline);
+        }
+    }
+
+    fn carry_out(&mut self, at: ShardAddress, effect: Effect) {
+        match effect {
+            Effect::Flush { connection } => self.flush(at, connection),
+            Effect::Pause { connection } => self.pause(at, connection, true),
+            Effect::Resume { connection } => self.pause(at, connection, false),
+            Effect::Shutdown { connection } => self.shut(at, connection),
+            Effect::Close { connection } => self.close(at, connection),
+            Effect::HandOver { connection, to, handover } => {
+                let wire = self.release(at, connection, ServerEnd::HandedOver);
+                self.trace.note(self.now, format_args!("{at} hands {wire:?} over to {to:?}"));
+                self.post(at, to, Envelope::Connection { wire, handover });
+            }
+            Effect::Mail { to, mail } => {
+                let mail = Box::new(mail);
+                self.trace.note(self.now, format_args!("{at} to {to:?} {:?}", std::mem::discriminant(&*mail)));
+                self.post(at, to, Envelope::Mail(mail));
+            }
+            Effect::Store { ticket, request } => self.ask_store(at, ticket, request),
+            Effect::SendCode { .. } => {}
+            Effect::Drained => self.drained(at),
+        }
+    }
+
+    fn drained(&mut self, at: ShardAddress) {
+        self.trace.note(self.now, format_args!("{at} has drained"));
+        let node = &mut self.nodes[at.node];
+        let shard = &mut node.shards[at.shard];
+        shard.drained = true;
+        if !node.draining || !shard.wires.is_empty() {
+            self.oracle.boundary_broken(format!("{at} reports that it has drained, and has connections"));
+        }
+        if self.nodes[at.node].shards.iter().all(|shard| shard.drained) {
+            self.stop_node(at.node, true);
+        }
+    }
+
+    fn post(&mut self, from: ShardAddress, to: ShardId, envelope: Envelope) {
+        let to = to.index();
+        assert!(from.shard != to && to < self.nodes[from.node].shards.len(), "mail goes to another shard of the node");
+        let lost = match (self.bug, envelope.mail()) {
+            (Some(InjectedBug::DropDelivery), Some(Mail::Deliver(_))) => self.random.percent(2),
+            (Some(InjectedBug::DropExpulsion), Some(Mail::Expel { .. })) => true,
+            _ => false,
+        };
+        if lost {
+            return;
+        }
+        let overtakes = self.bug == Some(InjectedBug::ReorderMesh) && self.random.percent(5);
+        let delay = self.random.micros(1, self.plan.mesh_us);
+        let node = &mut self.nodes[from.node];
+        let lane = node.lanes.entry((from.shard, to)).or_default();
+        if overtakes {
+            lane.envelopes.push_front(envelope);
+        } else {
+            lane.envelopes.push_back(envelope);
+        }
+        lane.last = self.now.after(delay).max(lane.last);
+        let (at, epoch) = (lane.last, node.epoch);
+        self.at(at, Event::Mesh { from, to, epoch });
+    }
+
+    /// The next envelope from one shard to another arrives.
+    pub(super) fn open_envelope(&mut self, from: ShardAddress, to: usize) {
+        let lane = self.nodes[from.node].lanes.get_mut(&(from.shard, to));
+        let to = ShardAddress { node: from.node, shard: to };
+        match lane.and_then(|lane| lane.envelopes.pop_front()) {
+            Some(Envelope::Mail(mail)) => {
+                self.trace.note(self.now, format_args!("{to} gets mail of {}", from.shard));
+                self.handle(to, Input::Mail { from: ShardId(from.shard as u16), mail: *mail });
+            }
+            Some(Envelope::Connection { wire, handover }) => self.adopt(to, wire, handover),
+            None => {}
+        }
+    }
+}
