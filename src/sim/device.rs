@@ -1,4 +1,4 @@
-//! One device of a user: it connects, comes back after every loss, and reads in the history what it missed.
+//! One device of a user: it connects, reconnects after every loss, and reads the messages that it missed in the history.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -17,32 +17,32 @@ use crate::sim::plan::{CODE, Plan};
 use crate::sim::random::Random;
 use crate::sim::rest::{Answer, Question, Rest, query};
 
-/// How far the run is.
+/// How far the run has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Season {
-    Storm,
-    /// No more trouble: everybody comes back and finishes.
+pub(super) enum Phase {
+    Faults,
+    /// Nothing goes wrong any more: every device reconnects and finishes.
     Recovery,
-    /// Nothing new begins.
-    Rest,
+    /// Devices begin nothing new.
+    Settling,
 }
 
-/// What a device has at hand while it acts.
+/// The parts of the world that a device has at hand while it acts.
 pub(super) struct Ctx<'a> {
     pub(super) random: &'a mut Random,
     pub(super) oracle: &'a mut Oracle,
     pub(super) plan: &'a Plan,
     pub(super) moment: Moment,
-    pub(super) season: Season,
+    pub(super) phase: Phase,
     pub(super) out: &'a mut Vec<Do>,
 }
 
-/// What a device does to the network.
+/// An action of a device on the network.
 #[derive(Debug)]
 pub(super) enum Do {
     Open(Line, ListenerKind),
     Send(Line, Vec<u8>),
-    /// Closes the writing half.
+    /// Closes the writing half of the connection.
     Finish(Line),
     Close(Line),
     /// Reads nothing for a while.
@@ -68,9 +68,9 @@ pub(super) struct Device {
     offline_until: Mono,
     failures: u32,
     pub(super) known: BTreeMap<ConversationId, BTreeSet<MessageId>>,
-    /// Up to here the device knows everything.
+    /// The device knows every message up to this one.
     cursors: BTreeMap<ConversationId, MessageId>,
-    /// Conversations whose history was read since the queue was subscribed: what comes now is next to the cursor.
+    /// Conversations whose history the device has read since it subscribed its queue: the next message follows the cursor.
     caught_up: BTreeSet<ConversationId>,
     fetch: VecDeque<ConversationId>,
     fetching: bool,
@@ -122,15 +122,15 @@ impl Device {
         format!("+1555{:07}", user.value())
     }
 
-    /// Does what has to be done whatever the workload wants: true when that was something.
+    /// Does what a device must do before its workload. Returns whether there was anything to do.
     pub(super) fn keep_up(&mut self, ctx: &mut Ctx<'_>) -> bool {
         match self.link.as_ref().map(|link| link.stage) {
             None if ctx.moment.mono >= self.offline_until => {
                 self.connect(ctx);
                 return true;
             }
-            // The server said its last word, or DISCONNECT was sent: most clients close then.
-            Some(Stage::Ending | Stage::Refused) if ctx.season != Season::Storm || ctx.random.percent(20) => {
+            // The server has closed the session, or the client has sent DISCONNECT: most clients close the connection then.
+            Some(Stage::Ending | Stage::Refused) if ctx.phase != Phase::Faults || ctx.random.percent(20) => {
                 ctx.out.push(Do::Close(Line::Socket));
                 self.ended(ctx, Line::Socket);
                 return true;
@@ -143,7 +143,7 @@ impl Device {
         {
             let after = self.cursors.get(&conversation).copied().unwrap_or(MessageId::MIN);
             let session = self.link.as_ref().map(|link| link.session);
-            let limit = if ctx.season == Season::Storm { ctx.random.pick(&[1, 5, 20, 100]) } else { 100 };
+            let limit = if ctx.phase == Phase::Faults { ctx.random.pick(&[1, 5, 20, 100]) } else { 100 };
             self.fetching = self.read_history(ctx, conversation, Position::After(after), limit, session);
             if !self.fetching {
                 self.fetch.push_front(conversation);
@@ -172,23 +172,23 @@ impl Device {
         self.link = Some(link);
     }
 
-    /// A token, its login and its end; `None` while the device logs in.
+    /// A token, its login and its expiry; `None` while the device logs in.
     pub(super) fn take_token(&mut self, ctx: &mut Ctx<'_>) -> Option<(String, Option<LoginNo>, Wall)> {
-        let storm = ctx.season == Season::Storm;
+        let faults = ctx.phase == Phase::Faults;
         let wall = ctx.moment.wall;
         if self.token.as_ref().is_some_and(|token| token.expires <= wall.after(Duration::from_secs(1)))
-            && !(storm && ctx.random.percent(5))
+            && !(faults && ctx.random.percent(5))
         {
             self.token = None;
         }
         if self.token.is_none() && !self.logging_in {
-            if storm && ctx.random.percent(35) {
+            if faults && ctx.random.percent(35) {
                 let body = format!("{{\"phone\":\"{}\",\"otp\":\"{CODE}\"}}", Self::phone(self.user));
                 self.logging_in = true;
                 self.ask_with(ctx, "", ("POST", "/auth/login", &body), Question::Login);
                 return None;
             }
-            let short = storm && ctx.random.percent(ctx.plan.short_tokens);
+            let short = faults && ctx.random.percent(ctx.plan.short_tokens);
             let life = if short { ctx.random.between(2, 8) as u64 } else { 7_200 };
             let expires = Wall::from_unix_seconds(wall.unix_seconds() + life);
             let claims = Claims { user: self.user, roles: Vec::new(), expires, family: None };
@@ -304,7 +304,7 @@ impl Device {
                 if status == 204 {
                     ctx.oracle.logins[login].get_or_insert(ctx.moment.mono);
                 }
-                // Some go on with what they should have thrown away.
+                // Some clients go on using the token.
                 if ctx.random.percent(60) {
                     self.token = None;
                 }
@@ -382,7 +382,7 @@ impl Device {
         }
     }
 
-    /// A stream is over, by the device or by the other side.
+    /// The device or the server has closed a connection.
     pub(super) fn ended(&mut self, ctx: &mut Ctx<'_>, line: Line) {
         match line {
             Line::Socket => {

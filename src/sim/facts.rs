@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::model::message::Message;
 use crate::model::{ConversationId, MessageId, Mono, UserId, Wall};
 
-/// A message that some device wanted to send, by the order in which they were thought of.
+/// Names a send of some device, in the order in which the devices began them.
 pub(super) type SendNo = usize;
 /// A session that some device tried to begin.
 pub(super) type SessionNo = usize;
@@ -37,13 +37,13 @@ impl Dto {
     }
 }
 
-/// One message to send, and every time it was tried.
+/// One message to send, and every attempt to send it.
 #[derive(Debug)]
 pub(super) struct Send {
     pub(super) user: UserId,
     pub(super) device: usize,
     pub(super) conversation: ConversationId,
-    /// Different for every message, so that a stored one tells where it came from.
+    /// Different for every send, so that a stored message shows which send it is of.
     pub(super) content: String,
     pub(super) key: Option<String>,
     pub(super) attempts: Vec<Attempt>,
@@ -55,7 +55,7 @@ pub(super) struct Send {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attempt {
-    /// `None`: over REST.
+    /// `None`: the attempt went over REST.
     pub(super) session: Option<SessionNo>,
     pub(super) echo: bool,
     pub(super) at: Mono,
@@ -79,11 +79,11 @@ pub(super) struct Entry {
 /// A user and a group.
 #[derive(Debug, Default)]
 pub(super) struct Member {
-    /// What the store holds.
+    /// Whether the user is a participant in the store.
     pub(super) stored: bool,
-    /// A participant, and known as one to the server, without interruption since then.
+    /// The user is a participant without interruption since then, and an answer of the server has confirmed it.
     pub(super) inside_since: Option<Mono>,
-    /// Not a participant, and a removal was answered, without a change since then.
+    /// The user is no participant since then: a removal was answered, and nothing has changed since.
     pub(super) outside_since: Option<Mono>,
     pub(super) requests: Requests,
 }
@@ -133,7 +133,7 @@ impl Requests {
     }
 }
 
-/// What a subscription is for.
+/// The kinds of destinations that devices subscribe to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Messages,
@@ -170,7 +170,7 @@ pub(super) struct Sub {
     pub(super) active_since: Option<Mono>,
     /// The RECEIPT of its UNSUBSCRIBE came.
     pub(super) ended: bool,
-    /// What it was sent, kept when the same id is subscribed anew to the same destination.
+    /// The messages that it was sent. A new subscription under the same id to the same destination keeps them.
     pub(super) seen: BTreeSet<MessageId>,
     pub(super) last: BTreeMap<ConversationId, MessageId>,
 }

@@ -7,7 +7,7 @@ use crate::shard::ListenerKind;
 use crate::sim::node::ShardAddress;
 use crate::sim::random::Random;
 
-/// A stream for the whole run. Never used again.
+/// Names a stream for the whole run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct WireId(pub(super) u64);
 
@@ -96,7 +96,7 @@ impl Wire {
         if most <= 1 || random.percent(40) { most } else { random.between(1, most) }
     }
 
-    /// From now on the network is quick, and the client reads.
+    /// From now on the network is fast, and the client reads without a pause.
     pub(super) fn calm(&mut self, now: Mono) {
         self.chunk = 65_536;
         self.stalled_until = now;

@@ -21,7 +21,7 @@ pub(super) struct ShardAddress {
 
 impl fmt::Display for ShardAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "shard {}", self.shard)
+        write!(f, "shard {}.{}", self.node, self.shard)
     }
 }
 
@@ -132,12 +132,12 @@ impl World {
         for shard in 0..usize::from(self.plan.shards) {
             self.arm(ShardAddress { node: number, shard });
         }
-        self.trace.note(self.now, format_args!("start of epoch {epoch}"));
+        self.trace.note(self.now, format_args!("node {number} starts epoch {epoch}"));
     }
 
     /// The node ends: drained, or in the middle of everything.
     pub(super) fn stop_node(&mut self, number: usize, drained: bool) {
-        self.trace.note(self.now, format_args!("stop, drained: {drained}"));
+        self.trace.note(self.now, format_args!("node {number} stops, drained: {drained}"));
         self.lose_requests(number);
         let node = &mut self.nodes[number];
         node.shards.clear();

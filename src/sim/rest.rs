@@ -10,7 +10,7 @@ use crate::sim::facts::{LoginNo, SendNo, SessionNo};
 use crate::sim::network::Line;
 use crate::sim::oracle::Asked;
 
-/// What was asked, for the answer to be understood.
+/// A request, as far as the device needs it to understand the response.
 #[derive(Clone, Debug)]
 pub(super) enum Question {
     Login,
@@ -70,7 +70,7 @@ impl Rest {
         ctx.out.push(Do::Send(Line::Rest, request.into_bytes()));
     }
 
-    /// Whole answers, each with its question.
+    /// Returns the responses that have come whole, each with its request.
     pub(super) fn receive(&mut self, ctx: &mut Ctx<'_>, bytes: &[u8]) -> Vec<(Question, Answer)> {
         self.received.extend_from_slice(bytes);
         let mut answers = Vec::new();
@@ -78,7 +78,7 @@ impl Rest {
             self.received.drain(..length);
             match self.asked.pop_front() {
                 Some(question) => answers.push((question, answer)),
-                // A connection that is ended for its silence may be told so.
+                // The server may answer 408 before it closes an idle connection.
                 None if matches!(answer.status, 408 | 503) => {}
                 None => ctx.oracle.violate(format!("an answer without a question: {answer:?}")),
             }
@@ -87,7 +87,7 @@ impl Rest {
     }
 }
 
-/// The first response in `bytes`, once it is whole, and its length.
+/// The first response in `bytes` and its length, once it has come whole.
 pub(super) fn parse(bytes: &[u8]) -> Option<(Answer, usize)> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let head = std::str::from_utf8(&bytes[..end]).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The sockets' side of the world: bytes between devices and shards, and the trouble that befalls them.
+//! The sockets of the world: bytes between devices and shards, and the faults of the network and the nodes.
 
 use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr};
@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use crate::model::{ConnectionId, Redacted};
 use crate::shard::{Handover, Input};
-use crate::sim::device::{Do, Season};
+use crate::sim::device::{Do, Phase};
 use crate::sim::network::{Line, ServerEnd, Wire, WireId};
 use crate::sim::node::ShardAddress;
 use crate::sim::world::{Event, World};
 
-/// Over the limit of an outbox stand at most the last words (an ERROR, a RECEIPT, a close frame), or what a stream of SockJS
-/// begins with.
+/// An outbox may exceed its limit by the last frames of a session (an ERROR, a RECEIPT, a close frame), or by the prelude of a
+/// SockJS stream.
 const LAST_WORDS_BYTES: usize = 4_096;
-/// One way through the network, in microseconds.
+/// The time that bytes take through the network, in microseconds.
 const NETWORK_US: (u64, u64) = (20, 3_000);
 
 impl World {
-    /// What a device does to its streams.
+    /// Carries out an action of a device on the network.
     pub(super) fn carry_out_for(&mut self, device: usize, action: Do) {
         match action {
             Do::Open(line, kind) => {
@@ -26,7 +26,7 @@ impl World {
                 self.next_wire += 1;
                 let node = self.devices[device].node;
                 let mut wire = Wire::new(&mut self.random, (device, node), line, kind);
-                if self.season != Season::Storm {
+                if self.phase != Phase::Faults {
                     wire.calm(self.now);
                 }
                 self.wires.insert(id, wire);
@@ -81,7 +81,7 @@ impl World {
     fn write_soon(&mut self, id: WireId) {
         let Some(wire) = self.wires.get_mut(&id).filter(|wire| !wire.write_due) else { return };
         wire.write_due = true;
-        // A flush comes at the end of the turn.
+        // A shard's writes go out after its handler has returned.
         self.later(Duration::from_micros(1), Event::Write(id));
     }
 
@@ -162,7 +162,7 @@ impl World {
         self.trace.note(self.now, format_args!("{at} loses {connection:?}"));
         self.release(at, connection, ServerEnd::Closed);
         if let Some(wire) = self.wires.get_mut(&id) {
-            // What was on its way when the socket was closed may arrive or not.
+            // Bytes that were under way when the socket was closed may arrive or not.
             if wire.reset || self.random.percent(50) {
                 wire.down.clear();
             }
@@ -226,7 +226,7 @@ impl World {
         self.read_soon(id);
     }
 
-    /// The server's end writes what its outbox holds, as far as there is room.
+    /// The server's end writes bytes of its outbox, as far as the stream has room.
     pub(super) fn write(&mut self, id: WireId) {
         let Some(wire) = self.wires.get_mut(&id) else { return };
         wire.write_due = false;
@@ -308,9 +308,9 @@ impl World {
         self.with_device(device, |device, ctx| device.received(ctx, line, &bytes));
     }
 
-    /// Something goes wrong, or not.
+    /// Lets a fault happen now and then.
     pub(super) fn trouble(&mut self) {
-        if self.season != Season::Storm {
+        if self.phase != Phase::Faults {
             return;
         }
         let pause = self.random.millis(5, 100);
@@ -325,7 +325,7 @@ impl World {
                 self.arrive_soon(id);
             }
         }
-        let node = 0;
+        let node = self.random.below(self.nodes.len());
         if self.random.per_mille(troubles.wall_jump) {
             self.jump_wall_clock(node);
         }
@@ -348,7 +348,7 @@ impl World {
         let offset = &mut self.nodes[node].wall_offset;
         *offset = (*offset + jump).clamp(-72_000_000_000, 72_000_000_000);
         self.jumps += 1;
-        self.trace.note(self.now, format_args!("the wall clock jumps by {jump}"));
+        self.trace.note(self.now, format_args!("the wall clock of node {node} jumps by {jump}"));
     }
 
     /// The node is gone, and its end of every stream with it.
@@ -365,7 +365,7 @@ impl World {
         }
     }
 
-    /// From now on nobody stalls.
+    /// From now on every client reads.
     pub(super) fn calm_wires(&mut self) {
         let ids: Vec<WireId> = self.wires.keys().copied().collect();
         for id in ids {

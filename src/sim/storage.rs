@@ -7,6 +7,7 @@ use crate::model::Mono;
 use crate::sim::InjectedBug;
 use crate::sim::database::Effected;
 use crate::sim::node::ShardAddress;
+use crate::sim::oracle::StoredAt;
 use crate::sim::world::{Event, World};
 use crate::store::{Appended, Reply, Request, Ticket};
 
@@ -68,7 +69,7 @@ impl World {
         let Some(job) = reads.remove(self.random.below(reads.len())) else { return };
         let mut effects = Vec::new();
         let reply = self.database.read(&mut self.random, away, &job.request, &mut effects);
-        self.take_effects(node, effects);
+        self.take_effects(effects);
         if let (Request::LoadConversation { conversation }, Reply::Conversation { .. }) = (&job.request, &reply) {
             self.oracle.append_decided(node, *conversation);
         }
@@ -90,7 +91,7 @@ impl World {
             if let Request::Append { conversation, messages, .. } = &job.request {
                 self.oracle.append_begun(node, *conversation, messages);
             }
-            self.take_effects(node, effects);
+            self.take_effects(effects);
             if let Reply::Appended { results, .. } = &reply {
                 for result in results {
                     if let Appended::Stored(message) = result {
@@ -100,6 +101,10 @@ impl World {
             }
             if let Some(number) = late {
                 self.schedule_late(number);
+                // A store that answers so is often lost for longer than a shard repeats a write.
+                if self.random.percent(60) {
+                    self.begin_outage(node);
+                }
             }
             self.reply(node, &job, reply);
         }
@@ -117,8 +122,7 @@ impl World {
         self.at(arrives, Event::Reply { at: ShardAddress { node, shard }, epoch, ticket, reply });
     }
 
-    /// Some late writes take effect before the shard asks again, some before it has given up, some when it looks what became
-    /// of them or afterwards.
+    /// Some late writes take effect before the shard repeats them, some before it gives them up, and some afterwards.
     fn schedule_late(&mut self, number: u64) {
         let most = self.random.pick(&[100, 1_000, 3_000]);
         let pause = self.random.millis(1, most);
@@ -128,27 +132,21 @@ impl World {
     pub(super) fn late_write(&mut self, number: u64) {
         let mut effects = Vec::new();
         self.database.take_effect_late(&mut self.random, number, &mut effects);
-        self.take_late_effects(effects);
+        self.take_effects(effects);
     }
 
     /// A node that starts finds no late writes of its own but appends.
     pub(super) fn settle_late_writes(&mut self, node: usize) {
         let mut effects = Vec::new();
         self.database.settle_late(&mut self.random, node, &mut effects);
-        self.take_late_effects(effects);
-    }
-
-    fn take_late_effects(&mut self, effects: Vec<Effected>) {
-        for effected in effects {
-            let node = effected.late.map_or(0, |(node, _)| node);
-            self.take_effects(node, vec![effected]);
-        }
+        self.take_effects(effects);
     }
 
     /// Writes have taken effect: from now on they are certain.
-    fn take_effects(&mut self, node: usize, effects: Vec<Effected>) {
+    fn take_effects(&mut self, effects: Vec<Effected>) {
         for Effected { request, reply, late } in effects {
             if late.is_some() {
+                self.late_writes += 1;
                 self.trace.note(self.now, format_args!("takes effect late: {request:?}, {reply:?}"));
             }
             let orphaned = late.is_some_and(|(node, epoch)| self.nodes[node].epoch != epoch);
@@ -156,7 +154,7 @@ impl World {
                 let pause = self.random.millis(1, 50);
                 self.later(pause, Event::Follow);
             } else {
-                self.show_oracle(node, &request, &reply, orphaned);
+                self.show_oracle(&request, &reply, orphaned);
             }
             if self.bug == Some(InjectedBug::LyingDisk) {
                 let pause = self.random.millis(1, 400);
@@ -168,18 +166,18 @@ impl World {
     pub(super) fn follow(&mut self) {
         for (request, reply) in self.database.follow() {
             if self.bug == Some(InjectedBug::AckBeforeDurable) {
-                self.show_oracle(0, &request, &reply, false);
+                self.show_oracle(&request, &reply, false);
             }
         }
     }
 
-    fn show_oracle(&mut self, node: usize, request: &Request, reply: &Reply, orphaned: bool) {
+    fn show_oracle(&mut self, request: &Request, reply: &Reply, orphaned: bool) {
         match (request, reply) {
             (Request::Append { .. }, Reply::Appended { results, .. }) => {
                 for result in results {
                     if let Appended::Stored(message) = result {
-                        let moment = self.moment(node);
-                        self.oracle.stored(moment, message, orphaned);
+                        let stored_at = StoredAt { mono: self.now, jumps: self.jumps, orphaned };
+                        self.oracle.stored(stored_at, message);
                     }
                 }
             }
@@ -218,7 +216,7 @@ impl World {
         }
     }
 
-    /// Whether an outage of a node's way to the store begins.
+    /// A node loses its way to the store for a while.
     pub(super) fn begin_outage(&mut self, node: usize) {
         let pause = self.random.millis(10, 2_000);
         self.nodes[node].store.outage_until = self.now.after(pause);

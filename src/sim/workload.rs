@@ -1,14 +1,14 @@
-//! What devices do of their own accord, chosen by the random.
+//! The workload: what devices do when nothing else has to be done, chosen at random.
 
 use crate::model::command::Position;
 use crate::model::{ConversationId, MessageId, UserId};
-use crate::sim::device::{Ctx, Device, Do, Season};
+use crate::sim::device::{Ctx, Device, Do, Phase};
 use crate::sim::facts::{Attempt, Kind};
 use crate::sim::link::Stage;
 use crate::sim::network::Line;
 use crate::sim::rest::Question;
 
-/// What a device does, and how often each is taken, in proportion.
+/// The actions of the workload, and how often a device takes each of them in proportion.
 const ACTIONS: [(Action, u32); 18] = [
     (Action::Send, 400),
     (Action::SendBurst, 30),
@@ -53,16 +53,16 @@ enum Action {
 }
 
 impl Device {
-    /// One turn of the device.
+    /// The device acts once.
     pub(super) fn act(&mut self, ctx: &mut Ctx<'_>) {
-        if self.keep_up(ctx) || ctx.season == Season::Rest {
+        if self.keep_up(ctx) || ctx.phase == Phase::Settling {
             return;
         }
         let online = self.link.as_ref().is_some_and(|link| link.stage == Stage::Online);
         if !online {
             return;
         }
-        if ctx.season == Season::Recovery {
+        if ctx.phase == Phase::Recovery {
             return self.retry_one(ctx);
         }
         let weights = ACTIONS.map(|(action, weight)| match action {
@@ -130,7 +130,7 @@ impl Device {
         }
     }
 
-    /// Mostly one that the user takes part in.
+    /// Chooses a conversation, mostly one of the user's.
     fn choose_conversation(&self, ctx: &mut Ctx<'_>) -> ConversationId {
         let mine: Vec<ConversationId> = ctx
             .plan
@@ -216,7 +216,7 @@ impl Device {
         }
     }
 
-    /// Subscriptions of the workload that are in force.
+    /// One of the workload's subscriptions that are in force.
     fn extra_subscription(&self, ctx: &mut Ctx<'_>) -> Option<String> {
         let link = self.link.as_ref()?;
         let subs = &ctx.oracle.sessions[link.session].subs;

@@ -9,7 +9,7 @@ use crate::model::message::{Conversation, ConversationKind, Participant, Partici
 use crate::model::{Mono, Wall};
 use crate::shard::Input;
 use crate::sim::database::Database;
-use crate::sim::device::{Ctx, Device, Season};
+use crate::sim::device::{Ctx, Device, Phase};
 use crate::sim::network::{Line, Wire, WireId};
 use crate::sim::node::{Node, ShardAddress};
 use crate::sim::oracle::Oracle;
@@ -24,9 +24,9 @@ pub(super) const START: Wall = Wall(1_770_000_000 * Wall::TICKS_PER_SECOND);
 
 /// Time for every client to come back and finish, and then for what is under way to arrive.
 const RECOVERY: Duration = Duration::from_secs(40);
-const REST: Duration = Duration::from_secs(25);
+const SETTLING: Duration = Duration::from_secs(25);
 /// Slow stores and long conversations may need more; a client that is not done by then never will be.
-const REST_MAX: Duration = Duration::from_secs(300);
+const SETTLING_MAX: Duration = Duration::from_secs(300);
 
 #[derive(Debug)]
 pub(super) enum Event {
@@ -107,7 +107,7 @@ pub(super) struct World {
     pub(super) now: Mono,
     /// How often a wall clock has jumped.
     pub(super) jumps: u32,
-    pub(super) season: Season,
+    pub(super) phase: Phase,
     pub(super) wires: BTreeMap<WireId, Wire>,
     pub(super) next_wire: u64,
     pub(super) lines: BTreeMap<(usize, Line), WireId>,
@@ -115,6 +115,8 @@ pub(super) struct World {
     next_event: u64,
     pub(super) bug: Option<InjectedBug>,
     pub(super) crashes: u32,
+    /// Late writes that have taken effect.
+    pub(super) late_writes: u32,
 }
 
 impl World {
@@ -134,7 +136,7 @@ impl World {
             devices,
             now: Mono(0),
             jumps: 0,
-            season: Season::Storm,
+            phase: Phase::Faults,
             wires: BTreeMap::new(),
             next_wire: 0,
             lines: BTreeMap::new(),
@@ -142,6 +144,7 @@ impl World {
             next_event: 0,
             bug: options.bug,
             crashes: 0,
+            late_writes: 0,
             plan,
         };
         world.prepare();
@@ -190,7 +193,7 @@ impl World {
         self.queue.push(Reverse(Due { at, number: self.next_event, event }));
     }
 
-    /// Runs to the end; `steps` is the number of events of the storm, and what follows is as long as it must be.
+    /// Runs to the end; `steps` is the number of events with faults, and the rest takes as long as it must.
     pub(super) fn run(&mut self, steps: u64) -> u64 {
         let mut step = 0;
         let (mut until, mut last) = (Mono(u64::MAX), Mono(u64::MAX));
@@ -201,15 +204,15 @@ impl World {
             if self.oracle.broken().is_some() {
                 return step;
             }
-            if self.season == Season::Storm && step >= steps {
-                self.season = Season::Recovery;
+            if self.phase == Phase::Faults && step >= steps {
+                self.phase = Phase::Recovery;
                 self.heal_store();
                 until = self.now.after(RECOVERY);
                 self.calm_wires();
-            } else if self.season == Season::Recovery && self.now >= until {
-                self.season = Season::Rest;
-                (until, last) = (self.now.after(REST), self.now.after(REST_MAX));
-            } else if self.season == Season::Rest && self.now >= until {
+            } else if self.phase == Phase::Recovery && self.now >= until {
+                self.phase = Phase::Settling;
+                (until, last) = (self.now.after(SETTLING), self.now.after(SETTLING_MAX));
+            } else if self.phase == Phase::Settling && self.now >= until {
                 let settled = self.devices.iter().all(|device| device.unsettled().is_none()) && self.is_at_rest();
                 if settled || self.now >= last {
                     break;
@@ -286,7 +289,7 @@ impl World {
 
     fn act(&mut self, device: usize) {
         self.with_device(device, |device, ctx| device.act(ctx));
-        let most = if self.season == Season::Storm { self.plan.pause_ms } else { 200 };
+        let most = if self.phase == Phase::Faults { self.plan.pause_ms } else { 200 };
         let pause = self.random.millis(1, 2 * most);
         self.later(pause, Event::Act(device));
     }
@@ -300,7 +303,7 @@ impl World {
             oracle: &mut self.oracle,
             plan: &self.plan,
             moment,
-            season: self.season,
+            phase: self.phase,
             out: &mut out,
         };
         what(&mut self.devices[number], &mut ctx);

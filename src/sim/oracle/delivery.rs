@@ -72,6 +72,11 @@ impl Oracle {
         lost.next().map(|entry| entry.message.id)
     }
 
+    /// Whether the session has sent the message and not asked for it.
+    fn is_own(&self, session: SessionNo, entry: &Entry) -> bool {
+        self.sends[entry.send].attempts.iter().any(|attempt| attempt.session == Some(session) && !attempt.echo)
+    }
+
     /// Whether a message must reach a subscription for certain.
     fn is_due(&self, session: SessionNo, sub: &Sub, entry: &Entry) -> bool {
         let conversation = entry.message.conversation;
@@ -81,7 +86,7 @@ impl Oracle {
             return false;
         }
         match sub.kind {
-            Kind::Messages => !self.sends[entry.send].attempts.iter().any(|a| a.session == Some(session) && !a.echo),
+            Kind::Messages => !(self.is_own(session, entry) && entry.answered),
             // A removal ends the subscription for good.
             Kind::Topic(of) => of == conversation && inside <= sub.asked_at,
             Kind::All | Kind::Conversations => true,

@@ -5,18 +5,28 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::model::message::Message;
-use crate::model::{ConversationId, UserId};
+use crate::model::{ConversationId, Mono, UserId};
 use crate::sim::facts::{Entry, SendNo};
-use crate::sim::oracle::{Moment, Oracle, Promise};
+use crate::sim::oracle::{Oracle, Promise};
 
 pub(super) const PROMISE: &str = "a send stands in its conversation's log once, as it was sent";
 
 /// Client message ids that are stored.
 pub(super) type Keys = BTreeSet<(ConversationId, UserId, String)>;
 
+/// When and how a message was stored.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::sim) struct StoredAt {
+    pub(in crate::sim) mono: Mono,
+    /// How often a wall clock had jumped.
+    pub(in crate::sim) jumps: u32,
+    /// The node that had asked for it was gone.
+    pub(in crate::sim) orphaned: bool,
+}
+
 impl Oracle {
     /// Puts a message at the end of its log. Returns its send, unless the message stood there before.
-    pub(in crate::sim) fn enter_into_log(&mut self, moment: Moment, message: &Arc<Message>, orphaned: bool) -> Option<SendNo> {
+    pub(in crate::sim) fn enter_into_log(&mut self, stored_at: StoredAt, message: &Arc<Message>) -> Option<SendNo> {
         let Some(&number) = self.by_content.get(&*message.content) else {
             self.break_promise(Promise::Log, format!("the store holds {message:?}, which nobody sent"));
             return None;
@@ -30,7 +40,7 @@ impl Oracle {
             && message.sequence == last.map_or(1, |last| last.sequence + 1)
             && last.is_none_or(|last| last.id < message.id);
         self.index.insert(message.id, (message.conversation, log.len()));
-        let Moment { mono: at, jumps, .. } = moment;
+        let StoredAt { mono: at, jumps, orphaned } = stored_at;
         let (answered, delivered) = (false, false);
         log.push(Entry { message: message.clone(), send: number, at, jumps, orphaned, answered, delivered });
         if !linked {

@@ -26,6 +26,7 @@ use crate::model::{ConversationId, MessageId, Mono, UserId, Wall};
 use crate::sim::facts::{Attempt, Block, Dto, Entry, Kind, LoginNo, Member, Send, SendNo, SessionFact, SessionNo, Sub};
 
 pub(super) use history::Asked;
+pub(super) use log::StoredAt;
 pub(super) use membership::Answered;
 
 /// When something was seen: both clocks, and how often a wall clock has jumped.
@@ -154,9 +155,9 @@ impl Oracle {
         send.attempts.push(attempt);
     }
 
-    /// The store has made a message durable. `orphaned`: the node that asked for it is gone.
-    pub(super) fn stored(&mut self, moment: Moment, message: &Arc<Message>, orphaned: bool) {
-        let Some(number) = self.enter_into_log(moment, message, orphaned) else { return };
+    /// The store has made a message durable.
+    pub(super) fn stored(&mut self, stored_at: StoredAt, message: &Arc<Message>) {
+        let Some(number) = self.enter_into_log(stored_at, message) else { return };
         self.check_stored_once(number, message);
         self.check_sender_allowed(number);
         self.check_refused(number);
