@@ -281,3 +281,23 @@ impl World {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::Options;
+
+    /// Faults strike either node; the clients of one do not notice those of the other.
+    #[test]
+    fn a_node_starts_and_ends_without_the_others() {
+        for seed in 1..=4 {
+            let mut world = World::new(&Options { seed, steps: 0, bug: None, print: false });
+            world.nodes.push(Node::new(1));
+            world.start_node(1);
+            world.run(4_000);
+            let broken = world.oracle.broken();
+            assert!(broken.is_none(), "seed {seed}: {broken:?}");
+            assert!(0 < world.oracle.delivered, "seed {seed}: nothing was delivered");
+        }
+    }
+}

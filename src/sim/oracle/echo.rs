@@ -51,7 +51,7 @@ mod tests {
         let conversation = ConversationId::new(9).unwrap();
         let mut oracle = Oracle::default();
         oracle.pairs.insert(conversation, (user, other));
-        let session = oracle.begin_session(user, None, Wall(u64::MAX), 0);
+        let session = oracle.begin_session(user, None, Wall(1 << 60), 0);
         let destination = Kind::Messages.destination(user, false);
         oracle.subscribe(moment, session, "q", Kind::Messages, destination.clone());
         oracle.subscribed(moment, session, "q");
