@@ -1,4 +1,4 @@
-//! One device of a user: it connects, comes back after every loss, and reads in the history what it missed.
+//! One device of a user: it connects, reconnects after every loss, and reads the messages that it missed in the history.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -9,47 +9,13 @@ use crate::access::token::Claims;
 use crate::client::http::Response;
 use crate::model::command::Position;
 use crate::model::{ConversationId, MessageId, Mono, UserId, Wall};
-use crate::shard::ListenerKind;
+use crate::sim::context::{Ctx, Do, Phase};
 use crate::sim::facts::{Dto, Kind, LoginNo, SendNo, SessionNo};
 use crate::sim::link::{Link, LinkState, News, is_certain};
 use crate::sim::network::Line;
-use crate::sim::oracle::{Moment, Oracle};
-use crate::sim::pages::Asked;
-use crate::sim::plan::{CODE, Plan};
-use crate::sim::random::Random;
+use crate::sim::oracle::{Answered, Asked};
+use crate::sim::plan::CODE;
 use crate::sim::rest::{Question, Rest, query};
-
-/// How far the run is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Season {
-    Storm,
-    /// No more trouble: everybody comes back and finishes.
-    Recovery,
-    /// Nothing new begins.
-    Rest,
-}
-
-/// What a device has at hand while it acts.
-pub(super) struct Ctx<'a> {
-    pub(super) random: &'a mut Random,
-    pub(super) oracle: &'a mut Oracle,
-    pub(super) plan: &'a Plan,
-    pub(super) moment: Moment,
-    pub(super) season: Season,
-    pub(super) out: &'a mut Vec<Do>,
-}
-
-/// What a device does to the network.
-#[derive(Debug)]
-pub(super) enum Do {
-    Open(Line, ListenerKind),
-    Send(Line, Vec<u8>),
-    /// Closes the writing half.
-    Finish(Line),
-    Close(Line),
-    /// Reads nothing for a while.
-    Stall(Line, Duration),
-}
 
 struct Token {
     text: String,
@@ -61,6 +27,8 @@ struct Token {
 pub(super) struct Device {
     pub(super) number: usize,
     pub(super) user: UserId,
+    /// The node that the device connects to.
+    pub(super) node: usize,
     token: Option<Token>,
     logging_in: bool,
     pub(super) link: Option<Link>,
@@ -68,9 +36,9 @@ pub(super) struct Device {
     offline_until: Mono,
     failures: u32,
     pub(super) known: BTreeMap<ConversationId, BTreeSet<MessageId>>,
-    /// Up to here the device knows everything.
+    /// The device knows every message up to this one.
     cursors: BTreeMap<ConversationId, MessageId>,
-    /// Conversations whose history was read since the queue was subscribed: what comes now is next to the cursor.
+    /// Conversations whose history the device has read since it subscribed its queue: the next message follows the cursor.
     caught_up: BTreeSet<ConversationId>,
     fetch: VecDeque<ConversationId>,
     fetching: bool,
@@ -97,10 +65,11 @@ struct Refused {
 }
 
 impl Device {
-    pub(super) fn new(number: usize, user: UserId) -> Self {
+    pub(super) fn new(number: usize, user: UserId, node: usize) -> Self {
         Self {
             number,
             user,
+            node,
             token: None,
             logging_in: false,
             link: None,
@@ -121,15 +90,15 @@ impl Device {
         format!("+1555{:07}", user.value())
     }
 
-    /// Does what has to be done whatever the workload wants: true when that was something.
+    /// Does what a device must do before its workload. Returns whether there was anything to do.
     pub(super) fn keep_up(&mut self, ctx: &mut Ctx<'_>) -> bool {
         match self.link.as_ref().map(|link| link.state) {
             None if ctx.moment.mono >= self.offline_until => {
                 self.connect(ctx);
                 return true;
             }
-            // The server said its last word, or DISCONNECT was sent: most clients close then.
-            Some(LinkState::Ending | LinkState::Refused) if ctx.season != Season::Storm || ctx.random.percent(20) => {
+            // The server has closed the session, or the client has sent DISCONNECT: most clients close the connection then.
+            Some(LinkState::Ending | LinkState::Refused) if ctx.phase != Phase::Faults || ctx.random.percent(20) => {
                 ctx.out.push(Do::Close(Line::Socket));
                 self.ended(ctx, Line::Socket);
                 return true;
@@ -142,7 +111,7 @@ impl Device {
         {
             let after = self.cursors.get(&conversation).copied().unwrap_or(MessageId::MIN);
             let session = self.link.as_ref().map(|link| link.session);
-            let limit = if ctx.season == Season::Storm { ctx.random.pick(&[1, 5, 20, 100]) } else { 100 };
+            let limit = if ctx.phase == Phase::Faults { ctx.random.pick(&[1, 5, 20, 100]) } else { 100 };
             self.fetching = self.read_history(ctx, conversation, Position::After(after), limit, session);
             if !self.fetching {
                 self.fetch.push_front(conversation);
@@ -171,23 +140,23 @@ impl Device {
         self.link = Some(link);
     }
 
-    /// A token, its login and its end; `None` while the device logs in.
+    /// A token, its login and its expiry; `None` while the device logs in.
     pub(super) fn take_token(&mut self, ctx: &mut Ctx<'_>) -> Option<(String, Option<LoginNo>, Wall)> {
-        let storm = ctx.season == Season::Storm;
+        let faults = ctx.phase == Phase::Faults;
         let wall = ctx.moment.wall;
         if self.token.as_ref().is_some_and(|token| token.expires <= wall.after(Duration::from_secs(1)))
-            && !(storm && ctx.random.percent(5))
+            && !(faults && ctx.random.percent(5))
         {
             self.token = None;
         }
         if self.token.is_none() && !self.logging_in {
-            if storm && ctx.random.percent(35) {
+            if faults && ctx.random.percent(35) {
                 let body = format!("{{\"phone\":\"{}\",\"otp\":\"{CODE}\"}}", Self::phone(self.user));
                 self.logging_in = true;
                 self.ask_with(ctx, "", ("POST", "/auth/login", &body), Question::Login);
                 return None;
             }
-            let short = storm && ctx.random.percent(ctx.plan.short_tokens);
+            let short = faults && ctx.random.percent(ctx.plan.short_tokens);
             let life = if short { ctx.random.between(2, 8) as u64 } else { 7_200 };
             let expires = Wall::from_unix_seconds(wall.unix_seconds() + life);
             let claims = Claims { user: self.user, roles: Vec::new(), expires, family: None };
@@ -303,7 +272,7 @@ impl Device {
                 if status == 204 {
                     ctx.oracle.logins[login].get_or_insert(ctx.moment.mono);
                 }
-                // Some go on with what they should have thrown away.
+                // Some clients go on using the token.
                 if ctx.random.percent(60) {
                     self.token = None;
                 }
@@ -312,10 +281,12 @@ impl Device {
             Question::History { asked, catching } => self.history(ctx, asked, catching, status, &mut body),
             Question::Change { conversation, user, adding, version } => {
                 let done = matches!((adding, status), (true, 200..300) | (false, 204 | 404));
-                ctx.oracle.changed(ctx.moment, (conversation, user), adding, done, version);
+                let answered = Answered { node: self.node, version, asked: adding, done };
+                ctx.oracle.changed(ctx.moment, answered, conversation, user);
             }
             Question::Block { user, blocked, version } => {
-                ctx.oracle.blocked(ctx.moment, (self.user, user), blocked, status == 204, version);
+                let answered = Answered { node: self.node, version, asked: blocked, done: status == 204 };
+                ctx.oracle.blocked(ctx.moment, answered, self.user, user);
             }
             Question::Other => {}
         }
@@ -334,12 +305,8 @@ impl Device {
     fn sent(&mut self, ctx: &mut Ctx<'_>, send: SendNo, status: u16, code: &str, body: &mut [u8]) {
         match status {
             200 | 201 => {
-                ctx.oracle.acknowledged(send);
                 let dto = simd_json::serde::from_slice::<Dto>(body);
-                let stored = ctx.oracle.sends[send].stored.map(|id| id.to_string());
-                if dto.map(|dto| dto.id).ok() != stored {
-                    ctx.oracle.violate(format!("send {send} is stored as {stored:?}, and was answered otherwise"));
-                }
+                ctx.oracle.sent(send, dto.map(|dto| dto.id).ok());
             }
             _ => {
                 ctx.oracle.refused(send, status == 401 || is_certain(code) == Some(true));
@@ -355,7 +322,7 @@ impl Device {
         if let Some(page) = &page {
             ctx.oracle.check_page(asked, &page.messages, page.has_more);
         } else if status == 200 {
-            ctx.oracle.violate(format!("{asked:?} was answered with no page"));
+            ctx.oracle.no_page(asked);
         }
         let Some(session) = catching else { return };
         self.fetching = false;
@@ -383,7 +350,7 @@ impl Device {
         }
     }
 
-    /// A stream is over, by the device or by the other side.
+    /// The device or the server has closed a connection.
     pub(super) fn ended(&mut self, ctx: &mut Ctx<'_>, line: Line) {
         match line {
             Line::Socket => {
@@ -427,7 +394,6 @@ impl Device {
         let Some(link) = &self.link else { return Some("it is offline".to_owned()) };
         let asked = self.rest.as_ref().map_or(0, |rest| rest.asked.len());
         let settled = link.is_settled() && asked == 0 && self.fetch.is_empty() && !self.fetching;
-        (!settled)
-            .then(|| format!("stage {:?}, receipts {:?}, {asked} requests, fetch {:?}", link.state, link.pending(), self.fetch))
+        (!settled).then(|| format!("{:?}, receipts {:?}, {asked} requests, fetch {:?}", link.state, link.pending(), self.fetch))
     }
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::model::message::Message;
 use crate::model::{ConversationId, MessageId, Mono, UserId, Wall};
 
-/// A message that some device wanted to send, by the order in which they were thought of.
+/// Names a send of some device, in the order in which the devices began them.
 pub(super) type SendNo = usize;
 /// A session that some device tried to begin.
 pub(super) type SessionNo = usize;
@@ -37,27 +37,25 @@ impl Dto {
     }
 }
 
-/// One message to send, and every time it was tried.
+/// One message to send, and every attempt to send it.
 #[derive(Debug)]
 pub(super) struct Send {
     pub(super) user: UserId,
     pub(super) device: usize,
     pub(super) conversation: ConversationId,
-    /// Different for every message, so that a stored one tells where it came from.
+    /// Different for every send, so that a stored message shows which send it is of.
     pub(super) content: String,
     pub(super) key: Option<String>,
     pub(super) attempts: Vec<Attempt>,
     pub(super) stored: Option<MessageId>,
     pub(super) acknowledged: bool,
-    /// No attempt can be carried out any more: each was refused for certain.
+    /// Attempts that were refused for certain: they cannot be carried out any more.
     pub(super) refused: usize,
-    /// An attempt was refused, and may have been carried out.
-    pub(super) doubtful: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attempt {
-    /// `None`: over REST.
+    /// `None`: the attempt went over REST.
     pub(super) session: Option<SessionNo>,
     pub(super) echo: bool,
     pub(super) at: Mono,
@@ -69,24 +67,25 @@ pub(super) struct Entry {
     pub(super) message: std::sync::Arc<Message>,
     pub(super) send: SendNo,
     pub(super) at: Mono,
-    pub(super) wall: Wall,
-    /// How often the wall clock had jumped.
+    /// How often a wall clock had jumped.
     pub(super) jumps: u32,
+    /// It took effect after the node was gone that had asked for it.
+    pub(super) orphaned: bool,
+    /// The store has answered that it is stored.
+    pub(super) answered: bool,
     pub(super) delivered: bool,
 }
 
 /// A user and a group.
 #[derive(Debug, Default)]
 pub(super) struct Member {
-    /// What the store holds.
+    /// Whether the user is a participant in the store.
     pub(super) stored: bool,
-    /// A participant, and known as one to the server, without interruption since then.
+    /// The user is a participant without interruption since then, and an answer of the server has confirmed it.
     pub(super) inside_since: Option<Mono>,
-    /// Not a participant, and a removal was answered, without a change since then.
+    /// The user is no participant since then: a removal was answered, and nothing has changed since.
     pub(super) outside_since: Option<Mono>,
-    /// Requests under way, and a count of their beginnings and ends: one that saw no other knows what it has done.
-    pub(super) changing: u32,
-    pub(super) version: u64,
+    pub(super) requests: Requests,
 }
 
 /// One user's block of another.
@@ -95,11 +94,46 @@ pub(super) struct Block {
     pub(super) stored: bool,
     /// In force since an answer said so.
     pub(super) since: Option<Mono>,
-    pub(super) changing: u32,
-    pub(super) version: u64,
+    pub(super) requests: Requests,
 }
 
-/// What a subscription is for.
+/// Requests under way that change one thing, and a count of their beginnings and ends: a request that saw no other knows
+/// what it has done.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    /// By the node that was asked.
+    under_way: BTreeMap<usize, u32>,
+    version: u64,
+}
+
+impl Requests {
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub(super) fn begin(&mut self, node: usize) {
+        *self.under_way.entry(node).or_default() += 1;
+        self.version += 1;
+    }
+
+    /// A request is answered that began at `version`. Returns whether it saw no other.
+    pub(super) fn end(&mut self, node: usize, version: u64) -> bool {
+        let alone = self.under_way.values().sum::<u32>() == 1 && self.version == version;
+        if let Some(count) = self.under_way.get_mut(&node) {
+            *count = count.saturating_sub(1);
+        }
+        self.version += 1;
+        alone
+    }
+
+    /// The node is gone, and what it was asked with it.
+    pub(super) fn forget(&mut self, node: usize) {
+        self.under_way.remove(&node);
+        self.version += 1;
+    }
+}
+
+/// The kinds of destinations that devices subscribe to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Messages,
@@ -136,7 +170,7 @@ pub(super) struct Sub {
     pub(super) active_since: Option<Mono>,
     /// The RECEIPT of its UNSUBSCRIBE came.
     pub(super) ended: bool,
-    /// What it was sent, kept when the same id is subscribed anew to the same destination.
+    /// The messages that it was sent. A new subscription under the same id to the same destination keeps them.
     pub(super) seen: BTreeSet<MessageId>,
     pub(super) last: BTreeMap<ConversationId, MessageId>,
 }

@@ -9,7 +9,7 @@ use crate::model::{ConversationId, MessageId, UserId};
 use crate::protocol::stomp::{self, Command, Version};
 use crate::protocol::websocket::Kind as PacketKind;
 use crate::shard::ListenerKind;
-use crate::sim::device::{Ctx, Do};
+use crate::sim::context::{Ctx, Do};
 use crate::sim::facts::{Attempt, Dto, Kind, SendNo, SessionNo};
 use crate::sim::network::Line;
 

@@ -1,12 +1,13 @@
 //! Byte streams between clients and shards: bounded, cut anywhere, reset at any time.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use crate::model::{ConnectionId, Mono};
 use crate::shard::ListenerKind;
 use crate::sim::random::Random;
 
-/// A stream for the whole run. Never used again.
+/// Names a stream for the whole run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct WireId(pub(super) u64);
 
@@ -15,20 +16,33 @@ pub(super) struct WireId(pub(super) u64);
 pub(super) enum Line {
     /// STOMP, or the packets of SockJS.
     Socket,
-    /// What SockJS brings.
+    /// The requests that bring messages over SockJS.
     Bring,
     Rest,
 }
 
+/// One shard of one node, by their indices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ShardAddress {
+    pub(super) node: usize,
+    pub(super) shard: usize,
+}
+
+impl fmt::Display for ShardAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "shard {}.{}", self.node, self.shard)
+    }
+}
+
 /// Where the server's end of a stream is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// In the listener's queue.
-    Waiting,
-    At(usize, ConnectionId),
-    /// Between two shards.
-    Moving,
-    Gone,
+pub(super) enum ServerEnd {
+    /// In the queue of its node's listener.
+    Unaccepted,
+    At(ShardAddress, ConnectionId),
+    /// On its way from one shard to another.
+    HandedOver,
+    Closed,
 }
 
 /// One TCP connection.
@@ -37,7 +51,9 @@ pub(super) struct Wire {
     pub(super) device: usize,
     pub(super) line: Line,
     pub(super) kind: ListenerKind,
-    pub(super) place: Place,
+    /// The node that the client connects to.
+    pub(super) node: usize,
+    pub(super) server_end: ServerEnd,
     /// From the client, not yet read by the server.
     pub(super) up: VecDeque<u8>,
     /// The client sends nothing after `up`.
@@ -49,7 +65,7 @@ pub(super) struct Wire {
     /// Bytes of one read or write at most.
     chunk: usize,
     pub(super) reset: bool,
-    /// The client's end is closed: who writes to it is told so by a reset.
+    /// The client's end is closed: a write to it is answered with a reset.
     pub(super) client_gone: bool,
     pub(super) paused: bool,
     /// A flush is under way, as the boundary has it.
@@ -63,12 +79,13 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(random: &mut Random, device: usize, line: Line, kind: ListenerKind) -> Self {
+    pub(super) fn new(random: &mut Random, (device, node): (usize, usize), line: Line, kind: ListenerKind) -> Self {
         Self {
             device,
             line,
             kind,
-            place: Place::Waiting,
+            node,
+            server_end: ServerEnd::Unaccepted,
             up: VecDeque::new(),
             up_ends: false,
             down: VecDeque::new(),
@@ -92,7 +109,7 @@ impl Wire {
         if most <= 1 || random.percent(40) { most } else { random.between(1, most) }
     }
 
-    /// From now on the network is quick, and the client reads.
+    /// From now on the network is fast, and the client reads without a pause.
     pub(super) fn calm(&mut self, now: Mono) {
         self.chunk = 65_536;
         self.stalled_until = now;
@@ -108,14 +125,14 @@ impl Wire {
     }
 }
 
-/// Ids of connections on one shard: a free index, and a generation that was never there.
+/// Ids of connections on one shard: a free index, and a generation that was never used with it.
 #[derive(Debug, Default)]
-pub(super) struct Ids {
+pub(super) struct ConnectionIds {
     generations: Vec<u32>,
     free: Vec<u32>,
 }
 
-impl Ids {
+impl ConnectionIds {
     pub(super) fn take(&mut self) -> ConnectionId {
         let index = self.free.pop().unwrap_or_else(|| {
             self.generations.push(0);

@@ -1,4 +1,4 @@
-//! What one run is like: sizes, limits and kinds of trouble, drawn from the seed, so that seeds differ in more than luck.
+//! The plan of one run: sizes, limits and rates of faults, drawn from the seed, so that runs differ in more than luck.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use crate::session::Policy;
 use crate::session::endpoints::Endpoints;
 use crate::sim::random::Random;
 
-/// The code that always works, so that clients can log in without reading anybody's phone.
+/// The one-time code that every login accepts, so that clients need no phone.
 pub(super) const CODE: &str = "000000";
 
-/// Out of a thousand requests of its kind, how many fail in this way.
+/// How many of a thousand requests fail in each way.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct StoreFaults {
     pub(super) unavailable: u32,
@@ -22,10 +22,12 @@ pub(super) struct StoreFaults {
     pub(super) unknown_done: u32,
     /// The reply is lost, and the write did not happen.
     pub(super) unknown_undone: u32,
+    /// The reply is lost, and the write may take effect later.
+    pub(super) unknown_late: u32,
     pub(super) reads: u32,
 }
 
-/// Out of a thousand turns of the fault finder, how many bring this.
+/// How many of a thousand [`Trouble`](crate::sim::world::Event::Trouble) events bring each fault.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Troubles {
     pub(super) crash: u32,
@@ -39,11 +41,13 @@ pub(super) struct Troubles {
 pub(super) struct Group {
     pub(super) id: ConversationId,
     pub(super) participants: Vec<UserId>,
-    /// A pair's own, whose participants do not change.
+    /// The conversation of a pair: its participants do not change.
     pub(super) direct: bool,
 }
 
 pub(super) struct Plan {
+    pub(super) nodes: u16,
+    /// Shards of each node.
     pub(super) shards: u16,
     pub(super) users: Vec<UserId>,
     /// Devices of each user.
@@ -52,16 +56,16 @@ pub(super) struct Plan {
     pub(super) policy: Arc<Policy>,
     pub(super) store: StoreFaults,
     pub(super) troubles: Troubles,
-    /// The longest that mail between two shards takes, in microseconds.
+    /// The longest time that mail between two shards takes, in microseconds.
     pub(super) mesh_us: u64,
     pub(super) store_us: u64,
     /// Replies of the store come in the order of the requests.
     pub(super) replies_in_order: bool,
-    /// Pause between two steps of a device, in milliseconds.
+    /// Pause between two actions of a device, in milliseconds.
     pub(super) pause_ms: u64,
-    /// Participants come and go, and block each other, so often that it happens at once.
+    /// Participants come and go and block each other so often that several changes are under way at once.
     pub(super) quarrels: bool,
-    /// Of a hundred tokens, those that live for seconds only.
+    /// How many of a hundred tokens expire within seconds.
     pub(super) short_tokens: u32,
 }
 
@@ -77,6 +81,7 @@ impl Plan {
             busy: rate(random, 40),
             unknown_done: rate(random, 80),
             unknown_undone: rate(random, 80),
+            unknown_late: rate(random, 250),
             reads: rate(random, 60),
         };
         let troubles = Troubles {
@@ -87,6 +92,7 @@ impl Plan {
             outage: rate(random, 40),
         };
         Self {
+            nodes: 1,
             shards,
             conversations: conversations(random, &users),
             users,
@@ -123,7 +129,7 @@ fn conversations(random: &mut Random, users: &[UserId]) -> Vec<Group> {
     groups
 }
 
-/// Limits small enough to be met.
+/// Limits that are small enough for a run to reach them.
 fn policy(random: &mut Random) -> Policy {
     let default = Limits::default();
     let limits = Limits {

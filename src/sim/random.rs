@@ -1,4 +1,4 @@
-//! The one source of chance: everything that is not decided by the program is decided here, from the seed.
+//! The one source of randomness: every choice of a run is drawn here, from the seed.
 
 use std::time::Duration;
 

@@ -6,12 +6,12 @@ use crate::client::http::{Request, Response, Responses};
 use crate::model::command::Position;
 use crate::model::{ConversationId, UserId};
 use crate::shard::ListenerKind;
-use crate::sim::device::{Ctx, Do};
+use crate::sim::context::{Ctx, Do};
 use crate::sim::facts::{LoginNo, SendNo, SessionNo};
 use crate::sim::network::Line;
-use crate::sim::pages::Asked;
+use crate::sim::oracle::Asked;
 
-/// The purpose of a request, to understand its response.
+/// A request, as far as the device needs it to understand the response.
 #[derive(Clone, Debug)]
 pub(super) enum Question {
     Login,
@@ -60,7 +60,7 @@ impl Rest {
         ctx.out.push(Do::Send(Line::Rest, bytes));
     }
 
-    /// Whole responses, each with its question.
+    /// Returns the responses that have come whole, each with its request.
     pub(super) fn receive(&mut self, ctx: &mut Ctx<'_>, mut bytes: &[u8]) -> Vec<(Question, Response)> {
         let mut answers = Vec::new();
         loop {
@@ -68,7 +68,7 @@ impl Rest {
                 Ok(None) => return answers,
                 Ok(Some(response)) => match self.asked.pop_front() {
                     Some(question) => answers.push((question, response)),
-                    // A server may say why it closes an idle connection.
+                    // The server may answer 408 before it closes an idle connection.
                     None if matches!(response.status, 408 | 503) => {}
                     None => ctx.oracle.violate(format!("an answer without a question: {response:?}")),
                 },

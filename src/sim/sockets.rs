@@ -1,4 +1,4 @@
-//! The sockets' side of the world: bytes between devices and shards, and the trouble that befalls them.
+//! The sockets of the world: bytes between devices and shards, and the faults of the network and the nodes.
 
 use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr};
@@ -6,25 +6,26 @@ use std::time::Duration;
 
 use crate::model::{ConnectionId, Redacted};
 use crate::shard::{Handover, Input};
-use crate::sim::device::{Do, Season};
-use crate::sim::network::{Line, Place, Wire, WireId};
+use crate::sim::context::{Do, Phase};
+use crate::sim::network::{Line, ServerEnd, ShardAddress, Wire, WireId};
 use crate::sim::world::{Event, World};
 
-/// Over the limit of an outbox stand at most the last words (an ERROR, a RECEIPT, a close frame), or what a stream of SockJS
-/// begins with.
+/// An outbox may exceed its limit by the last frames of a session (an ERROR, a RECEIPT, a close frame), or by the prelude of a
+/// SockJS stream.
 const LAST_WORDS_BYTES: usize = 4_096;
-/// One way through the network, in microseconds.
+/// The time that bytes take through the network, in microseconds.
 const NETWORK_US: (u64, u64) = (20, 3_000);
 
 impl World {
-    /// What a device does to its streams.
+    /// Carries out an action of a device on the network.
     pub(super) fn carry_out_for(&mut self, device: usize, action: Do) {
         match action {
             Do::Open(line, kind) => {
                 let id = WireId(self.next_wire);
                 self.next_wire += 1;
-                let mut wire = Wire::new(&mut self.random, device, line, kind);
-                if self.season != Season::Storm {
+                let node = self.devices[device].node;
+                let mut wire = Wire::new(&mut self.random, (device, node), line, kind);
+                if self.phase != Phase::Faults {
                     wire.calm(self.now);
                 }
                 self.wires.insert(id, wire);
@@ -79,7 +80,7 @@ impl World {
     fn write_soon(&mut self, id: WireId) {
         let Some(wire) = self.wires.get_mut(&id).filter(|wire| !wire.write_due) else { return };
         wire.write_due = true;
-        // A flush comes at the end of the turn.
+        // A shard's writes go out after its handler has returned.
         self.later(Duration::from_micros(1), Event::Write(id));
     }
 
@@ -97,123 +98,124 @@ impl World {
         let Some(wire) = self.wires.get_mut(&id) else { return };
         wire.read_due = false;
         let reset = wire.reset;
-        match wire.place {
-            Place::Waiting => self.accept(id),
-            Place::Moving => {}
-            Place::Gone => {
+        match wire.server_end {
+            ServerEnd::Unaccepted => self.accept(id),
+            ServerEnd::HandedOver => {}
+            ServerEnd::Closed => {
                 if wire.client_gone {
                     self.wires.remove(&id);
                 }
             }
-            Place::At(..) if wire.paused => {}
-            Place::At(seat, connection) if reset || (wire.up.is_empty() && wire.up_ends) => {
-                self.lose(id, seat, connection);
+            ServerEnd::At(..) if wire.paused => {}
+            ServerEnd::At(at, connection) if reset || (wire.up.is_empty() && wire.up_ends) => {
+                self.lose(id, at, connection);
             }
-            Place::At(seat, connection) if !wire.up.is_empty() => {
+            ServerEnd::At(at, connection) if !wire.up.is_empty() => {
                 let count = wire.piece(&mut self.random, wire.up.len());
                 let mut bytes = Wire::take(&mut wire.up, count);
                 let more = !wire.up.is_empty() || wire.up_ends;
-                self.trace.bytes(self.now, format_args!("shard {seat} reads {connection:?}"), &bytes);
-                self.handle(seat, Input::Received { connection, bytes: &mut bytes });
+                self.trace.bytes(self.now, format_args!("{at} reads {connection:?}"), &bytes);
+                self.handle(at, Input::Received { connection, bytes: &mut bytes });
                 if more {
                     self.read_soon(id);
                 }
             }
-            Place::At(..) => {}
+            ServerEnd::At(..) => {}
         }
     }
 
     fn accept(&mut self, id: WireId) {
-        if self.seats.is_empty() || self.draining {
+        let Some(node) = self.wires.get(&id).map(|wire| wire.node) else { return };
+        if !self.nodes[node].is_listening() {
             return self.refuse(id);
         }
-        let seat = self.random.below(self.seats.len());
-        let connection = self.seats[seat].ids.take();
-        self.seats[seat].wires.insert(connection, id);
+        let at = ShardAddress { node, shard: self.random.below(self.nodes[node].shards.len()) };
+        let connection = self.shard(at).connection_ids.take();
+        self.shard(at).wires.insert(connection, id);
         let Some(wire) = self.wires.get_mut(&id) else { return };
-        wire.place = Place::At(seat, connection);
+        wire.server_end = ServerEnd::At(at, connection);
         let kind = wire.kind;
         let peer = IpAddr::V4(Ipv4Addr::new(10, 0, 0, wire.device as u8));
-        self.trace.note(self.now, format_args!("shard {seat} accepts {id:?} as {connection:?}"));
-        self.handle(seat, Input::Opened { connection, peer: Redacted::new(peer), kind });
+        self.trace.note(self.now, format_args!("{at} accepts {id:?} as {connection:?}"));
+        self.handle(at, Input::Opened { connection, peer: Redacted::new(peer), kind });
         self.read_soon(id);
     }
 
     fn refuse(&mut self, id: WireId) {
         let Some(wire) = self.wires.get_mut(&id) else { return };
-        (wire.place, wire.reset) = (Place::Gone, true);
+        (wire.server_end, wire.reset) = (ServerEnd::Closed, true);
         self.arrive_soon(id);
     }
 
     /// Takes a connection off its shard: its index is free again.
-    pub(super) fn release(&mut self, seat: usize, connection: ConnectionId, place: Place) -> WireId {
-        let wire = self.seats[seat].wires.remove(&connection).expect("a shard names connections that it has");
-        self.seats[seat].ids.release(connection);
+    pub(super) fn release(&mut self, at: ShardAddress, connection: ConnectionId, server_end: ServerEnd) -> WireId {
+        let wire = self.shard(at).wires.remove(&connection).expect("a shard names connections that it has");
+        self.shard(at).connection_ids.release(connection);
         if let Some(wire) = self.wires.get_mut(&wire) {
-            (wire.place, wire.paused, wire.flushing) = (place, false, false);
+            (wire.server_end, wire.paused, wire.flushing) = (server_end, false, false);
         }
         wire
     }
 
-    fn lose(&mut self, id: WireId, seat: usize, connection: ConnectionId) {
-        self.trace.note(self.now, format_args!("shard {seat} loses {connection:?}"));
-        self.release(seat, connection, Place::Gone);
+    fn lose(&mut self, id: WireId, at: ShardAddress, connection: ConnectionId) {
+        self.trace.note(self.now, format_args!("{at} loses {connection:?}"));
+        self.release(at, connection, ServerEnd::Closed);
         if let Some(wire) = self.wires.get_mut(&id) {
-            // What was on its way when the socket was closed may arrive or not.
+            // Bytes that were under way when the socket was closed may arrive or not.
             if wire.reset || self.random.percent(50) {
                 wire.down.clear();
             }
             wire.down_ends = true;
         }
-        self.handle(seat, Input::Lost { connection });
+        self.handle(at, Input::Lost { connection });
         self.arrive_soon(id);
     }
 
-    pub(super) fn adopt(&mut self, seat: usize, id: WireId, handover: Box<Handover>) {
-        let connection = self.seats[seat].ids.take();
-        self.seats[seat].wires.insert(connection, id);
+    pub(super) fn adopt(&mut self, at: ShardAddress, id: WireId, handover: Box<Handover>) {
+        let connection = self.shard(at).connection_ids.take();
+        self.shard(at).wires.insert(connection, id);
         if let Some(wire) = self.wires.get_mut(&id) {
-            wire.place = Place::At(seat, connection);
+            wire.server_end = ServerEnd::At(at, connection);
         }
-        self.trace.note(self.now, format_args!("shard {seat} adopts {id:?} as {connection:?}"));
-        self.handle(seat, Input::Adopted { connection, handover });
+        self.trace.note(self.now, format_args!("{at} adopts {id:?} as {connection:?}"));
+        self.handle(at, Input::Adopted { connection, handover });
         self.read_soon(id);
     }
 
-    fn wire_of(&mut self, seat: usize, connection: ConnectionId) -> Option<(WireId, &mut Wire)> {
-        let id = *self.seats[seat].wires.get(&connection)?;
+    fn wire_of(&mut self, at: ShardAddress, connection: ConnectionId) -> Option<(WireId, &mut Wire)> {
+        let id = *self.shard(at).wires.get(&connection)?;
         self.wires.get_mut(&id).map(|wire| (id, wire))
     }
 
-    pub(super) fn flush(&mut self, seat: usize, connection: ConnectionId) {
-        let Some((id, wire)) = self.wire_of(seat, connection) else {
-            return self.oracle.violate(format!("shard {seat} flushes {connection:?}, which it does not have"));
+    pub(super) fn flush(&mut self, at: ShardAddress, connection: ConnectionId) {
+        let Some((id, wire)) = self.wire_of(at, connection) else {
+            return self.oracle.boundary_broken(format!("{at} flushes {connection:?}, which it does not have"));
         };
         let twice = std::mem::replace(&mut wire.flushing, true);
         if twice {
-            self.oracle.violate(format!("shard {seat} flushes {connection:?} while a flush is under way"));
+            self.oracle.boundary_broken(format!("{at} flushes {connection:?} while a flush is under way"));
         }
         self.write_soon(id);
     }
 
-    pub(super) fn pause(&mut self, seat: usize, connection: ConnectionId, paused: bool) {
-        let Some((id, wire)) = self.wire_of(seat, connection) else { return };
+    pub(super) fn pause(&mut self, at: ShardAddress, connection: ConnectionId, paused: bool) {
+        let Some((id, wire)) = self.wire_of(at, connection) else { return };
         wire.paused = paused;
         if !paused {
             self.read_soon(id);
         }
     }
 
-    pub(super) fn shut(&mut self, seat: usize, connection: ConnectionId) {
-        self.trace.note(self.now, format_args!("shard {seat} shuts {connection:?}"));
-        let Some((id, wire)) = self.wire_of(seat, connection) else { return };
+    pub(super) fn shut(&mut self, at: ShardAddress, connection: ConnectionId) {
+        self.trace.note(self.now, format_args!("{at} shuts {connection:?}"));
+        let Some((id, wire)) = self.wire_of(at, connection) else { return };
         wire.down_ends = true;
         self.arrive_soon(id);
     }
 
-    pub(super) fn close(&mut self, seat: usize, connection: ConnectionId) {
-        self.trace.note(self.now, format_args!("shard {seat} closes {connection:?}"));
-        let id = self.release(seat, connection, Place::Gone);
+    pub(super) fn close(&mut self, at: ShardAddress, connection: ConnectionId) {
+        self.trace.note(self.now, format_args!("{at} closes {connection:?}"));
+        let id = self.release(at, connection, ServerEnd::Closed);
         if let Some(wire) = self.wires.get_mut(&id) {
             // Closing with unread bytes resets.
             wire.reset |= !wire.up.is_empty();
@@ -223,19 +225,19 @@ impl World {
         self.read_soon(id);
     }
 
-    /// The server's end writes what its outbox holds, as far as there is room.
+    /// The server's end writes bytes of its outbox, as far as the stream has room.
     pub(super) fn write(&mut self, id: WireId) {
         let Some(wire) = self.wires.get_mut(&id) else { return };
         wire.write_due = false;
-        let Place::At(seat, connection) = wire.place else { return };
+        let ServerEnd::At(at, connection) = wire.server_end else { return };
         if !wire.flushing {
             return;
         }
         if wire.reset || wire.client_gone {
-            return self.lose(id, seat, connection);
+            return self.lose(id, at, connection);
         }
-        let Some(outbox) = self.seats[seat].shard.outbox(connection) else {
-            return self.oracle.violate(format!("shard {seat} has forgotten {connection:?}, and did not say so"));
+        let Some(outbox) = self.nodes[at.node].shards[at.shard].shard.outbox(connection) else {
+            return self.oracle.boundary_broken(format!("{at} has forgotten {connection:?}, and did not say so"));
         };
         let waiting = outbox.bytes();
         let mut slices = [IoSlice::new(&[]); 8];
@@ -249,23 +251,23 @@ impl World {
         let blocked = bytes.len() < offered && wire.room() == 0;
         wire.flushing = bytes.len() < waiting;
         let goes_on = wire.flushing && !blocked;
-        self.check_outbox(waiting, connection, seat);
-        self.trace.bytes(self.now, format_args!("shard {seat} writes {connection:?} of {waiting}, blocked {blocked}:"), &bytes);
-        self.handle(seat, Input::Written { connection, bytes: bytes.len(), blocked });
+        self.check_outbox(waiting, connection, at);
+        self.trace.bytes(self.now, format_args!("{at} writes {connection:?} of {waiting}, blocked {blocked}:"), &bytes);
+        self.handle(at, Input::Written { connection, bytes: bytes.len(), blocked });
         self.arrive_soon(id);
         if goes_on {
             self.write_soon(id);
         }
     }
 
-    fn check_outbox(&mut self, waiting: usize, connection: ConnectionId, seat: usize) {
+    fn check_outbox(&mut self, waiting: usize, connection: ConnectionId, at: ShardAddress) {
         let limits = &self.plan.policy.limits;
         // A page of history for each pipelined request of a REST connection.
         let pages = limits.http_pipelined * usize::from(limits.page_max) * 4_000;
-        let is_rest = self.wire_of(seat, connection).is_some_and(|(_, wire)| wire.line == Line::Rest);
+        let is_rest = self.wire_of(at, connection).is_some_and(|(_, wire)| wire.line == Line::Rest);
         let most = if is_rest { pages } else { self.plan.policy.limits.outbox_bytes + LAST_WORDS_BYTES };
         if waiting > most {
-            self.oracle.violate(format!("shard {seat}: {waiting} bytes wait for {connection:?}, at most {most} may"));
+            self.oracle.boundary_broken(format!("{at}: {waiting} bytes wait for {connection:?}, at most {most} may"));
         }
     }
 
@@ -305,9 +307,9 @@ impl World {
         self.with_device(device, |device, ctx| device.received(ctx, line, &bytes));
     }
 
-    /// Something goes wrong, or not.
+    /// Lets a fault happen now and then.
     pub(super) fn trouble(&mut self) {
-        if self.season != Season::Storm {
+        if self.phase != Phase::Faults {
             return;
         }
         let pause = self.random.millis(5, 100);
@@ -322,46 +324,47 @@ impl World {
                 self.arrive_soon(id);
             }
         }
+        let node = self.random.below(self.nodes.len());
         if self.random.per_mille(troubles.wall_jump) {
-            let most = self.random.pick(&[1, 60, 3_600]) * 10_000_000;
-            let jump = (self.random.bits() % (2 * most as u64)) as i64 - most;
-            self.wall_offset = (self.wall_offset + jump).clamp(-72_000_000_000, 72_000_000_000);
-            self.jumps += 1;
-            self.trace.note(self.now, format_args!("the wall clock jumps by {jump}"));
+            self.jump_wall_clock(node);
         }
         if self.random.per_mille(troubles.outage) {
-            let pause = self.random.millis(10, 2_000);
-            self.disk.outage_until = self.now.after(pause);
+            self.begin_outage(node);
         }
-        if self.seats.is_empty() {
+        if self.nodes[node].shards.is_empty() {
             return;
         }
         if self.random.per_mille(troubles.crash) {
-            self.stop_node(false);
-        } else if self.random.per_mille(troubles.drain) && !self.draining {
-            self.draining = true;
-            for seat in 0..usize::from(self.plan.shards) {
-                self.trace.note(self.now, format_args!("shard {seat} is to drain"));
-                self.handle(seat, Input::Drain);
-            }
+            self.stop_node(node, false);
+        } else if self.random.per_mille(troubles.drain) && !self.nodes[node].draining {
+            self.drain_node(node);
         }
     }
 
+    fn jump_wall_clock(&mut self, node: usize) {
+        let most = self.random.pick(&[1, 60, 3_600]) * 10_000_000;
+        let jump = (self.random.bits() % (2 * most as u64)) as i64 - most;
+        let offset = &mut self.nodes[node].wall_offset;
+        *offset = (*offset + jump).clamp(-72_000_000_000, 72_000_000_000);
+        self.jumps += 1;
+        self.trace.note(self.now, format_args!("the wall clock of node {node} jumps by {jump}"));
+    }
+
     /// The node is gone, and its end of every stream with it.
-    pub(super) fn break_wires(&mut self, by_reset: bool) {
+    pub(super) fn break_wires(&mut self, node: usize, by_reset: bool) {
         let ids: Vec<WireId> = self.wires.keys().copied().collect();
         for id in ids {
             let Some(wire) = self.wires.get_mut(&id) else { continue };
-            if wire.place == Place::Gone || wire.place == Place::Waiting {
+            if wire.node != node || matches!(wire.server_end, ServerEnd::Closed | ServerEnd::Unaccepted) {
                 continue;
             }
-            (wire.place, wire.down_ends) = (Place::Gone, true);
+            (wire.server_end, wire.down_ends) = (ServerEnd::Closed, true);
             wire.reset |= by_reset;
             self.arrive_soon(id);
         }
     }
 
-    /// From now on nobody stalls.
+    /// From now on every client reads.
     pub(super) fn calm_wires(&mut self) {
         let ids: Vec<WireId> = self.wires.keys().copied().collect();
         for id in ids {

@@ -1,4 +1,4 @@
-//! What happened, as a running hash and, when asked for, in print: the same seed gives the same of both.
+//! The events of a run as a running hash and, on request, in print: the same seed gives the same hash and the same print.
 
 use std::fmt::{self, Write};
 

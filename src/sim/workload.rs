@@ -1,37 +1,38 @@
-//! What devices do of their own accord, chosen by the random.
+//! The workload: what devices do when nothing else has to be done, chosen at random.
 
 use crate::model::command::Position;
 use crate::model::{ConversationId, MessageId, UserId};
-use crate::sim::device::{Ctx, Device, Do, Season};
+use crate::sim::context::{Ctx, Do, Phase};
+use crate::sim::device::Device;
 use crate::sim::facts::{Attempt, Kind};
 use crate::sim::link::LinkState;
 use crate::sim::network::Line;
 use crate::sim::rest::Question;
 
-/// Steps and how often each is taken, in proportion.
-const STEPS: [(Step, u32); 18] = [
-    (Step::Send, 400),
-    (Step::SendBurst, 30),
-    (Step::SendRest, 80),
-    (Step::Retry, 60),
-    (Step::Page, 40),
-    (Step::Subscribe, 80),
-    (Step::Unsubscribe, 25),
-    (Step::Resubscribe, 20),
-    (Step::Change, 60),
-    (Step::Block, 25),
-    (Step::MarkRead, 15),
-    (Step::Ask, 10),
-    (Step::Ping, 10),
-    (Step::Disconnect, 8),
-    (Step::Drop, 8),
-    (Step::HalfClose, 4),
-    (Step::Stall, 6),
-    (Step::LogOut, 10),
+/// The actions of the workload, and how often a device takes each of them in proportion.
+const ACTIONS: [(Action, u32); 18] = [
+    (Action::Send, 400),
+    (Action::SendBurst, 30),
+    (Action::SendRest, 80),
+    (Action::Retry, 60),
+    (Action::Page, 40),
+    (Action::Subscribe, 80),
+    (Action::Unsubscribe, 25),
+    (Action::Resubscribe, 20),
+    (Action::Change, 60),
+    (Action::Block, 25),
+    (Action::MarkRead, 15),
+    (Action::Ask, 10),
+    (Action::Ping, 10),
+    (Action::Disconnect, 8),
+    (Action::Drop, 8),
+    (Action::HalfClose, 4),
+    (Action::Stall, 6),
+    (Action::LogOut, 10),
 ];
 
 #[derive(Clone, Copy, Debug)]
-enum Step {
+enum Action {
     Send,
     SendBurst,
     SendRest,
@@ -53,55 +54,55 @@ enum Step {
 }
 
 impl Device {
-    /// One turn of the device.
+    /// The device acts once.
     pub(super) fn act(&mut self, ctx: &mut Ctx<'_>) {
-        if self.keep_up(ctx) || ctx.season == Season::Rest {
+        if self.keep_up(ctx) || ctx.phase == Phase::Settling {
             return;
         }
         let online = self.link.as_ref().is_some_and(|link| link.state == LinkState::Online);
         if !online {
             return;
         }
-        if ctx.season == Season::Recovery {
+        if ctx.phase == Phase::Recovery {
             return self.retry_one(ctx);
         }
-        let weights = STEPS.map(|(step, weight)| match step {
-            Step::Change | Step::Block if ctx.plan.quarrels => 8 * weight,
+        let weights = ACTIONS.map(|(action, weight)| match action {
+            Action::Change | Action::Block if ctx.plan.quarrels => 8 * weight,
             _ => weight,
         });
-        let step = STEPS[ctx.random.weighted(&weights)].0;
-        self.take_step(ctx, step);
+        let action = ACTIONS[ctx.random.weighted(&weights)].0;
+        self.take_action(ctx, action);
         if let Some(link) = self.link.as_mut().filter(|link| link.state != LinkState::Opening) {
             link.flush(ctx);
         }
     }
 
-    fn take_step(&mut self, ctx: &mut Ctx<'_>, step: Step) {
-        match step {
-            Step::Send => self.send(ctx, false),
-            Step::SendBurst => {
+    fn take_action(&mut self, ctx: &mut Ctx<'_>, action: Action) {
+        match action {
+            Action::Send => self.send(ctx, false),
+            Action::SendBurst => {
                 for _ in 0..ctx.random.between(2, 12) {
                     self.send(ctx, false);
                 }
             }
-            Step::SendRest => {
+            Action::SendRest => {
                 for _ in 0..ctx.random.pick(&[1, 1, 1, 4]) {
                     self.send(ctx, true);
                 }
             }
-            Step::Retry => self.retry_one(ctx),
-            Step::Page => self.page(ctx),
-            Step::Subscribe => self.subscribe(ctx),
-            Step::Unsubscribe => self.unsubscribe(ctx),
-            Step::Resubscribe => self.resubscribe(ctx),
-            Step::Change => self.change(ctx),
-            Step::Block => self.block(ctx),
-            Step::MarkRead => self.mark_read(ctx),
-            Step::Ask => {
+            Action::Retry => self.retry_one(ctx),
+            Action::Page => self.page(ctx),
+            Action::Subscribe => self.subscribe(ctx),
+            Action::Unsubscribe => self.unsubscribe(ctx),
+            Action::Resubscribe => self.resubscribe(ctx),
+            Action::Change => self.change(ctx),
+            Action::Block => self.block(ctx),
+            Action::MarkRead => self.mark_read(ctx),
+            Action::Ask => {
                 let path = ctx.random.pick(&["/users/me", "/conversations", "/users/me/blocks"]);
                 self.ask(ctx, ("GET", path, ""), Question::Other);
             }
-            Step::Ping => {
+            Action::Ping => {
                 let count = ctx.random.pick(&[1, 1, 200]);
                 let bytes = ctx.random.between(0, 125);
                 if let Some(link) = &mut self.link {
@@ -110,27 +111,27 @@ impl Device {
                     }
                 }
             }
-            Step::Disconnect => {
+            Action::Disconnect => {
                 if let Some(link) = &mut self.link {
                     link.disconnect();
                 }
             }
-            Step::Drop => {
+            Action::Drop => {
                 let line = ctx.random.pick(&[Line::Socket, Line::Socket, Line::Bring, Line::Rest]);
                 ctx.out.push(Do::Close(line));
                 self.ended(ctx, line);
             }
-            Step::HalfClose => ctx.out.push(Do::Finish(ctx.random.pick(&[Line::Socket, Line::Bring, Line::Rest]))),
-            Step::Stall => {
+            Action::HalfClose => ctx.out.push(Do::Finish(ctx.random.pick(&[Line::Socket, Line::Bring, Line::Rest]))),
+            Action::Stall => {
                 let line = ctx.random.pick(&[Line::Socket, Line::Socket, Line::Bring, Line::Rest]);
                 let pause = ctx.random.pick(&[200, 3_000, 30_000]);
                 ctx.out.push(Do::Stall(line, ctx.random.millis(0, pause)));
             }
-            Step::LogOut => self.log_out(ctx),
+            Action::LogOut => self.log_out(ctx),
         }
     }
 
-    /// Mostly one that the user takes part in.
+    /// Chooses a conversation, mostly one of the user's.
     fn choose_conversation(&self, ctx: &mut Ctx<'_>) -> ConversationId {
         let mine: Vec<ConversationId> = ctx
             .plan
@@ -216,7 +217,7 @@ impl Device {
         }
     }
 
-    /// Subscriptions of the workload that are in force.
+    /// One of the workload's subscriptions that are in force.
     fn extra_subscription(&self, ctx: &mut Ctx<'_>) -> Option<String> {
         let link = self.link.as_ref()?;
         let subs = &ctx.oracle.sessions[link.session].subs;
@@ -264,7 +265,7 @@ impl Device {
             self.ask(ctx, ("DELETE", &format!("{path}/{user}"), ""), question)
         };
         if asked {
-            ctx.oracle.changing(conversation, user, adding);
+            ctx.oracle.changing(self.node, conversation, user, adding);
         }
     }
 
@@ -280,7 +281,7 @@ impl Device {
         let version = ctx.oracle.version_of_block(self.user, user) + 1;
         let question = Question::Block { user, blocked, version };
         if self.ask(ctx, (method, &format!("/users/{user}/block"), ""), question) {
-            ctx.oracle.blocking(self.user, user, blocked);
+            ctx.oracle.blocking(self.node, self.user, user, blocked);
         }
     }
 

@@ -1,16 +1,19 @@
-//! The world around the shards: it plays the part of io, for all shards of one node at once, in the order of events.
+//! The world around the nodes: the time, the queue of events, the devices and their network, the store, and the oracle that
+//! watches.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
+use crate::model::Mono;
 use crate::model::message::{Conversation, ConversationKind, Participant, ParticipantRole};
-use crate::model::{ConnectionId, Mono, Now, ShardId, Wall};
-use crate::shard::{Effect, Handover, Input, Mail, Shard, ShardSettings, UserMail};
-use crate::sim::device::{Ctx, Device, Season};
-use crate::sim::disk::Disk;
-use crate::sim::network::{Ids, Line, Place, Wire, WireId};
-use crate::sim::oracle::{Moment, Oracle};
+use crate::shard::Input;
+use crate::sim::context::{Ctx, Phase};
+use crate::sim::database::Database;
+use crate::sim::device::Device;
+use crate::sim::network::{Line, ShardAddress, Wire, WireId};
+use crate::sim::node::{Node, START};
+use crate::sim::oracle::Oracle;
 use crate::sim::plan::Plan;
 use crate::sim::random::Random;
 use crate::sim::trace::Trace;
@@ -19,50 +22,53 @@ use crate::store::accounts::LoginUser;
 use crate::store::conversations::CreateConversation;
 use crate::store::{self, Reply};
 
-/// The wall clock's first reading: in the year 2026.
-const START: Wall = Wall(1_770_000_000 * Wall::TICKS_PER_SECOND);
-
-/// Time for everybody to come back and finish, and then for what is under way to arrive.
+/// Time for every client to come back and finish, and then for what is under way to arrive.
 const RECOVERY: Duration = Duration::from_secs(40);
-const REST: Duration = Duration::from_secs(25);
-/// Slow stores and long conversations may need more; whoever is not done by then never will be.
-const REST_MAX: Duration = Duration::from_secs(300);
+const SETTLING: Duration = Duration::from_secs(25);
+/// Slow stores and long conversations may need more; a client that is not done by then never will be.
+const SETTLING_MAX: Duration = Duration::from_secs(300);
 
 #[derive(Debug)]
 pub(super) enum Event {
-    /// A device takes its turn.
+    /// A device acts.
     Act(usize),
     /// The server looks for bytes, writes what it has; the client looks for bytes.
     Read(WireId),
     Write(WireId),
     Arrive(WireId),
-    /// The next letter from one shard to another arrives.
+    /// The next envelope from one shard of a node to another arrives.
     Mesh {
-        epoch: u64,
-        from: usize,
+        from: ShardAddress,
         to: usize,
+        epoch: u64,
     },
+    /// The store carries out the writes of a node that wait.
     Commit {
+        node: usize,
         epoch: u64,
     },
     ReadStore {
+        node: usize,
         epoch: u64,
     },
     Reply {
+        at: ShardAddress,
         epoch: u64,
-        shard: usize,
         ticket: store::Ticket,
         reply: Reply,
     },
+    /// A late write takes effect, by its number.
+    LateWrite(u64),
     /// With an injected fault: the slower disk follows.
     Follow,
     Deadline {
+        at: ShardAddress,
         epoch: u64,
-        shard: usize,
-        at: Mono,
+        deadline: Mono,
     },
     Trouble,
-    Start,
+    /// A node starts again.
+    Start(usize),
 }
 
 struct Due {
@@ -88,48 +94,29 @@ impl Ord for Due {
     }
 }
 
-/// What shards send each other.
-pub(super) enum Letter {
-    Mail(Box<Mail>),
-    Connection { wire: WireId, handover: Box<Handover> },
-}
-
-/// One shard and what io keeps for it.
-pub(super) struct Seat {
-    pub(super) shard: Shard,
-    pub(super) ids: Ids,
-    pub(super) wires: BTreeMap<ConnectionId, WireId>,
-    armed: Option<Mono>,
-    pub(super) drained: bool,
-}
-
 /// Lifetime: one run.
 pub(super) struct World {
     pub(super) plan: Plan,
     pub(super) random: Random,
     pub(super) oracle: Oracle,
     pub(super) trace: Trace,
-    pub(super) disk: Disk,
+    pub(super) nodes: Vec<Node>,
+    /// All nodes have the same.
+    pub(super) database: Database,
     pub(super) devices: Vec<Device>,
     pub(super) now: Mono,
-    /// Ticks that the wall clock is ahead of its start, beside the time that has passed.
-    pub(super) wall_offset: i64,
+    /// How often a wall clock has jumped.
     pub(super) jumps: u32,
-    pub(super) season: Season,
-    pub(super) seats: Vec<Seat>,
-    pub(super) draining: bool,
-    pub(super) epoch: u64,
-    pub(super) mesh: Vec<VecDeque<Letter>>,
-    mesh_last: Vec<Mono>,
-    pub(super) reply_last: Mono,
+    pub(super) phase: Phase,
     pub(super) wires: BTreeMap<WireId, Wire>,
     pub(super) next_wire: u64,
     pub(super) lines: BTreeMap<(usize, Line), WireId>,
-    pub(super) commit_due: bool,
     queue: BinaryHeap<Reverse<Due>>,
     next_event: u64,
     pub(super) bug: Option<InjectedBug>,
     pub(super) crashes: u32,
+    /// Late writes that have taken effect.
+    pub(super) late_writes: u32,
 }
 
 impl World {
@@ -138,43 +125,37 @@ impl World {
         let plan = Plan::draw(&mut random);
         let users = plan.users.iter();
         let devices = users.flat_map(|user| std::iter::repeat_n(*user, plan.devices)).enumerate();
-        let devices: Vec<Device> = devices.map(|(number, user)| Device::new(number, user)).collect();
-        let lanes = usize::from(plan.shards) * usize::from(plan.shards);
+        let nodes = usize::from(plan.nodes);
+        let devices: Vec<Device> = devices.map(|(number, user)| Device::new(number, user, number % nodes)).collect();
         let mut world = Self {
             random,
             oracle: Oracle::default(),
             trace: Trace::new(options.print),
-            disk: Disk::new(plan.store, options.bug),
+            nodes: (0..plan.nodes).map(Node::new).collect(),
+            database: Database::new(plan.store, options.bug),
             devices,
             now: Mono(0),
-            wall_offset: 0,
             jumps: 0,
-            season: Season::Storm,
-            seats: Vec::new(),
-            draining: false,
-            epoch: 0,
-            mesh: (0..lanes).map(|_| VecDeque::new()).collect(),
-            mesh_last: vec![Mono(0); lanes],
-            reply_last: Mono(0),
+            phase: Phase::Faults,
             wires: BTreeMap::new(),
             next_wire: 0,
             lines: BTreeMap::new(),
-            commit_due: false,
             queue: BinaryHeap::new(),
             next_event: 0,
             bug: options.bug,
             crashes: 0,
+            late_writes: 0,
             plan,
         };
         world.prepare();
         world
     }
 
-    /// Users and conversations are there from the beginning; then the node starts.
+    /// Users and conversations exist from the beginning; then the nodes start.
     fn prepare(&mut self) {
         for user in self.plan.users.clone() {
             let login = Device::phone(user).into();
-            self.disk.prepare(&LoginUser { login, candidate: user, roles: Vec::new(), now: START }.into());
+            self.database.prepare(&LoginUser { login, candidate: user, roles: Vec::new(), now: START }.into());
         }
         for group in self.plan.conversations.clone() {
             let kind = if group.direct { ConversationKind::Direct } else { ConversationKind::Group };
@@ -184,7 +165,7 @@ impl World {
                 participants.map(|(at, user)| Participant { user: *user, role: role(at), joined_at: START }).collect();
             let created_by = group.participants[0];
             let conversation = Conversation { id: group.id, kind, title: None, created_by, created_at: START, participants };
-            self.disk.prepare(&CreateConversation { conversation }.into());
+            self.database.prepare(&CreateConversation { conversation }.into());
             if group.direct {
                 self.oracle.pairs.insert(group.id, (group.participants[0], group.participants[1]));
                 continue;
@@ -194,39 +175,13 @@ impl World {
                 (member.stored, member.inside_since) = (true, Some(Mono(0)));
             }
         }
-        self.start_node();
+        for node in 0..self.nodes.len() {
+            self.start_node(node);
+        }
         for device in 0..self.devices.len() {
             self.later(Duration::ZERO, Event::Act(device));
         }
         self.later(Duration::from_millis(10), Event::Trouble);
-    }
-
-    pub(super) fn start_node(&mut self) {
-        self.epoch += 1;
-        self.draining = false;
-        self.seats.clear();
-        for id in 0..self.plan.shards {
-            let mut seed = [0; 32];
-            for part in seed.chunks_mut(8) {
-                part.copy_from_slice(&self.random.bits().to_le_bytes());
-            }
-            let policy = self.plan.policy.clone();
-            let shards = self.plan.shards;
-            let shard = Shard::new(ShardSettings { id: ShardId(id), shards, node: 0, epoch: self.epoch, seed, policy });
-            let (ids, wires) = (Ids::default(), BTreeMap::new());
-            self.seats.push(Seat { shard, ids, wires, armed: None, drained: false });
-            self.arm(usize::from(id));
-        }
-        self.trace.note(self.now, format_args!("start of epoch {}", self.epoch));
-    }
-
-    pub(super) fn moment(&self) -> Moment {
-        Moment { mono: self.now, wall: self.now().wall, jumps: self.jumps }
-    }
-
-    fn now(&self) -> Now {
-        let wall = START.0.saturating_add(self.now.0 / 100).saturating_add_signed(self.wall_offset);
-        Now { mono: self.now, wall: Wall(wall) }
     }
 
     pub(super) fn later(&mut self, pause: Duration, event: Event) {
@@ -238,26 +193,26 @@ impl World {
         self.queue.push(Reverse(Due { at, number: self.next_event, event }));
     }
 
-    /// Runs to the end; the number of events of the storm is given, what follows is as long as it must be.
+    /// Runs to the end; `steps` is the number of events with faults, and the rest takes as long as it must.
     pub(super) fn run(&mut self, steps: u64) -> u64 {
         let mut step = 0;
         let (mut until, mut last) = (Mono(u64::MAX), Mono(u64::MAX));
         while let Some(Reverse(due)) = self.queue.pop() {
             self.now = self.now.max(due.at);
-            self.step(due.event);
+            self.take_place(due.event);
             step += 1;
             if self.oracle.broken().is_some() {
                 return step;
             }
-            if self.season == Season::Storm && step >= steps {
-                self.season = Season::Recovery;
-                self.disk.heal();
+            if self.phase == Phase::Faults && step >= steps {
+                self.phase = Phase::Recovery;
+                self.heal_store();
                 until = self.now.after(RECOVERY);
                 self.calm_wires();
-            } else if self.season == Season::Recovery && self.now >= until {
-                self.season = Season::Rest;
-                (until, last) = (self.now.after(REST), self.now.after(REST_MAX));
-            } else if self.season == Season::Rest && self.now >= until {
+            } else if self.phase == Phase::Recovery && self.now >= until {
+                self.phase = Phase::Settling;
+                (until, last) = (self.now.after(SETTLING), self.now.after(SETTLING_MAX));
+            } else if self.phase == Phase::Settling && self.now >= until {
                 let settled = self.devices.iter().all(|device| device.unsettled().is_none()) && self.is_at_rest();
                 if settled || self.now >= last {
                     break;
@@ -273,67 +228,82 @@ impl World {
         self.check_survivors();
         self.oracle.finish();
         if !self.is_at_rest() {
-            self.oracle.violate("the store or the mesh has not come to rest".to_owned());
+            self.oracle.unsettled("the store or the mesh has not come to rest".to_owned());
         }
         for device in &self.devices {
             let (number, user) = (device.number, device.user);
             if let Some(what) = device.unsettled() {
-                self.oracle.violate(format!("device {number} of user {user} has not come to rest: {what}"));
+                self.oracle.unsettled(format!("device {number} of user {user} has not come to rest: {what}"));
             }
             self.oracle.finish_device(number, user, &device.known);
         }
     }
 
-    /// Nothing is under way between the shards and the store.
     fn is_at_rest(&self) -> bool {
-        self.disk.is_idle() && self.mesh.iter().all(VecDeque::is_empty)
+        self.database.is_idle() && self.nodes.iter().all(Node::is_at_rest)
     }
 
-    fn step(&mut self, event: Event) {
+    /// An event takes place, unless it belongs to an epoch of its node that is over.
+    fn take_place(&mut self, event: Event) {
         match event {
             Event::Act(device) => self.act(device),
             Event::Read(wire) => self.read(wire),
             Event::Write(wire) => self.write(wire),
             Event::Arrive(wire) => self.arrive(wire),
-            Event::Mesh { epoch, from, to } if epoch == self.epoch => self.open_letter(from, to),
-            Event::Commit { epoch } if epoch == self.epoch => self.commit(),
-            Event::ReadStore { epoch } if epoch == self.epoch => self.read_store(),
-            Event::Reply { epoch, shard, ticket, reply } if epoch == self.epoch && shard < self.seats.len() => {
-                self.trace.note(self.now, format_args!("shard {shard} reply {ticket:?} {reply:?}"));
-                self.handle(shard, Input::Stored { ticket, reply });
+            Event::Mesh { from, to, epoch } => {
+                if self.is_current(from.node, epoch) {
+                    self.open_envelope(from, to);
+                }
             }
+            Event::Commit { node, epoch } => {
+                if self.is_current(node, epoch) {
+                    self.commit(node);
+                }
+            }
+            Event::ReadStore { node, epoch } => {
+                if self.is_current(node, epoch) {
+                    self.read_store(node);
+                }
+            }
+            Event::Reply { at, epoch, ticket, reply } => {
+                if self.is_current(at.node, epoch) {
+                    self.trace.note(self.now, format_args!("{at} reply {ticket:?} {reply:?}"));
+                    self.handle(at, Input::Stored { ticket, reply });
+                }
+            }
+            Event::LateWrite(number) => self.late_write(number),
             Event::Follow => self.follow(),
-            Event::Deadline { epoch, shard, at } if epoch == self.epoch && shard < self.seats.len() => {
-                if self.seats[shard].armed == Some(at) {
-                    self.seats[shard].armed = None;
-                    self.trace.note(self.now, format_args!("shard {shard} deadline"));
-                    self.handle(shard, Input::Deadline);
+            Event::Deadline { at, epoch, deadline } => {
+                if self.is_current(at.node, epoch) {
+                    self.deadline(at, deadline);
                 }
             }
             Event::Trouble => self.trouble(),
-            Event::Start => self.start_node(),
-            Event::Mesh { .. } | Event::Commit { .. } | Event::ReadStore { .. } => {}
-            Event::Reply { .. } | Event::Deadline { .. } => {}
+            Event::Start(node) => self.start_node(node),
         }
+    }
+
+    fn is_current(&self, node: usize, epoch: u64) -> bool {
+        self.nodes[node].epoch == epoch
     }
 
     fn act(&mut self, device: usize) {
         self.with_device(device, |device, ctx| device.act(ctx));
-        let most = if self.season == Season::Storm { self.plan.pause_ms } else { 200 };
+        let most = if self.phase == Phase::Faults { self.plan.pause_ms } else { 200 };
         let pause = self.random.millis(1, 2 * most);
         self.later(pause, Event::Act(device));
     }
 
     /// Lets a device do something, and carries out what it wants of the network.
     pub(super) fn with_device(&mut self, number: usize, what: impl FnOnce(&mut Device, &mut Ctx<'_>)) {
-        let moment = self.moment();
+        let moment = self.moment(self.devices[number].node);
         let mut out = Vec::new();
         let mut ctx = Ctx {
             random: &mut self.random,
             oracle: &mut self.oracle,
             plan: &self.plan,
             moment,
-            season: self.season,
+            phase: self.phase,
             out: &mut out,
         };
         what(&mut self.devices[number], &mut ctx);
@@ -341,114 +311,4 @@ impl World {
             self.carry_out_for(number, action);
         }
     }
-
-    /// Gives an input to a shard, and carries out its effects.
-    pub(super) fn handle(&mut self, seat: usize, input: Input<'_>) {
-        let now = self.now();
-        let mut effects = Vec::new();
-        self.seats[seat].shard.handle(now, input, &mut effects);
-        for effect in effects {
-            self.carry_out(seat, effect);
-        }
-        if seat < self.seats.len() {
-            self.arm(seat);
-        }
-    }
-
-    fn arm(&mut self, seat: usize) {
-        let Some(deadline) = self.seats[seat].shard.next_deadline() else { return };
-        let at = deadline.max(self.now);
-        if self.seats[seat].armed.is_none_or(|armed| at < armed) {
-            self.seats[seat].armed = Some(at);
-            self.at(at, Event::Deadline { epoch: self.epoch, shard: seat, at });
-        }
-    }
-
-    fn carry_out(&mut self, seat: usize, effect: Effect) {
-        match effect {
-            Effect::Flush { connection } => self.flush(seat, connection),
-            Effect::Pause { connection } => self.pause(seat, connection, true),
-            Effect::Resume { connection } => self.pause(seat, connection, false),
-            Effect::Shutdown { connection } => self.shut(seat, connection),
-            Effect::Close { connection } => self.close(seat, connection),
-            Effect::HandOver { connection, to, handover } => {
-                let wire = self.release(seat, connection, Place::Moving);
-                self.trace.note(self.now, format_args!("shard {seat} hands {wire:?} over to {to:?}"));
-                self.post(seat, to, Letter::Connection { wire, handover });
-            }
-            Effect::Mail { to, mail } => {
-                let mail = Box::new(mail);
-                self.trace.note(self.now, format_args!("shard {seat} to {to:?} {:?}", std::mem::discriminant(&*mail)));
-                self.post(seat, to, Letter::Mail(mail));
-            }
-            Effect::Store { ticket, request } => self.ask_store(seat, ticket, request),
-            Effect::SendOtp { .. } => {}
-            Effect::Drained => {
-                self.trace.note(self.now, format_args!("shard {seat} has drained"));
-                if !self.draining || !self.seats[seat].wires.is_empty() {
-                    self.oracle.violate(format!("shard {seat} says that it has drained, and has connections"));
-                }
-                self.seats[seat].drained = true;
-                if self.seats.iter().all(|seat| seat.drained) {
-                    self.stop_node(true);
-                }
-            }
-        }
-    }
-
-    fn post(&mut self, from: usize, to: ShardId, letter: Letter) {
-        let to = to.index();
-        assert!(from != to && to < self.seats.len(), "mail goes to another shard");
-        let lane = from * usize::from(self.plan.shards) + to;
-        if self.bug == Some(InjectedBug::DropDelivery) && is_delivery(&letter) && self.random.percent(2) {
-            return;
-        }
-        if self.bug == Some(InjectedBug::DropExpulsion)
-            && matches!(&letter, Letter::Mail(mail) if matches!(**mail, Mail::Users(UserMail::Expel { .. })))
-        {
-            return;
-        }
-        if self.bug == Some(InjectedBug::ReorderMesh) && self.random.percent(5) {
-            self.mesh[lane].push_front(letter);
-        } else {
-            self.mesh[lane].push_back(letter);
-        }
-        let delay = self.random.micros(1, self.plan.mesh_us);
-        let at = self.now.after(delay).max(self.mesh_last[lane]);
-        self.mesh_last[lane] = at;
-        self.at(at, Event::Mesh { epoch: self.epoch, from, to });
-    }
-
-    fn open_letter(&mut self, from: usize, to: usize) {
-        let lane = from * usize::from(self.plan.shards) + to;
-        match self.mesh[lane].pop_front() {
-            Some(Letter::Mail(mail)) => {
-                self.trace.note(self.now, format_args!("shard {to} gets mail of {from}"));
-                self.handle(to, Input::Mail { from: ShardId(from as u16), mail: *mail });
-            }
-            Some(Letter::Connection { wire, handover }) => self.adopt(to, wire, handover),
-            None => {}
-        }
-    }
-
-    /// The node ends: drained, or in the middle of everything.
-    pub(super) fn stop_node(&mut self, drained: bool) {
-        self.trace.note(self.now, format_args!("stop, drained: {drained}"));
-        self.seats.clear();
-        self.epoch += 1;
-        self.commit_due = false;
-        self.mesh.iter_mut().for_each(VecDeque::clear);
-        self.disk.crash();
-        self.check_survivors();
-        self.break_wires(!drained);
-        self.oracle.forget_requests();
-        self.oracle.forget_appends();
-        self.crashes += u32::from(!drained);
-        let pause = self.random.millis(1, 500);
-        self.later(pause, Event::Start);
-    }
-}
-
-fn is_delivery(letter: &Letter) -> bool {
-    matches!(letter, Letter::Mail(mail) if matches!(**mail, Mail::Users(UserMail::Deliver(_))))
 }
