@@ -62,16 +62,16 @@ impl HeartBeats {
         (ours, ours)
     }
 
-    /// The client sent something.
-    pub fn heard(&mut self, now: Mono) {
-        self.last_heard = now;
+    /// The client sent something at this time; an earlier time than a known one changes nothing.
+    pub fn heard(&mut self, at: Mono) {
+        self.last_heard = self.last_heard.max(at);
     }
 
     /// Sent bytes have left the server: the only sign of life of a client that just listens and has no pings to
     /// answer. It does not excuse a client that promised beats.
-    pub fn delivered(&mut self, now: Mono) {
+    pub fn delivered(&mut self, at: Mono) {
         if self.expect_every.is_zero() {
-            self.last_heard = now;
+            self.heard(at);
         }
     }
 
@@ -149,6 +149,19 @@ mod tests {
         check((10_000, 10_000), 9_000, 30_000);
         check((500, 500), 9_000, 30_000);
         check((20_000, 40_000), 36_000, 60_000);
+    }
+
+    /// A poll of SockJS is a sign of life, and packets that went out before it must not make it forgotten.
+    #[test]
+    fn an_earlier_sign_of_life_changes_nothing() {
+        let mut beats = beats((0, 0));
+        beats.heard(Mono(9));
+        beats.delivered(Mono(3));
+        let silent_at = beats.silent_at();
+        beats.heard(Mono(2));
+        assert_eq!(beats.silent_at(), silent_at);
+        beats.delivered(Mono(12));
+        assert!(silent_at < beats.silent_at());
     }
 
     #[test]
