@@ -15,8 +15,11 @@ pub use sockjs::sockjs;
 pub use stomp::stomp;
 pub use websocket::websocket;
 
+/// Checks one input; panics when something does not hold.
+pub type Target = fn(&[u8]);
+
 /// Each target with the name of its folder in `corpus/`.
-pub const TARGETS: [(&str, fn(&[u8])); 5] =
+pub const TARGETS: [(&str, Target); 5] =
     [("http", http), ("websocket", websocket), ("stomp", stomp), ("sockjs", sockjs), ("journal", journal)];
 
 /// The first byte, which says how the rest is to be read, and the rest.
