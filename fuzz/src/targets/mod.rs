@@ -15,7 +15,7 @@ pub use sockjs::sockjs;
 pub use stomp::stomp;
 pub use websocket::websocket;
 
-/// Panics when something does not hold of the input.
+/// Checks one input; panics when something does not hold.
 pub type Target = fn(&[u8]);
 
 /// Each target with the name of its folder in `corpus/`.
