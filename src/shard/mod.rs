@@ -130,16 +130,20 @@ impl Shard {
     /// Handles events of clients and mail of this shard to itself until none is left.
     fn settle(&mut self) {
         loop {
-            self.settle_clients();
-            if let Some(mail) = self.turn.next_local() {
-                self.handle_mail(self.turn.id, mail);
+            if self.clients.has_events() {
+                self.settle_clients();
+            }
+            if self.turn.has_local() {
+                if let Some(mail) = self.turn.next_local() {
+                    self.handle_mail(self.turn.id, mail);
+                }
                 continue;
+            }
+            if !self.clients.must_flush() {
+                return;
             }
             // Once everything has been said: what is said to one SockJS client then goes in one packet.
             self.clients.flush(&mut self.turn);
-            if !self.turn.has_local() && !self.clients.has_events() {
-                return;
-            }
         }
     }
 

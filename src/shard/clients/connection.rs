@@ -60,10 +60,12 @@ impl Connections {
         self.count += 1;
     }
 
+    #[inline]
     pub(super) fn find(&self, id: ConnectionId) -> Option<&Connection> {
         self.slots.get(id.index as usize)?.as_deref().filter(|connection| connection.io.id == id)
     }
 
+    #[inline]
     pub(super) fn find_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         self.slots.get_mut(id.index as usize)?.as_deref_mut().filter(|connection| connection.io.id == id)
     }

@@ -34,6 +34,29 @@ impl Clients {
         }
     }
 
+    /// Queues a frame, unless the client's queue would go over `limits.outbox_bytes`: then false, and nothing is queued.
+    #[inline]
+    pub(in crate::shard) fn write_within_limit(&mut self, turn: &mut Turn, client: ClientId, frame: Bytes) -> bool {
+        let bytes_max = turn.limits().outbox_bytes;
+        match client {
+            ClientId::Socket(id) => {
+                let Some(connection) = self.connections.find_mut(id) else { return true };
+                if connection.io.outbox.bytes() + frame.len() > bytes_max {
+                    return false;
+                }
+                connection.io.write(turn, frame);
+            }
+            ClientId::SockJs(key) => {
+                let Some(session) = self.sockjs.stir(key) else { return true };
+                if session.channel.bytes() + frame.len() > bytes_max {
+                    return false;
+                }
+                session.channel.push(frame);
+            }
+        }
+        true
+    }
+
     /// Bytes that wait for the client.
     pub(in crate::shard) fn queued(&self, client: ClientId) -> usize {
         match client {

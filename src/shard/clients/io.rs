@@ -49,6 +49,7 @@ impl ConnectionIo {
     }
 
     /// Queues bytes. They leave after the batch.
+    #[inline]
     pub(super) fn write(&mut self, turn: &mut Turn, bytes: Bytes) {
         self.outbox.push(bytes);
         if !std::mem::replace(&mut self.flushing, true) {

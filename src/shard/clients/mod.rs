@@ -181,6 +181,7 @@ impl Clients {
     }
 
     /// Events or bytes wait.
+    #[inline]
     pub(super) fn has_events(&self) -> bool {
         !self.events.is_empty() || !self.backlog.is_empty()
     }
@@ -263,6 +264,12 @@ impl Clients {
     /// The policy has changed.
     pub(super) fn follow_policy(&mut self, turn: &Turn) {
         self.iframe_etag = endpoint::iframe_etag(&turn.policy.endpoints);
+    }
+
+    /// Sessions of SockJS may have something to send.
+    #[inline]
+    pub(super) fn must_flush(&self) -> bool {
+        self.sockjs.must_flush()
     }
 
     /// Gives receivers of SockJS sessions what has gathered for them.

@@ -100,6 +100,11 @@ impl SockJsSessions {
         self.slab.is_empty()
     }
 
+    #[inline]
+    pub(super) fn must_flush(&self) -> bool {
+        !self.stirred.is_empty()
+    }
+
     /// Nothing is left, not even of sessions that moved away.
     #[cfg(test)]
     pub(super) fn is_forgotten(&self) -> bool {

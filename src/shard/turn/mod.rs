@@ -88,6 +88,7 @@ impl Turn {
     }
 
     /// Takes the caller's buffer for the time of a call.
+    #[inline]
     pub(super) fn begin(&mut self, now: Now, effects: &mut Vec<Effect>) {
         self.now = now;
         if self.effects.is_empty() {
@@ -99,6 +100,7 @@ impl Turn {
     }
 
     /// Gives the buffer back.
+    #[inline]
     pub(super) fn end(&mut self, effects: &mut Vec<Effect>) {
         debug_assert!(effects.is_empty() && self.local.is_empty(), "a call ends with all of its mail handled");
         std::mem::swap(&mut self.effects, effects);
@@ -114,6 +116,7 @@ impl Turn {
         self.store_inflight >= self.limits().store_inflight
     }
 
+    #[inline]
     pub(super) fn limits(&self) -> &Limits {
         &self.policy.limits
     }
@@ -123,6 +126,7 @@ impl Turn {
         self.now.mono.after(duration)
     }
 
+    #[inline]
     pub(super) fn effect(&mut self, effect: Effect) {
         self.effects.push(effect);
     }
@@ -141,6 +145,7 @@ impl Turn {
         self.local.pop_front()
     }
 
+    #[inline]
     pub(super) fn has_local(&self) -> bool {
         !self.local.is_empty()
     }

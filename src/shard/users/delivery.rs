@@ -195,12 +195,7 @@ impl Users {
     fn write_within_limit(&mut self, turn: &mut Turn, clients: &mut Clients, key: SessionKey, frame: Bytes) -> bool {
         let Some(entry) = self.sessions.find_mut(key) else { return true };
         entry.session.beats.sent(turn.now.mono);
-        let client = entry.client;
-        if clients.queued(client) + frame.len() > turn.limits().outbox_bytes {
-            return false;
-        }
-        clients.write(turn, client, frame);
-        true
+        clients.write_within_limit(turn, entry.client, frame)
     }
 
     fn close_slow(&mut self, turn: &mut Turn, clients: &mut Clients, slow: Vec<SessionKey>) {

@@ -37,10 +37,12 @@ impl Sessions {
         SessionKey { index: u32::try_from(index).expect("fewer than 2^32 sessions fit a shard's memory"), generation }
     }
 
+    #[inline]
     pub(super) fn find(&self, key: SessionKey) -> Option<&SessionEntry> {
         self.slab.get(key.index as usize).map(|entry| &**entry).filter(|entry| entry.generation == key.generation)
     }
 
+    #[inline]
     pub(super) fn find_mut(&mut self, key: SessionKey) -> Option<&mut SessionEntry> {
         self.slab.get_mut(key.index as usize).map(|entry| &mut **entry).filter(|entry| entry.generation == key.generation)
     }
