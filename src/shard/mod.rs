@@ -6,7 +6,7 @@
 //! A user belongs to one shard and so do all of that user's sessions; a conversation belongs to one shard, which gives
 //! its messages their order. Five parts share the work: `clients` (bytes to events), `users` (sessions, subscriptions,
 //! delivery), `conversations` (order, history, membership), `topics` (which shards listen) and `logins`. They reach each
-//! other by [`mail`] alone, but for `users`, which drives `clients`. What all of them need travels in the `turn`.
+//! other by `mail` alone, but for `users`, which drives `clients`. What all of them need travels in the `turn`.
 //! This file routes, and decides nothing.
 //!
 //! Invariants: every handler ends with its effects in the caller's buffer; a command gets exactly one answer;
